@@ -1,0 +1,7 @@
+//! The words of majordomo: users, contacts, signals, requests and reasons, without I/O.
+
+mod id;
+mod time;
+
+pub use id::{CommandId, ContactId, FlowId, ParseIdError, SessionId, SignalId, SystemId, TokenId, UserId};
+pub use time::Timestamp;
