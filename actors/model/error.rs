@@ -1,0 +1,71 @@
+//! What a caller gets instead of a reply.
+
+use crate::request::Reason;
+
+/// Why a request got no reply: the flow refused it, or the system could not do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error<R: Reason> {
+    /// The flow ran and refused.
+    #[error("{0}")]
+    Refused(R),
+    /// There is no place for the request, or no hashing capacity; nothing was begun. Try again later.
+    #[error("the system is overloaded")]
+    Overloaded,
+    /// Storage is out; nothing is known about users until it is back. Nothing was changed.
+    #[error("storage is unavailable")]
+    StorageUnavailable,
+    /// The time the caller gave is over. What was begun may still be done: repeat it under the same command id to learn.
+    #[error("the deadline passed before the outcome was known")]
+    DeadlineExceeded,
+    /// An actor died with the question in its hands. Repeat it under the same command id.
+    #[error("the request was interrupted before the outcome was known")]
+    Interrupted,
+    /// This command id was used before with other content; nothing was done.
+    #[error("the command id was used before with other content")]
+    CommandIdReused,
+    /// The system has been shut down, or is about to be.
+    #[error("the account system is stopped")]
+    Stopped,
+    /// The flow failed inside; its end tells `unexpected_exception`. Nothing was changed.
+    #[error("the flow failed unexpectedly")]
+    Unexpected,
+}
+
+impl<R: Reason> Error<R> {
+    /// The stable snake_case name; a refusal shows the name of its reason.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Refused(reason) => reason.as_str(),
+            Self::Overloaded => "overloaded",
+            Self::StorageUnavailable => "storage_unavailable",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Interrupted => "interrupted",
+            Self::CommandIdReused => "command_id_reused",
+            Self::Stopped => "stopped",
+            Self::Unexpected => "unexpected_exception",
+        }
+    }
+
+    /// Whether the same command, under the same id, may well succeed later.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Overloaded | Self::StorageUnavailable | Self::DeadlineExceeded | Self::Interrupted)
+    }
+
+    /// Whether the outcome is unknown: the change may have been made. Repeating under the same command id tells.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        matches!(self, Self::DeadlineExceeded | Self::Interrupted)
+    }
+
+    /// The flow's own reason, if the flow refused.
+    #[must_use]
+    pub const fn reason(&self) -> Option<&R> {
+        match self {
+            Self::Refused(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}

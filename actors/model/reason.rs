@@ -1,0 +1,220 @@
+//! Reasons: what a failure signal tells about why, and the shape that every flow's own reasons share.
+
+use serde::{Deserialize, Serialize};
+
+/// Declares a closed list of words: an enum whose variants have a stable snake_case name and a sentence.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal: $sentence:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[non_exhaustive]
+        pub enum $name {
+            $(#[doc = $sentence] #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of the list.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The stable snake_case name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str(match self { $(Self::$variant => $sentence,)+ })
+            }
+        }
+    };
+}
+
+/// Declares the reasons of one flow: words that are also errors and implement [`Reason`](crate::Reason).
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($body:tt)+ }) => {
+        $crate::reason::words! { $(#[$doc])* $name { $($body)+ } }
+        impl std::error::Error for $name {}
+        impl $crate::request::Reason for $name {
+            fn as_str(&self) -> &'static str { Self::as_str(*self) }
+        }
+    };
+}
+
+pub(crate) use {reasons, words};
+
+words! {
+    /// Why something failed, as the signals tell it: the truth, which the caller of an uniform answer does not get.
+    Failure {
+        UsernameInvalid = "username_invalid": "the username is not acceptable",
+        EmailInvalid = "email_invalid": "the e-mail address is not acceptable",
+        PhoneInvalid = "phone_invalid": "the phone number is not acceptable",
+        UsernameRequired = "username_required": "a username is required",
+        EmailRequired = "email_required": "an e-mail address is required",
+        PhoneRequired = "phone_required": "a phone number is required",
+        IdentifierRequired = "identifier_required": "at least one identifier is required",
+        IdentifierNotAllowed = "identifier_not_allowed": "this kind of identifier is not allowed here",
+        PasswordTooShort = "password_too_short": "the password is too short",
+        PasswordTooLong = "password_too_long": "the password is too long",
+        PasswordCommon = "password_common": "the password is a common one",
+        PasswordContainsOwnName = "password_contains_own_name": "the password repeats a name of its owner",
+        ProfileInvalid = "profile_invalid": "a profile field or attribute is not acceptable",
+        GroupInvalid = "group_invalid": "a group name is not acceptable",
+        UsernameTaken = "username_taken": "the username is taken",
+        EmailTaken = "email_taken": "the e-mail address is proven by another user",
+        PhoneTaken = "phone_taken": "the phone number is proven by another user",
+        VersionConflict = "version_conflict": "the user has changed since that version",
+        ContactExists = "contact_exists": "the user has this contact already",
+        ContactLimitReached = "contact_limit_reached": "the user has as many contacts as are allowed",
+        LastIdentifier = "last_identifier": "it is the last means to reach or name the user",
+        NothingToDo = "nothing_to_do": "it is so already",
+        UserNotFound = "user_not_found": "there is no such user",
+        ContactNotFound = "contact_not_found": "the user has no such contact",
+        ContactNotVerified = "contact_not_verified": "the contact is not verified",
+        SessionNotFound = "session_not_found": "there is no such session",
+        IncorrectPassword = "incorrect_password": "the password is wrong",
+        NoPassword = "no_password": "the user has no password",
+        UserInactive = "user_inactive": "the user is disabled",
+        EmailNotVerified = "email_not_verified": "no contact of the user is verified",
+        MalformedHash = "malformed_hash": "the stored hash is malformed or beyond the allowed cost",
+        PasswordHashingError = "password_hashing_error": "the hasher failed",
+        InvalidToken = "invalid_token": "the token or code is none of ours",
+        TokenMismatchOrExpired = "token_mismatch_or_expired": "the token or code is expired, used, superseded or for something else",
+        TooManyAttempts = "too_many_attempts": "the code was guessed at too often",
+        AlreadyVerified = "already_verified": "the address is verified already",
+        EmailSendFailed = "email_send_failed": "the message was given up",
+        Expired = "expired": "it was not done in the time allowed",
+        Overloaded = "overloaded": "there was no hashing capacity",
+        DeadlineExceeded = "deadline_exceeded": "the deadline passed",
+        Interrupted = "interrupted": "the flow was interrupted",
+        Contended = "contended": "others changed the same rows again and again",
+        CommandIdReused = "command_id_reused": "the command id was used before with other content",
+        RepositoryError = "repository_error": "storage failed or was unavailable",
+        UnexpectedException = "unexpected_exception": "the flow panicked",
+    }
+}
+
+words! {
+    /// The coarse class of a failure, under the names of the source documents where they have one.
+    ErrorType {
+        ValidationError = "validation_error": "the request was not acceptable",
+        UserNotFound = "user_not_found": "there is no such user",
+        InvalidToken = "invalid_token": "the token or code was not acceptable",
+        PasswordHashingError = "password_hashing_error": "the hasher failed or was overloaded",
+        EmailSendFailed = "email_send_failed": "the message was given up",
+        RepositoryError = "repository_error": "storage failed or was unavailable",
+        UnexpectedException = "unexpected_exception": "the flow failed inside",
+    }
+}
+
+impl Failure {
+    /// The coarse class of this failure.
+    #[must_use]
+    pub const fn error_type(self) -> ErrorType {
+        match self {
+            Self::UserNotFound => ErrorType::UserNotFound,
+            Self::InvalidToken | Self::TokenMismatchOrExpired | Self::TooManyAttempts => ErrorType::InvalidToken,
+            Self::PasswordHashingError | Self::MalformedHash | Self::Overloaded => ErrorType::PasswordHashingError,
+            Self::EmailSendFailed | Self::Expired => ErrorType::EmailSendFailed,
+            Self::RepositoryError | Self::Contended => ErrorType::RepositoryError,
+            Self::UnexpectedException | Self::Interrupted | Self::DeadlineExceeded => ErrorType::UnexpectedException,
+            _ => ErrorType::ValidationError,
+        }
+    }
+}
+
+words! {
+    /// Why a password credential was stored.
+    PasswordCause {
+        Registration = "registration": "the user registered",
+        Reset = "reset": "the user reset it with a token or code",
+        Change = "change": "the user changed it, knowing the old one",
+        Rehash = "rehash": "the same password under newer parameters",
+        Admin = "admin": "reserved",
+    }
+}
+
+words! {
+    /// How an address was proven.
+    ProofMethod {
+        Link = "link": "by the link",
+        Code = "code": "by the code",
+        Admin = "admin": "an operator vouched for it",
+    }
+}
+
+words! {
+    /// What a user signed in with.
+    LoginMethod {
+        Password = "password": "by password",
+    }
+}
+
+words! {
+    /// Why a session ended before its time.
+    RevocationCause {
+        LogOut = "log_out": "the user logged out",
+        Ended = "ended": "it was ended from the list of sessions",
+        PasswordReset = "password_reset": "the password was reset",
+        PasswordChange = "password_change": "the password was changed",
+        Disabled = "disabled": "the user was disabled",
+        Deleted = "deleted": "the user was deleted",
+        Repeated = "repeated": "the same login command was sent again",
+        Evicted = "evicted": "the user opened more sessions than are kept",
+    }
+}
+
+words! {
+    /// Why a user was deleted.
+    DeletionCause {
+        Requested = "requested": "somebody asked for it",
+        NeverVerified = "never_verified": "no address was verified in the time allowed",
+    }
+}
+
+words! {
+    /// Why a request was refused at admission, before any flow began.
+    RefusalCause {
+        Overloaded = "overloaded": "there was no place",
+        StorageUnavailable = "storage_unavailable": "storage was out",
+        Stopped = "stopped": "the system was shutting down",
+    }
+}
+
+/// The kind of message a delivery is about; each has a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MessageKind {
+    /// The link (and code) that verifies an e-mail address.
+    VerifyEmail,
+    /// The code (and link) that verifies a phone number.
+    VerifyPhone,
+    /// The link (and code) that resets a password, by e-mail.
+    ResetPasswordEmail,
+    /// The code (and link) that resets a password, by phone.
+    ResetPasswordPhone,
+    /// Tells the owner of an address that somebody tried to register with it.
+    AddressTaken,
+    /// Tells the old address that it was replaced.
+    ContactChanged,
+    /// Tells the user that the password was changed or reset.
+    PasswordChanged,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_their_serde_form_and_distinct() {
+        let mut seen = std::collections::BTreeSet::new();
+        for failure in Failure::ALL {
+            assert_eq!(serde_json::to_value(failure).unwrap(), failure.as_str());
+            assert!(seen.insert(failure.as_str()), "{failure:?}");
+        }
+    }
+}

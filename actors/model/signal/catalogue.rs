@@ -1,0 +1,408 @@
+//! The catalogue: every signal, its fields, its class, and the flows that it starts or ends.
+
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::Sender;
+use crate::id::{ContactId, FlowId, SessionId, SignalId, TokenId, UserId};
+use crate::personal::Personal;
+use crate::reason::{
+    DeletionCause, ErrorType, Failure, LoginMethod, MessageKind, PasswordCause, ProofMethod, RefusalCause,
+    RevocationCause,
+};
+use crate::time::Timestamp;
+use crate::{Channel, IdentifierKind};
+
+use super::field::SignalField;
+use super::kind::{FlowKind, SignalClass};
+
+/// What a field of a signal means; one meaning a name, throughout the catalogue.
+macro_rules! meaning {
+    (user) => { "The user it speaks of." };
+    (owner) => { "The user who has proven the address." };
+    (username) => { "The username." };
+    (email) => { "The e-mail address, if one was given." };
+    (phone) => { "The phone number, if one was given." };
+    (address) => { "The address." };
+    (addresses) => { "The addresses that the user claimed." };
+    (previous) => { "The address before." };
+    (identifier) => { "What was typed to name the user." };
+    (identifier_kind) => { "What kind of identifier it is." };
+    (channel) => { "E-mail or phone." };
+    (contact) => { "The contact." };
+    (token) => { "Names the one-time token; the link or code is derived from it when a message is rendered." };
+    (supersedes) => { "The earlier token that this one makes useless." };
+    (expires_at) => { "When the token ends." };
+    (delivery) => { "The flow that delivers the message." };
+    (session) => { "The session." };
+    (sessions_revoked) => { "How many sessions ended with it." };
+    (count) => { "How many." };
+    (groups) => { "The groups the user is in." };
+    (version) => { "The user's version after the change." };
+    (fields) => { "The names of the fields concerned, never their values." };
+    (cause) => { "What brought it about." };
+    (reason) => { "Why." };
+    (error_type) => { "The class of the failure." };
+    (scheme) => { "The hash scheme." };
+    (success) => { "Whether the password was right." };
+    (needs_rehash) => { "Whether the stored hash has older parameters than configured." };
+    (via) => { "How." };
+    (method) => { "How the user signed in." };
+    (subscriber) => { "The subscriber's name." };
+    (failure) => { "What went wrong, without personal data." };
+    (signal) => { "The signal that the message was for." };
+    (message) => { "The kind of message." };
+    (flow) => { "The kind of flow." };
+}
+
+macro_rules! catalogue {
+    ($($number:literal $variant:ident $name:literal $class:ident $sender:ident
+        [$($starts:ident)*] [$($ends:ident)*] $doc:literal { $($field:ident: $type:ty),* $(,)? })+) => {
+        /// Something that happened. `serde` writes `{"type": name, "data": fields}`.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[serde(tag = "type", content = "data")]
+        #[non_exhaustive]
+        pub enum Signal {
+            $(
+                #[doc = $doc]
+                #[serde(rename = $name)]
+                $variant { $(#[doc = meaning!($field)] $field: $type),* },
+            )+
+        }
+
+        /// The kind of a signal: its name, without its fields.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[non_exhaustive]
+        pub enum SignalKind {
+            $(#[doc = $doc] #[serde(rename = $name)] $variant,)+
+        }
+
+        impl Signal {
+            /// The kind of this signal.
+            #[must_use]
+            pub const fn kind(&self) -> SignalKind {
+                match self { $(Self::$variant { .. } => SignalKind::$variant,)+ }
+            }
+
+            /// The user it speaks of, if it names one.
+            #[must_use]
+            pub fn user(&self) -> Option<UserId> {
+                match self {
+                    $(Self::$variant { $($field),* } => None$(.or_else(|| SignalField::user($field)))*,)+
+                }
+            }
+
+            /// Shows every personal value inside it, to be sealed or opened.
+            pub fn visit_personal(&mut self, visit: &mut dyn FnMut(&mut Personal)) {
+                match self {
+                    $(Self::$variant { $($field),* } => { $(SignalField::visit_personal($field, visit);)* let _ = visit; })+
+                }
+            }
+        }
+
+        impl SignalKind {
+            /// Every kind, in the order of the catalogue.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The wire name: the serde tag and the last part of a CloudEvents type.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// The number in the catalogue: 1 to 32 as in the source documents, ours from 101 on.
+            #[must_use]
+            pub const fn number(self) -> u8 {
+                match self { $(Self::$variant => $number,)+ }
+            }
+
+            /// When it is written, and with what.
+            #[must_use]
+            pub const fn class(self) -> SignalClass {
+                match self { $(Self::$variant => SignalClass::$class,)+ }
+            }
+
+            /// The part that emits it, unless a subscriber does.
+            #[must_use]
+            pub const fn sender(self) -> Sender {
+                match self { $(Self::$variant => Sender::$sender,)+ }
+            }
+
+            /// The flows that it starts.
+            #[must_use]
+            pub const fn starts(self) -> &'static [FlowKind] {
+                match self { $(Self::$variant => &[$(FlowKind::$starts),*],)+ }
+            }
+
+            /// The flows that it ends.
+            #[must_use]
+            pub const fn ends(self) -> &'static [FlowKind] {
+                match self { $(Self::$variant => &[$(FlowKind::$ends),*],)+ }
+            }
+
+            /// What it tells, in a sentence.
+            #[must_use]
+            pub const fn summary(self) -> &'static str {
+                match self { $(Self::$variant => $doc,)+ }
+            }
+
+            /// The names of its fields.
+            #[must_use]
+            pub const fn fields(self) -> &'static [&'static str] {
+                match self { $(Self::$variant => &[$(stringify!($field)),*],)+ }
+            }
+        }
+    };
+}
+
+catalogue! {
+    1 UserPasswordSet "user_password_set" Fact USER [] []
+        "A password credential was stored."
+        { user: UserId, cause: PasswordCause, scheme: String }
+    2 UserPasswordSetFailed "user_password_set_failed" Attempt USER [] []
+        "A password could not be stored because hashing failed."
+        { user: Option<UserId>, reason: Failure }
+    3 UserPasswordChecked "user_password_checked" Attempt USER [] []
+        "A password was compared with the hash of a real user."
+        { user: UserId, success: bool, needs_rehash: bool }
+    4 UserPasswordCheckFailed "user_password_check_failed" Attempt USER [] []
+        "A password could not be compared."
+        { user: UserId, reason: Failure }
+    5 UserEmailVerificationTokenGenerated "user_email_verification_token_generated" Fact USER [] []
+        "A token that proves an e-mail address was recorded."
+        { user: UserId, address: Personal, token: TokenId, expires_at: Timestamp, supersedes: Option<TokenId> }
+    6 UserEmailVerified "user_email_verified" Fact USER [] []
+        "An e-mail address was proven."
+        { user: UserId, address: Personal, via: ProofMethod }
+    7 UserEmailVerificationFailed "user_email_verification_failed" Attempt USER []
+        [RequestEmailVerification ConfirmEmail Delivery]
+        "An e-mail address was not proven, or its message was refused or given up."
+        { user: Option<UserId>, address: Option<Personal>, token: Option<TokenId>, reason: Failure }
+    8 UserRegistrationStarted "user_registration_started" Start USER_MANAGER [Register] []
+        "A registration began; nothing is validated yet."
+        { username: Option<Personal>, email: Option<Personal>, phone: Option<Personal> }
+    9 UserPreRegister "user_pre_register" Attempt USER_MANAGER [] []
+        "A registration is valid and hashed, and about to be committed."
+        { username: Option<Personal>, email: Option<Personal>, phone: Option<Personal> }
+    10 UserRegistered "user_registered" Fact USER_MANAGER [] [Register]
+        "A user exists."
+        { user: UserId, username: Option<Personal>, addresses: Vec<Personal>, groups: Vec<String> }
+    11 UserEmailVerificationInitiated "user_email_verification_initiated" Delivery USER_MANAGER [] [Delivery]
+        "The mail server accepted the message that verifies an e-mail address."
+        { user: UserId, address: Personal, delivery: FlowId }
+    12 UserRegistrationFailed "user_registration_failed" Attempt USER_MANAGER [] [Register]
+        "A registration failed."
+        { username: Option<Personal>, email: Option<Personal>, phone: Option<Personal>, error_type: ErrorType, reason: Failure, fields: Vec<String> }
+    13 UserAuthenticationStarted "user_authentication_started" Start USER_MANAGER [Authenticate] []
+        "A login began."
+        { identifier_kind: IdentifierKind, identifier: Personal }
+    14 UserAuthenticated "user_authenticated" Fact USER_MANAGER [] [Authenticate]
+        "A user signed in."
+        { user: UserId, method: LoginMethod, session: Option<SessionId> }
+    15 UserAuthenticationFailed "user_authentication_failed" Attempt USER_MANAGER [] [Authenticate]
+        "A login failed; the caller was told less than this."
+        { identifier: Personal, user: Option<UserId>, reason: Failure }
+    16 UserEmailVerificationSuccessful "user_email_verification_successful" Fact USER_MANAGER [] [ConfirmEmail]
+        "The confirmation of an e-mail address succeeded."
+        { user: UserId, address: Personal, reason: Option<Failure> }
+    17 UserUpdateStarted "user_update_started" Start USER_MANAGER [Update] []
+        "An update began."
+        { user: UserId, fields: Vec<String> }
+    18 UserUpdated "user_updated" Fact USER_MANAGER [] [Update]
+        "A user changed; every unique index was enforced."
+        { user: UserId, version: u64, fields: Vec<String> }
+    19 UserUpdateFailed "user_update_failed" Attempt USER_MANAGER [] [Update]
+        "An update failed."
+        { user: UserId, fields: Vec<String>, error_type: ErrorType, reason: Failure }
+    20 UserDeletionStarted "user_deletion_started" Start USER_MANAGER [Delete] []
+        "A deletion began."
+        { user: UserId }
+    21 UserDeleted "user_deleted" Fact USER_MANAGER [] [Delete]
+        "A user is gone, with indexes, tokens and sessions."
+        { user: UserId, username: Option<Personal>, sessions_revoked: u32, cause: DeletionCause }
+    22 UserDeletionFailed "user_deletion_failed" Attempt USER_MANAGER [] [Delete]
+        "A deletion failed."
+        { user: UserId, username: Option<Personal>, error_type: ErrorType, reason: Failure }
+    23 PasswordResetRequestStarted "password_reset_request_started" Start USER_MANAGER [RequestPasswordReset] []
+        "A password reset was asked for."
+        { channel: Channel, identifier: Personal }
+    24 PasswordResetRequestProcessed "password_reset_request_processed" Delivery USER_MANAGER [] [Delivery]
+        "The server accepted the message that resets a password."
+        { user: UserId, address: Personal, channel: Channel, delivery: FlowId }
+    25 PasswordResetRequestFailed "password_reset_request_failed" Attempt USER_MANAGER [] [RequestPasswordReset Delivery]
+        "A password reset was asked for in vain, or its message was given up; the caller was told \"accepted\"."
+        { user: Option<UserId>, channel: Channel, identifier: Personal, error_type: ErrorType, reason: Failure }
+    26 PasswordResetStarted "password_reset_started" Start USER_MANAGER [ResetPassword] []
+        "A new password was offered for a token or code."
+        { token: Option<TokenId> }
+    27 PasswordResetSuccessful "password_reset_successful" Fact USER_MANAGER [] [ResetPassword]
+        "A token or code bought a new password."
+        { user: UserId, token: TokenId, sessions_revoked: u32 }
+    28 PasswordResetFailed "password_reset_failed" Attempt USER_MANAGER [] [ResetPassword]
+        "A password reset failed."
+        { token: Option<TokenId>, user: Option<UserId>, error_type: ErrorType, reason: Failure }
+    29 ResetPasswordEmail "reset_password_email" Fact USER_MANAGER [Delivery] []
+        "An e-mail that resets a password is due."
+        { user: UserId, address: Personal, token: TokenId }
+    30 ResetPasswordPhone "reset_password_phone" Fact USER_MANAGER [Delivery] []
+        "A text message that resets a password is due."
+        { user: UserId, phone: Personal, token: TokenId }
+    31 VerifyEmail "verify_email" Fact USER_MANAGER [Delivery] []
+        "An e-mail that verifies its address is due."
+        { user: UserId, address: Personal, token: TokenId }
+    32 VerifyPhone "verify_phone" Fact USER_MANAGER [Delivery] []
+        "A text message that verifies its number is due."
+        { user: UserId, phone: Personal, token: TokenId }
+
+    101 UserEmailVerificationRequested "user_email_verification_requested" Start USER_MANAGER [RequestEmailVerification] []
+        "A message that verifies an e-mail address was asked for."
+        { user: Option<UserId>, identifier: Option<Personal> }
+    102 UserEmailVerificationRequestAccepted "user_email_verification_request_accepted" Fact USER_MANAGER [] [RequestEmailVerification]
+        "A message that verifies an e-mail address is on its way."
+        { user: UserId, address: Personal, token: TokenId }
+    103 UserEmailVerificationStarted "user_email_verification_started" Start USER_MANAGER [ConfirmEmail] []
+        "A proof of an e-mail address was presented."
+        { token: Option<TokenId> }
+    104 UserPhoneVerificationRequested "user_phone_verification_requested" Start USER_MANAGER [RequestPhoneVerification] []
+        "A message that verifies a phone number was asked for."
+        { user: Option<UserId>, identifier: Option<Personal> }
+    105 UserPhoneVerificationRequestAccepted "user_phone_verification_request_accepted" Fact USER_MANAGER [] [RequestPhoneVerification]
+        "A message that verifies a phone number is on its way."
+        { user: UserId, address: Personal, token: TokenId }
+    106 UserPhoneVerificationStarted "user_phone_verification_started" Start USER_MANAGER [ConfirmPhone] []
+        "A proof of a phone number was presented."
+        { token: Option<TokenId> }
+    107 UserPhoneVerificationTokenGenerated "user_phone_verification_token_generated" Fact USER [] []
+        "A token that proves a phone number was recorded."
+        { user: UserId, address: Personal, token: TokenId, expires_at: Timestamp, supersedes: Option<TokenId> }
+    108 UserPhoneVerified "user_phone_verified" Fact USER [] []
+        "A phone number was proven."
+        { user: UserId, address: Personal, via: ProofMethod }
+    109 UserPhoneVerificationInitiated "user_phone_verification_initiated" Delivery USER_MANAGER [] [Delivery]
+        "The gateway accepted the message that verifies a phone number."
+        { user: UserId, address: Personal, delivery: FlowId }
+    110 UserPhoneVerificationSuccessful "user_phone_verification_successful" Fact USER_MANAGER [] [ConfirmPhone]
+        "The confirmation of a phone number succeeded."
+        { user: UserId, address: Personal, reason: Option<Failure> }
+    111 UserPhoneVerificationFailed "user_phone_verification_failed" Attempt USER [] [RequestPhoneVerification ConfirmPhone Delivery]
+        "A phone number was not proven, or its message was refused or given up."
+        { user: Option<UserId>, address: Option<Personal>, token: Option<TokenId>, reason: Failure }
+    112 PasswordResetRequestAccepted "password_reset_request_accepted" Fact USER_MANAGER [] [RequestPasswordReset]
+        "A message that resets a password is on its way."
+        { user: UserId, channel: Channel, token: TokenId }
+    113 PasswordChangeStarted "password_change_started" Start USER_MANAGER [ChangePassword] []
+        "A change of password began."
+        { user: UserId }
+    114 PasswordChanged "password_changed" Fact USER_MANAGER [] [ChangePassword]
+        "The password changed; every other session and every reset token ended with it."
+        { user: UserId, sessions_revoked: u32 }
+    115 PasswordChangeFailed "password_change_failed" Attempt USER_MANAGER [] [ChangePassword]
+        "A change of password failed."
+        { user: UserId, error_type: ErrorType, reason: Failure }
+    116 UserLogoutStarted "user_logout_started" Start USER_MANAGER [LogOut] []
+        "A logout began."
+        { session: Option<SessionId> }
+    117 UserLoggedOut "user_logged_out" Fact USER_MANAGER [] [LogOut]
+        "A user logged out."
+        { user: UserId, session: SessionId }
+    118 UserLogoutFailed "user_logout_failed" Attempt USER_MANAGER [] [LogOut]
+        "A logout failed."
+        { user: Option<UserId>, reason: Failure }
+    119 SessionRevoked "session_revoked" Fact USER_MANAGER [] []
+        "A session ended before its time."
+        { user: UserId, session: SessionId, cause: RevocationCause }
+    120 SessionsEndStarted "sessions_end_started" Start USER_MANAGER [EndSessions] []
+        "An ending of sessions began."
+        { user: UserId }
+    121 SessionsEnded "sessions_ended" Fact USER_MANAGER [] [EndSessions]
+        "Sessions were ended."
+        { user: UserId, count: u32 }
+    122 SessionsEndFailed "sessions_end_failed" Attempt USER_MANAGER [] [EndSessions]
+        "An ending of sessions failed."
+        { user: UserId, reason: Failure }
+    123 UserDisableStarted "user_disable_started" Start USER_MANAGER [Disable] []
+        "A disabling began."
+        { user: UserId }
+    124 UserDisabled "user_disabled" Fact USER_MANAGER [] [Disable]
+        "A user was shut out; their sessions and reset tokens ended."
+        { user: UserId, version: u64, sessions_revoked: u32 }
+    125 UserDisableFailed "user_disable_failed" Attempt USER_MANAGER [] [Disable]
+        "A disabling failed."
+        { user: UserId, reason: Failure }
+    126 UserEnableStarted "user_enable_started" Start USER_MANAGER [Enable] []
+        "An enabling began."
+        { user: UserId }
+    127 UserEnabled "user_enabled" Fact USER_MANAGER [] [Enable]
+        "A user was let in again."
+        { user: UserId, version: u64 }
+    128 UserEnableFailed "user_enable_failed" Attempt USER_MANAGER [] [Enable]
+        "An enabling failed."
+        { user: UserId, reason: Failure }
+    129 GroupsChangeStarted "groups_change_started" Start USER_MANAGER [ChangeGroups] []
+        "A change of groups began."
+        { user: UserId }
+    130 GroupsChanged "groups_changed" Fact USER_MANAGER [] [ChangeGroups]
+        "A user joined or left groups."
+        { user: UserId, version: u64, groups: Vec<String> }
+    131 GroupsChangeFailed "groups_change_failed" Attempt USER_MANAGER [] [ChangeGroups]
+        "A change of groups failed."
+        { user: UserId, reason: Failure }
+    132 ContactAddStarted "contact_add_started" Start USER_MANAGER [AddContact] []
+        "An adding of an address began."
+        { user: UserId, address: Personal }
+    133 ContactAdded "contact_added" Fact USER_MANAGER [] [AddContact]
+        "A user claims a further address, not proven yet."
+        { user: UserId, version: u64, contact: ContactId, address: Personal }
+    134 ContactAddFailed "contact_add_failed" Attempt USER_MANAGER [] [AddContact]
+        "An adding of an address failed."
+        { user: UserId, address: Personal, reason: Failure }
+    135 ContactChangeStarted "contact_change_started" Start USER_MANAGER [ChangeContact] []
+        "A replacing of an address began."
+        { user: UserId, address: Personal }
+    136 ContactChangeAccepted "contact_change_accepted" Fact USER_MANAGER [] [ChangeContact]
+        "An address will replace another one as soon as it is proven."
+        { user: UserId, version: u64, contact: ContactId, address: Personal, previous: Personal }
+    137 ContactChangeFailed "contact_change_failed" Attempt USER_MANAGER [] [ChangeContact]
+        "A replacing of an address failed."
+        { user: UserId, address: Personal, reason: Failure }
+    138 ContactChanged "contact_changed" Fact USER_MANAGER [] []
+        "A proven address replaced another one."
+        { user: UserId, contact: ContactId, address: Personal, previous: Personal, channel: Channel }
+    139 ContactRemoveStarted "contact_remove_started" Start USER_MANAGER [RemoveContact] []
+        "A removing of an address began."
+        { user: UserId }
+    140 ContactRemoved "contact_removed" Fact USER_MANAGER [] [RemoveContact]
+        "A user gave up an address."
+        { user: UserId, version: u64, contact: ContactId, address: Personal }
+    141 ContactRemoveFailed "contact_remove_failed" Attempt USER_MANAGER [] [RemoveContact]
+        "A removing of an address failed."
+        { user: UserId, reason: Failure }
+    142 ContactPrimaryStarted "contact_primary_started" Start USER_MANAGER [MakePrimary] []
+        "A choice of the first address began."
+        { user: UserId }
+    143 ContactPrimaryChanged "contact_primary_changed" Fact USER_MANAGER [] [MakePrimary]
+        "An address became the first of its channel."
+        { user: UserId, version: u64, contact: ContactId, address: Personal }
+    144 ContactPrimaryFailed "contact_primary_failed" Attempt USER_MANAGER [] [MakePrimary]
+        "A choice of the first address failed."
+        { user: UserId, reason: Failure }
+    145 AddressTaken "address_taken" Fact USER_MANAGER [] []
+        "Somebody claimed an address that a user has proven; its owner is told."
+        { owner: UserId, address: Personal, channel: Channel }
+    146 NotificationFailed "notification_failed" Delivery USER_MANAGER [] []
+        "A message was given up."
+        { user: UserId, message: MessageKind, signal: SignalId, reason: Failure }
+    147 SubscriberRestarted "subscriber_restarted" Operation SYSTEM [] []
+        "A subscriber failed on a signal and was started again."
+        { subscriber: String, signal: SignalId, failure: String }
+    148 RequestsRefused "requests_refused" Operation SYSTEM [] []
+        "Requests were refused at admission; no flow began for them."
+        { reason: RefusalCause, count: u64 }
+    149 FailuresAggregated "failures_aggregated" Operation SYSTEM [] []
+        "Flows of one source failed beyond its budget; their ends were told live and are counted here."
+        { flow: FlowKind, count: u64 }
+    150 SignalsLost "signals_lost" Operation SYSTEM [] []
+        "Ends of flows that failed while storage was out did not fit the buffer."
+        { count: u64 }
+}

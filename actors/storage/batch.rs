@@ -1,0 +1,224 @@
+//! A batch: preconditions, row changes and signals that are committed together or not at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use majordomo_model::{
+    Channel, CommandId, Envelope, FlowId, FlowKind, SessionId, Timestamp, TokenId, UserId,
+};
+
+use super::lookup::{Lookup, ReadError, UniqueKey};
+use super::redb::{View, WriteView};
+use super::row::{AppliedRow, CredentialRow, CursorRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow};
+use super::table::{Key, Table};
+use super::write;
+use crate::bytes::Bytes;
+
+/// The place that the next signal gets. Kept by itself: derived from the log it would restart once the log is pruned,
+/// and every cursor would skip signals.
+pub(crate) const NEXT_SEQ: &str = "next_seq";
+/// The latest instant that any commit carried; the clock's floor after a restart.
+pub(super) const HIGH_WATER: &str = "high_water";
+
+/// What a flow decided. The storage actor commits it whole, or refuses it whole because a check failed.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The run of the flow that decided it.
+    pub flow: FlowId,
+    /// The outcome to be remembered, so that the same command is not done twice.
+    pub outcome: Option<Outcome>,
+    /// What must hold for it to be right.
+    pub checks: Vec<Check>,
+    /// What changes.
+    pub writes: Vec<Write>,
+    /// What is told, in order; their places are given at commit.
+    pub signals: Vec<Envelope>,
+}
+
+/// The outcome of a command, to be remembered with its batch.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The command.
+    pub command: CommandId,
+    /// The flow it started.
+    pub kind: FlowKind,
+    /// The keyed hash of its fields that are no secret.
+    pub fingerprint: [u8; 32],
+    /// The answer without secrets, as the flow encodes it.
+    pub answer: Vec<u8>,
+    /// Whether it takes the place of an earlier outcome of the same command.
+    pub renew: bool,
+    /// How long it is remembered.
+    pub keep: Duration,
+    /// When it was decided.
+    pub at: Timestamp,
+}
+
+/// A precondition: what the flow read and relied on.
+#[derive(Clone, Debug)]
+pub enum Check {
+    /// The user's row is at this version.
+    UserVersion(UserId, u64),
+    /// The user is in this credential epoch.
+    Epoch(UserId, u64),
+    /// The user's credential is at this revision, or there is none.
+    CredentialRevision(UserId, Option<u64>),
+    /// The name or address belongs to this user, or to nobody.
+    Owner(UniqueKey, Option<UserId>),
+    /// The token has not ended, and this many wrong codes were presented.
+    TokenOpen(TokenId, u32),
+    /// The token's message is neither sent nor given up.
+    DeliveryPending(TokenId),
+    /// The user has exactly this many sessions.
+    SessionCount(UserId, usize),
+    /// The session is this one.
+    Session([u8; 32], SessionId),
+    /// The subscription's cursor stands here.
+    Cursor(String, u64),
+}
+
+/// A change of rows. Applied after every check held, in order.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// Stores a user.
+    PutUser(Box<UserRow>),
+    /// Removes a user with everything that is theirs alone: credential, activity, tokens, sessions, claims.
+    RemoveUser(UserId),
+    /// Stores a credential.
+    PutCredential(UserId, CredentialRow),
+    /// Gives a name or address to a user.
+    PutOwner(UniqueKey, UserId),
+    /// Frees a name or address.
+    RemoveOwner(UniqueKey),
+    /// Notes that a user claims an address.
+    PutClaim(Channel, String, UserId),
+    /// Forgets the claim.
+    RemoveClaim(Channel, String, UserId),
+    /// Notes that a user is to be deleted at this time unless verified.
+    ExpectVerification(UserId, Timestamp),
+    /// Forgets the note.
+    ForgetVerification(UserId, Timestamp),
+    /// Stores a new token.
+    PutToken(Box<TokenRow>),
+    /// Ends a token.
+    EndToken(TokenId, TokenEnd),
+    /// Counts a wrong code.
+    CountAttempt(TokenId),
+    /// Notes what became of a token's message.
+    EndDelivery(TokenId, DeliveryState),
+    /// Opens a session.
+    PutSession([u8; 32], Box<SessionRow>),
+    /// Ends a session.
+    RemoveSession([u8; 32]),
+    /// Ends every session of a user, but this one.
+    RemoveSessionsOf(UserId, Option<SessionId>),
+    /// Notes that a session was used.
+    TouchSession([u8; 32], Timestamp),
+    /// Notes a login.
+    RecordLogin(UserId, Timestamp),
+    /// Counts a failed attempt at an identifier, by its keyed hash; forgotten after the given time without another.
+    RecordFailure([u8; 32], Timestamp, Duration),
+    /// Forgets the failed attempts at an identifier.
+    ClearFailures([u8; 32]),
+    /// Moves a subscription's cursor.
+    PutCursor(String, CursorRow),
+    /// Stores a value of a subscriber's own projection.
+    PutProjection(String, Vec<u8>, Vec<u8>),
+    /// Removes everything that ended before this time, at most so many rows.
+    Sweep(Timestamp, usize),
+    /// Removes signals up to and with this place, at most so many.
+    PruneLog(u64, usize),
+}
+
+/// What became of a batch within its transaction.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Committed; its first signal has this place.
+    Committed(u64),
+    /// A check failed: nothing of it was written.
+    Conflict,
+    /// Its command was done before: nothing of it was written.
+    AlreadyApplied(Box<AppliedRow>),
+}
+
+/// A batch with its signals encoded, made outside the writer.
+pub(super) struct Prepared {
+    pub(super) batch: Batch,
+    pub(super) encoded: Vec<Vec<u8>>,
+}
+
+impl Prepared {
+    pub(super) fn new(batch: Batch) -> Result<Arc<Self>, super::row::RowError> {
+        let encoded = batch.signals.iter().map(super::row::encode_signal).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { batch, encoded }))
+    }
+
+    /// Checks, then writes, within a transaction that others share. Every check precedes the first write, so a refused
+    /// batch leaves no trace and its neighbours commit.
+    pub(super) fn apply(&self, transaction: &mut WriteView<'_>, next_seq: &mut u64) -> Result<Verdict, ReadError> {
+        if let Some(outcome) = &self.batch.outcome
+            && let Some(applied) = transaction.applied(outcome.command)?
+        {
+            if applied.flow == self.batch.flow {
+                return Ok(Verdict::Committed(applied.first_seq));
+            }
+            if !outcome.renew {
+                return Ok(Verdict::AlreadyApplied(Box::new(applied)));
+            }
+        }
+        for check in &self.batch.checks {
+            if !check.holds(transaction)? {
+                return Ok(Verdict::Conflict);
+            }
+        }
+        let first_seq = *next_seq;
+        for write in &self.batch.writes {
+            write::apply(transaction, write)?;
+        }
+        for bytes in &self.encoded {
+            transaction.put(Table::SignalLog, &Key::new().u64(*next_seq), bytes)?;
+            *next_seq = next_seq.saturating_add(1);
+        }
+        if let Some(outcome) = &self.batch.outcome {
+            write::remember(transaction, outcome.command, &outcome.row(self.batch.flow, first_seq))?;
+        }
+        Ok(Verdict::Committed(first_seq))
+    }
+}
+
+impl Outcome {
+    fn row(&self, flow: FlowId, first_seq: u64) -> AppliedRow {
+        AppliedRow {
+            kind: self.kind,
+            flow,
+            fingerprint: Bytes(self.fingerprint),
+            outcome: self.answer.clone(),
+            first_seq,
+            expires_at: self.at.plus(self.keep),
+        }
+    }
+}
+
+impl Check {
+    fn holds<V: View>(&self, view: &V) -> Result<bool, ReadError> {
+        Ok(match self {
+            Self::UserVersion(user, version) => view.user(*user)?.is_some_and(|row| row.version == *version),
+            Self::Epoch(user, epoch) => view.user(*user)?.is_some_and(|row| row.epoch == *epoch),
+            Self::CredentialRevision(user, revision) => {
+                view.credential(*user)?.map(|credential| credential.revision) == *revision
+            }
+            Self::Owner(key, owner) => view.owner(key)? == *owner,
+            Self::TokenOpen(token, attempts) => {
+                view.token(*token)?.is_some_and(|row| row.end.is_none() && row.attempts == *attempts)
+            }
+            Self::DeliveryPending(token) => {
+                view.token(*token)?.is_some_and(|row| row.delivered == DeliveryState::Pending)
+            }
+            Self::SessionCount(user, count) => {
+                view.prefix(Table::SessionsByUser, user.as_bytes())?.take(count.saturating_add(1)).count() == *count
+            }
+            Self::Session(hash, id) => view.session(hash)?.is_some_and(|session| session.id == *id),
+            Self::Cursor(subscription, floor) => view.cursor(subscription)?.is_some_and(|row| row.floor == *floor),
+        })
+    }
+}

@@ -1,0 +1,236 @@
+//! Typed look-ups: what the tables hold under which key, the same in a snapshot and in a transaction.
+
+use majordomo_model::{
+    Channel, CommandId, ContactId, Envelope, Identifier, IdentifierKind, TokenId, TokenPurpose, UserId,
+};
+use serde::de::DeserializeOwned;
+
+use super::redb::{EngineError, View};
+use super::row::{
+    ActivityRow, AppliedRow, AttemptRow, CredentialRow, CursorRow, RowError, SessionRow, TokenRow, UserRow, decode,
+    decode_signal,
+};
+use super::table::{Key, KeyReader, MalformedKey, NulInText, Table};
+
+/// Why a read answered nothing: the store is out or broken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The store.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A row.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// A key.
+    #[error("a stored key is malformed")]
+    Key,
+}
+
+impl From<MalformedKey> for ReadError {
+    fn from(_: MalformedKey) -> Self {
+        Self::Key
+    }
+}
+
+impl From<NulInText> for ReadError {
+    fn from(_: NulInText) -> Self {
+        Self::Key
+    }
+}
+
+/// A name or address that one user at most may have.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UniqueKey(Vec<u8>);
+
+impl UniqueKey {
+    /// The canonical username.
+    pub fn username(canonical: &str) -> Self {
+        Self(Key::new().u8(1).last_text(canonical))
+    }
+
+    /// The skeleton that lookalike usernames share.
+    pub fn skeleton(skeleton: &str) -> Self {
+        Self(Key::new().u8(4).last_text(skeleton))
+    }
+
+    /// A proven address.
+    pub fn address(channel: Channel, canonical: &str) -> Self {
+        Self(Key::new().u8(channel_byte(channel)).last_text(canonical))
+    }
+
+    /// What a person signs in with.
+    pub fn identifier(identifier: &Identifier) -> Self {
+        match identifier.kind() {
+            IdentifierKind::Email => Self::address(Channel::Email, identifier.canonical()),
+            IdentifierKind::Phone => Self::address(Channel::Phone, identifier.canonical()),
+            _ => Self::username(identifier.canonical()),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Shows that there is a key, not which.
+impl std::fmt::Debug for UniqueKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("UniqueKey(..)")
+    }
+}
+
+fn channel_byte(channel: Channel) -> u8 {
+    match channel {
+        Channel::Email => 2,
+        Channel::Phone => 3,
+    }
+}
+
+pub(super) fn claim_key(channel: Channel, canonical: &str, user: UserId) -> Result<Key, NulInText> {
+    Ok(claim_prefix(channel, canonical)?.fixed(user.as_bytes()))
+}
+
+fn claim_prefix(channel: Channel, canonical: &str) -> Result<Key, NulInText> {
+    Key::new().u8(channel_byte(channel)).text(canonical)
+}
+
+pub(super) fn projection_key(subscription: &str, key: &[u8]) -> Result<Vec<u8>, NulInText> {
+    let mut bytes = Key::new().text(subscription)?.into_bytes();
+    bytes.extend_from_slice(key);
+    Ok(bytes)
+}
+
+/// The look-ups. `ReadError` is the only way they fail; what is not there is `None` or empty.
+pub(crate) trait Lookup: View + Sized {
+    /// A row by its key.
+    fn row<T: DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, ReadError> {
+        self.get(table, key)?.map(|bytes| decode(&bytes)).transpose().map_err(ReadError::from)
+    }
+
+    /// A number of the meta table.
+    fn meta_u64(&self, name: &str) -> Result<Option<u64>, ReadError> {
+        let bytes = self.get(Table::Meta, name.as_bytes())?;
+        Ok(bytes.map(|bytes| KeyReader::new(&bytes).u64()).transpose()?)
+    }
+
+    /// A user.
+    fn user(&self, id: UserId) -> Result<Option<UserRow>, ReadError> {
+        self.row(Table::Users, id.as_bytes())
+    }
+
+    /// Who has this name or proven address.
+    fn owner(&self, key: &UniqueKey) -> Result<Option<UserId>, ReadError> {
+        let bytes = self.get(Table::Unique, key.bytes())?;
+        Ok(bytes.map(|bytes| KeyReader::new(&bytes).fixed().map(UserId::from_bytes)).transpose()?)
+    }
+
+    /// The user that this identifier names: by username or proven address.
+    fn user_named(&self, identifier: &Identifier) -> Result<Option<UserRow>, ReadError> {
+        match self.owner(&UniqueKey::identifier(identifier))? {
+            Some(id) => self.user(id),
+            None => Ok(None),
+        }
+    }
+
+    /// The newest user who claims this address without having proven it.
+    fn newest_claimant(&self, channel: Channel, canonical: &str) -> Result<Option<UserId>, ReadError> {
+        let prefix = claim_prefix(channel, canonical)?;
+        match self.prefix(Table::Claims, &prefix)?.next_back() {
+            Some(row) => {
+                let row = row?;
+                let id = row.key().strip_prefix(&*prefix).ok_or(ReadError::Key)?;
+                Ok(Some(UserId::from_bytes(KeyReader::new(id).fixed()?)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// A user's password credential.
+    fn credential(&self, user: UserId) -> Result<Option<CredentialRow>, ReadError> {
+        self.row(Table::Credentials, user.as_bytes())
+    }
+
+    /// What a user did.
+    fn activity(&self, user: UserId) -> Result<Option<ActivityRow>, ReadError> {
+        self.row(Table::Activity, user.as_bytes())
+    }
+
+    /// The failed attempts at an identifier, by its keyed hash.
+    fn attempts(&self, subject: &[u8; 32]) -> Result<Option<AttemptRow>, ReadError> {
+        self.row(Table::Attempts, subject)
+    }
+
+    /// A one-time token.
+    fn token(&self, id: TokenId) -> Result<Option<TokenRow>, ReadError> {
+        self.row(Table::Tokens, id.as_bytes())
+    }
+
+    /// The tokens of a user for a purpose that have not ended; for one contact if given.
+    fn open_tokens(
+        &self,
+        user: UserId,
+        purpose: TokenPurpose,
+        contact: Option<ContactId>,
+    ) -> Result<Vec<TokenRow>, ReadError> {
+        let prefix = Key::new().fixed(user.as_bytes());
+        let mut open = Vec::new();
+        for row in self.prefix(Table::TokensByUser, &prefix)? {
+            let row = row?;
+            let id = row.key().strip_prefix(&*prefix).ok_or(ReadError::Key)?;
+            let id = TokenId::from_bytes(KeyReader::new(id).fixed()?);
+            if let Some(token) = self.token(id)?
+                && token.end.is_none()
+                && token.purpose == purpose
+                && contact.is_none_or(|contact| token.binding.contact() == Some(contact))
+            {
+                open.push(token);
+            }
+        }
+        Ok(open)
+    }
+
+    /// A session, by the hash of its secret.
+    fn session(&self, hash: &[u8; 32]) -> Result<Option<SessionRow>, ReadError> {
+        self.row(Table::Sessions, hash)
+    }
+
+    /// The sessions of a user, with the hash of their secret, oldest first.
+    fn sessions_of(&self, user: UserId) -> Result<Vec<([u8; 32], SessionRow)>, ReadError> {
+        let mut sessions = Vec::new();
+        for row in self.prefix(Table::SessionsByUser, user.as_bytes())? {
+            let hash: [u8; 32] = KeyReader::new(row?.value()).fixed()?;
+            if let Some(session) = self.session(&hash)? {
+                sessions.push((hash, session));
+            }
+        }
+        Ok(sessions)
+    }
+
+    /// The outcome of a command.
+    fn applied(&self, command: CommandId) -> Result<Option<AppliedRow>, ReadError> {
+        self.row(Table::Applied, command.as_bytes())
+    }
+
+    /// How far a subscription has come.
+    fn cursor(&self, subscription: &str) -> Result<Option<CursorRow>, ReadError> {
+        self.row(Table::Cursors, subscription.as_bytes())
+    }
+
+    /// The place of the last signal; 0 where there never was one.
+    fn head(&self) -> Result<u64, ReadError> {
+        Ok(self.meta_u64(super::batch::NEXT_SEQ)?.unwrap_or(1).saturating_sub(1))
+    }
+
+    /// The signals behind a place, in order, at most so many; personal data still sealed.
+    fn signals_after(&self, seq: u64, limit: usize) -> Result<Vec<Envelope>, ReadError> {
+        let from = Key::new().u64(seq.saturating_add(1));
+        let mut signals = Vec::new();
+        for row in self.range(Table::SignalLog, &from, None)?.take(limit) {
+            let row = row?;
+            signals.push(decode_signal(KeyReader::new(row.key()).u64()?, row.value())?);
+        }
+        Ok(signals)
+    }
+}
+
+impl<V: View> Lookup for V {}

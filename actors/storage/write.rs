@@ -1,0 +1,257 @@
+//! The changes of rows, one by one, with the indexes that go with them.
+
+use majordomo_model::{CommandId, SessionId, Timestamp, TokenId, UserId};
+use serde::Serialize;
+
+use super::batch::Write;
+use super::lookup::{Lookup, ReadError, claim_key, projection_key};
+use super::redb::{View, WriteView};
+use super::row::{ActivityRow, AppliedRow, AttemptRow, SessionRow, TokenRow, encode};
+use super::table::{Key, KeyReader, Table};
+
+/// How long a token's row outlives the token, so that a second click on a used link can be told so.
+const TOKEN_REMEMBERED: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+
+/// What kind of row an entry of the expiry table is about; part of the file, never renumbered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expiring {
+    Token = 1,
+    Session = 2,
+    Attempt = 3,
+    Applied = 4,
+    Verification = 5,
+}
+
+pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<(), ReadError> {
+    match write {
+        Write::PutUser(row) => put(transaction, Table::Users, row.id.as_bytes(), row),
+        Write::RemoveUser(user) => remove_user(transaction, *user),
+        Write::PutCredential(user, row) => put(transaction, Table::Credentials, user.as_bytes(), row),
+        Write::PutOwner(key, user) => Ok(transaction.put(Table::Unique, key.bytes(), user.as_bytes())?),
+        Write::RemoveOwner(key) => remove(transaction, Table::Unique, key.bytes()),
+        Write::PutClaim(channel, address, user) => {
+            Ok(transaction.put(Table::Claims, &claim_key(*channel, address, *user)?, &[])?)
+        }
+        Write::RemoveClaim(channel, address, user) => {
+            remove(transaction, Table::Claims, &claim_key(*channel, address, *user)?)
+        }
+        Write::ExpectVerification(user, at) => expire(transaction, *at, Expiring::Verification, user.as_bytes()),
+        Write::ForgetVerification(user, at) => forget(transaction, *at, Expiring::Verification, user.as_bytes()),
+        Write::PutToken(row) => put_token(transaction, row),
+        Write::EndToken(token, end) => change_token(transaction, *token, |row| row.end = Some(*end)),
+        Write::CountAttempt(token) => {
+            change_token(transaction, *token, |row| row.attempts = row.attempts.saturating_add(1))
+        }
+        Write::EndDelivery(token, state) => change_token(transaction, *token, |row| row.delivered = *state),
+        Write::PutSession(hash, row) => put_session(transaction, hash, row),
+        Write::RemoveSession(hash) => remove_session(transaction, hash),
+        Write::RemoveSessionsOf(user, keep) => remove_sessions(transaction, *user, *keep),
+        Write::TouchSession(hash, at) => touch_session(transaction, hash, *at),
+        Write::RecordLogin(user, at) => record_login(transaction, *user, *at),
+        Write::RecordFailure(subject, at, keep) => record_failure(transaction, subject, *at, at.plus(*keep)),
+        Write::ClearFailures(subject) => clear_failures(transaction, subject),
+        Write::PutCursor(subscription, row) => put(transaction, Table::Cursors, subscription.as_bytes(), row),
+        Write::PutProjection(subscription, key, value) => {
+            Ok(transaction.put(Table::Projections, &projection_key(subscription, key)?, value)?)
+        }
+        Write::Sweep(now, limit) => sweep(transaction, *now, *limit),
+        Write::PruneLog(seq, limit) => prune_log(transaction, *seq, *limit),
+    }
+}
+
+/// Stores the outcome of a command.
+pub(super) fn remember(
+    transaction: &mut WriteView<'_>,
+    command: CommandId,
+    row: &AppliedRow,
+) -> Result<(), ReadError> {
+    if let Some(earlier) = transaction.applied(command)? {
+        forget(transaction, earlier.expires_at, Expiring::Applied, command.as_bytes())?;
+    }
+    expire(transaction, row.expires_at, Expiring::Applied, command.as_bytes())?;
+    put(transaction, Table::Applied, command.as_bytes(), row)
+}
+
+fn put<T: Serialize>(transaction: &mut WriteView<'_>, table: Table, key: &[u8], row: &T) -> Result<(), ReadError> {
+    Ok(transaction.put(table, key, &encode(row)?)?)
+}
+
+fn remove(transaction: &mut WriteView<'_>, table: Table, key: &[u8]) -> Result<(), ReadError> {
+    transaction.remove(table, key)?;
+    Ok(())
+}
+
+fn expiry_key(at: Timestamp, kind: Expiring, id: &[u8]) -> Vec<u8> {
+    let mut key = Key::new().i64(at.as_micros()).u8(kind as u8).into_bytes();
+    key.extend_from_slice(id);
+    key
+}
+
+fn expire(transaction: &mut WriteView<'_>, at: Timestamp, kind: Expiring, id: &[u8]) -> Result<(), ReadError> {
+    Ok(transaction.put(Table::Expiry, &expiry_key(at, kind, id), &[])?)
+}
+
+fn forget(transaction: &mut WriteView<'_>, at: Timestamp, kind: Expiring, id: &[u8]) -> Result<(), ReadError> {
+    remove(transaction, Table::Expiry, &expiry_key(at, kind, id))
+}
+
+/// The keys that start with a prefix, read before anything is removed.
+fn keys_under(transaction: &WriteView<'_>, table: Table, prefix: &[u8]) -> Result<Vec<Vec<u8>>, ReadError> {
+    transaction.prefix(table, prefix)?.map(|row| Ok(row?.key().to_vec())).collect()
+}
+
+fn remove_user(transaction: &mut WriteView<'_>, user: UserId) -> Result<(), ReadError> {
+    for contact in transaction.user(user)?.map(|row| row.contacts).unwrap_or_default() {
+        remove(transaction, Table::Claims, &claim_key(contact.channel, &contact.canonical, user)?)?;
+    }
+    for key in keys_under(transaction, Table::TokensByUser, user.as_bytes())? {
+        let id = key.get(user.as_bytes().len()..).ok_or(ReadError::Key)?;
+        let id = TokenId::from_bytes(KeyReader::new(id).fixed()?);
+        if let Some(token) = transaction.token(id)? {
+            forget(transaction, token.expires_at.plus(TOKEN_REMEMBERED), Expiring::Token, id.as_bytes())?;
+        }
+        remove(transaction, Table::Tokens, id.as_bytes())?;
+        remove(transaction, Table::TokensByUser, &key)?;
+    }
+    remove_sessions(transaction, user, None)?;
+    remove(transaction, Table::Credentials, user.as_bytes())?;
+    remove(transaction, Table::Activity, user.as_bytes())?;
+    remove(transaction, Table::Users, user.as_bytes())
+}
+
+fn token_index(user: UserId, token: TokenId) -> Key {
+    Key::new().fixed(user.as_bytes()).fixed(token.as_bytes())
+}
+
+fn put_token(transaction: &mut WriteView<'_>, row: &TokenRow) -> Result<(), ReadError> {
+    if let Some(user) = row.user {
+        transaction.put(Table::TokensByUser, &token_index(user, row.id), &[])?;
+    }
+    expire(transaction, row.expires_at.plus(TOKEN_REMEMBERED), Expiring::Token, row.id.as_bytes())?;
+    put(transaction, Table::Tokens, row.id.as_bytes(), row)
+}
+
+fn change_token(
+    transaction: &mut WriteView<'_>,
+    token: TokenId,
+    change: impl FnOnce(&mut TokenRow),
+) -> Result<(), ReadError> {
+    let Some(mut row) = transaction.token(token)? else { return Ok(()) };
+    change(&mut row);
+    put(transaction, Table::Tokens, token.as_bytes(), &row)
+}
+
+fn remove_token(transaction: &mut WriteView<'_>, token: TokenId) -> Result<(), ReadError> {
+    if let Some(user) = transaction.token(token)?.and_then(|row| row.user) {
+        remove(transaction, Table::TokensByUser, &token_index(user, token))?;
+    }
+    remove(transaction, Table::Tokens, token.as_bytes())
+}
+
+fn session_index(user: UserId, session: SessionId) -> Key {
+    Key::new().fixed(user.as_bytes()).fixed(session.as_bytes())
+}
+
+fn put_session(transaction: &mut WriteView<'_>, hash: &[u8; 32], row: &SessionRow) -> Result<(), ReadError> {
+    transaction.put(Table::SessionsByUser, &session_index(row.user, row.id), hash)?;
+    expire(transaction, row.expires_at, Expiring::Session, hash)?;
+    put(transaction, Table::Sessions, hash, row)
+}
+
+fn remove_session(transaction: &mut WriteView<'_>, hash: &[u8; 32]) -> Result<(), ReadError> {
+    let Some(row) = transaction.session(hash)? else { return Ok(()) };
+    remove(transaction, Table::SessionsByUser, &session_index(row.user, row.id))?;
+    forget(transaction, row.expires_at, Expiring::Session, hash)?;
+    remove(transaction, Table::Sessions, hash)
+}
+
+fn remove_sessions(
+    transaction: &mut WriteView<'_>,
+    user: UserId,
+    keep: Option<SessionId>,
+) -> Result<(), ReadError> {
+    for (hash, session) in transaction.sessions_of(user)? {
+        if Some(session.id) != keep {
+            remove_session(transaction, &hash)?;
+        }
+    }
+    Ok(())
+}
+
+fn touch_session(transaction: &mut WriteView<'_>, hash: &[u8; 32], at: Timestamp) -> Result<(), ReadError> {
+    let Some(mut row) = transaction.session(hash)? else { return Ok(()) };
+    row.last_seen_at = row.last_seen_at.max(at);
+    put(transaction, Table::Sessions, hash, &row)
+}
+
+fn record_login(transaction: &mut WriteView<'_>, user: UserId, at: Timestamp) -> Result<(), ReadError> {
+    let earlier = transaction.activity(user)?.unwrap_or_default();
+    let row = ActivityRow {
+        last_login_at: earlier.last_login_at.max(Some(at)),
+        logins: earlier.logins.saturating_add(1),
+    };
+    put(transaction, Table::Activity, user.as_bytes(), &row)
+}
+
+fn record_failure(
+    transaction: &mut WriteView<'_>,
+    subject: &[u8; 32],
+    at: Timestamp,
+    expires_at: Timestamp,
+) -> Result<(), ReadError> {
+    let earlier = transaction.attempts(subject)?;
+    if let Some(earlier) = &earlier {
+        forget(transaction, earlier.expires_at, Expiring::Attempt, subject)?;
+    }
+    let failures = earlier.map_or(0, |row| row.failures).saturating_add(1);
+    expire(transaction, expires_at, Expiring::Attempt, subject)?;
+    put(transaction, Table::Attempts, subject, &AttemptRow { failures, last_at: at, expires_at })
+}
+
+fn clear_failures(transaction: &mut WriteView<'_>, subject: &[u8; 32]) -> Result<(), ReadError> {
+    let Some(row) = transaction.attempts(subject)? else { return Ok(()) };
+    forget(transaction, row.expires_at, Expiring::Attempt, subject)?;
+    remove(transaction, Table::Attempts, subject)
+}
+
+/// Removes what has ended. Accounts that were never verified are left for their flow, which has signals to tell.
+fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Result<(), ReadError> {
+    let end = Key::new().i64(now.as_micros());
+    let due: Vec<Vec<u8>> = transaction
+        .range(Table::Expiry, &[], Some(&*end))?
+        .take(limit)
+        .map(|row| Ok::<_, ReadError>(row?.key().to_vec()))
+        .collect::<Result<_, _>>()?;
+    for key in due {
+        let mut reader = KeyReader::new(&key);
+        reader.i64()?;
+        let kind = reader.u8()?;
+        if kind == Expiring::Token as u8 {
+            remove_token(transaction, TokenId::from_bytes(reader.fixed()?))?;
+        } else if kind == Expiring::Session as u8 {
+            remove_session(transaction, &reader.fixed()?)?;
+        } else if kind == Expiring::Attempt as u8 {
+            remove(transaction, Table::Attempts, &reader.fixed::<32>()?)?;
+        } else if kind == Expiring::Applied as u8 {
+            remove(transaction, Table::Applied, &reader.fixed::<16>()?)?;
+        } else {
+            continue;
+        }
+        remove(transaction, Table::Expiry, &key)?;
+    }
+    Ok(())
+}
+
+fn prune_log(transaction: &mut WriteView<'_>, seq: u64, limit: usize) -> Result<(), ReadError> {
+    let end = Key::new().u64(seq.saturating_add(1));
+    let old: Vec<Vec<u8>> = transaction
+        .range(Table::SignalLog, &[], Some(&*end))?
+        .take(limit)
+        .map(|row| Ok::<_, ReadError>(row?.key().to_vec()))
+        .collect::<Result<_, _>>()?;
+    for key in old {
+        remove(transaction, Table::SignalLog, &key)?;
+    }
+    Ok(())
+}
+
