@@ -1,26 +1,39 @@
 //! The words of majordomo: users, contacts, signals, requests and reasons, without I/O.
 
+mod common_passwords;
 mod contact;
+mod email;
 mod envelope;
 mod error;
 mod filter;
 mod flow;
 mod id;
+mod identifier;
+mod invalid_identifier;
+mod password_rules;
 mod personal;
+mod phone;
 mod reason;
 mod request;
 mod secret;
 mod signal;
 mod time;
+mod token_purpose;
 mod user;
+mod username;
 
-pub use contact::{Channel, Contact, Email, Identifier, IdentifierKind, InvalidIdentifier, Phone, Username};
+pub use contact::{Channel, Contact};
+pub use email::Email;
 pub use envelope::{Envelope, Lane, SCHEMA_VERSION, Sender};
 pub use error::Error;
 pub use filter::Filter;
 pub use flow::*;
 pub use id::{CommandId, ContactId, FlowId, ParseIdError, SessionId, SignalId, SystemId, TokenId, UserId};
+pub use identifier::{Identifier, IdentifierKind};
+pub use invalid_identifier::InvalidIdentifier;
+pub use password_rules::{NormalisedPassword, PasswordProblem, PasswordRules};
 pub use personal::Personal;
+pub use phone::Phone;
 pub use reason::{
     DeletionCause, ErrorType, Failure, LoginMethod, MessageKind, PasswordCause, ProofMethod, RefusalCause,
     RevocationCause,
@@ -29,6 +42,8 @@ pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
 pub use secret::{OneTimeCode, OneTimeToken, Password, SessionToken};
 pub use signal::{FlowKind, Signal, SignalClass, SignalField, SignalKind};
 pub use time::Timestamp;
+pub use token_purpose::TokenPurpose;
 pub use user::{
     ATTRIBUTES_LIMIT, NAME_LIMIT, PROFILE_FIELD_LIMIT, Profile, Session, User, UserContact, UserStatus, is_fit_name,
 };
+pub use username::Username;

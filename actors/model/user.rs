@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::contact::{Channel, Contact, Username};
+use crate::{Channel, Contact, Username};
 use crate::id::{ContactId, SessionId, UserId};
 use crate::request::Context;
 use crate::time::Timestamp;
@@ -19,7 +19,6 @@ pub const NAME_LIMIT: usize = 64;
 
 /// A user at one version.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
 pub struct User {
     /// The name for life.
     pub id: UserId,
@@ -57,7 +56,6 @@ impl User {
 
 /// An address of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
 pub struct UserContact {
     /// The name of the contact.
     pub id: ContactId,
@@ -149,7 +147,6 @@ pub fn is_fit_name(name: &str) -> bool {
 
 /// A session as a list shows it; the secret that opens it is not here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
 pub struct Session {
     /// The public name.
     pub id: SessionId,
