@@ -2,6 +2,8 @@
 
 mod id;
 mod time;
+mod token_purpose;
 
 pub use id::{CommandId, ContactId, FlowId, ParseIdError, SessionId, SignalId, SystemId, TokenId, UserId};
 pub use time::Timestamp;
+pub use token_purpose::TokenPurpose;
