@@ -1,3 +1,7 @@
 //! The engine room of majordomo: every actor, and the parts that they share.
 
 pub mod clock;
+pub mod keys;
+pub mod seal;
+pub mod session_secret;
+pub mod token;
