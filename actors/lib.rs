@@ -1,6 +1,8 @@
 //! The engine room of majordomo: every actor, and the parts that they share.
 
+pub mod bytes;
 pub mod clock;
+pub mod hasher;
 pub mod keys;
 pub mod seal;
 pub mod session_secret;

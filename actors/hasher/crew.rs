@@ -1,0 +1,293 @@
+//! The hash threads: each takes a job, computes it in memory of its own, and answers it.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{Builder, JoinHandle};
+
+use subtle::ConstantTimeEq;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::kernel::{Kernel, Refused};
+use super::parameters::{Ceiling, HashParameters};
+use super::phc::{PhcString, Recipe, SALT_BYTES, StoredHash, TAG_BYTES};
+use super::queue::Queue;
+use super::{HashError, Verified};
+
+/// How far the hash threads step back behind the threads that serve requests.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, HashError>>;
+
+/// One computation that somebody waits for.
+pub(super) struct Job {
+    pub(super) deadline: Option<Instant>,
+    pub(super) task: Task,
+}
+
+pub(super) enum Task {
+    Hash { password: Zeroizing<Vec<u8>>, reply: Reply<PhcString> },
+    Verify { claim: Claim, reply: Reply<Verified> },
+}
+
+/// A password, and what it is checked against.
+pub(super) struct Claim {
+    pub(super) password: Zeroizing<Vec<u8>>,
+    pub(super) stored: Option<String>,
+    pub(super) decoy: [u8; 32],
+}
+
+impl Job {
+    /// Answers without computing.
+    pub(super) fn refuse(self, error: HashError) {
+        match self.task {
+            Task::Hash { reply, .. } => send(reply, Err(error)),
+            Task::Verify { reply, .. } => send(reply, Err(error)),
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        match &self.task {
+            Task::Hash { reply, .. } => reply.is_closed(),
+            Task::Verify { reply, .. } => reply.is_closed(),
+        }
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+}
+
+/// Sends an answer; a caller who has left is not missed.
+fn send<T>(reply: Reply<T>, outcome: Result<T, HashError>) {
+    let _ = reply.send(outcome);
+}
+
+/// What callers, threads and every incarnation of the actor share.
+pub(super) struct Shared {
+    pub(super) parameters: HashParameters,
+    pub(super) ceiling: Ceiling,
+    pub(super) workers: usize,
+    pub(super) queue: Queue<Job>,
+    pub(super) counters: Counters,
+    /// How many of the next jobs panic.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) faults: AtomicU64,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) workers: AtomicU64,
+    pub(super) memory_bytes: AtomicU64,
+    pub(super) jobs_done: AtomicU64,
+    pub(super) jobs_skipped: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) panics: AtomicU64,
+}
+
+/// Adds one to a counter.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::SeqCst);
+}
+
+/// The threads of one incarnation. Dropping it sends them home: each finishes the job in its hands, and what waits
+/// in the queue stays for the next incarnation.
+pub(super) struct Crew {
+    shared: Arc<Shared>,
+    ended: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    /// Starts every thread. Deadlines are read on the clock of `runtime`.
+    pub(super) fn muster(shared: &Arc<Shared>, runtime: &Handle) -> io::Result<Self> {
+        let mut crew = Self { shared: Arc::clone(shared), ended: Arc::default(), threads: Vec::new() };
+        for number in 0..shared.workers {
+            let (shared, ended, runtime) = (Arc::clone(shared), Arc::clone(&crew.ended), runtime.clone());
+            let thread = Builder::new().name(format!("majordomo-hash-{number}")).spawn(move || {
+                let _runtime = runtime.enter();
+                step_back();
+                Worker::new(&shared).work(&ended);
+            })?;
+            crew.threads.push(thread);
+        }
+        Ok(crew)
+    }
+
+    /// Sends the threads home and hands them over to be joined, which may last as long as one hash.
+    pub(super) fn dismiss(&mut self) -> Vec<JoinHandle<()>> {
+        self.shared.queue.dismiss(&self.ended);
+        std::mem::take(&mut self.threads)
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        drop(self.dismiss());
+    }
+}
+
+/// Lowers the priority of the calling thread; on Linux `setpriority` with a thread id touches that thread alone.
+#[cfg(target_os = "linux")]
+fn step_back() {
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
+        tracing::debug!(%error, "a hash thread keeps its priority");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn step_back() {}
+
+/// One thread's hands: its memory, and its part of the counters.
+struct Worker<'a> {
+    shared: &'a Shared,
+    kernel: Kernel,
+    counted_bytes: u64,
+}
+
+impl<'a> Worker<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        count(&shared.counters.workers);
+        let mut worker = Self { shared, kernel: Kernel::new(&shared.parameters), counted_bytes: 0 };
+        if worker.kernel.reserve().is_err() {
+            tracing::warn!("no memory for a hash thread yet, the next job asks again");
+        }
+        worker.count_memory();
+        worker
+    }
+
+    fn work(mut self, ended: &AtomicBool) {
+        while let Some(job) = self.shared.queue.take(ended) {
+            if job.is_abandoned() {
+                count(&self.shared.counters.jobs_skipped);
+            } else if job.is_overdue() {
+                count(&self.shared.counters.jobs_skipped);
+                job.refuse(HashError::DeadlineExceeded);
+            } else {
+                self.answer(job.task);
+            }
+        }
+    }
+
+    fn answer(&mut self, task: Task) {
+        match task {
+            Task::Hash { password, reply } => {
+                let outcome = self.isolated(|worker| worker.hash(&password));
+                send(reply, outcome);
+            }
+            Task::Verify { claim, reply } => {
+                let outcome = self.isolated(|worker| worker.verify(&claim));
+                send(reply, outcome);
+            }
+        }
+    }
+
+    /// Runs one job; its panic is its own. The kernel's memory is overwritten from the start by every job, so no job
+    /// can leave it broken for the next.
+    fn isolated<T>(&mut self, job: impl FnOnce(&mut Self) -> Result<T, Refused>) -> Result<T, HashError> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| job(self)));
+        self.count_memory();
+        match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(Refused)) => {
+                tracing::error!("a hash was refused by the machine");
+                Err(HashError::Failed)
+            }
+            Err(_) => {
+                count(&self.shared.counters.panics);
+                tracing::error!("a hash job panicked");
+                Err(HashError::Failed)
+            }
+        }
+    }
+
+    fn hash(&mut self, password: &[u8]) -> Result<PhcString, Refused> {
+        let recipe = Recipe::current(self.shared.parameters);
+        let mut fresh = StoredHash { recipe, salt: vec![0; SALT_BYTES], tag: vec![0; TAG_BYTES] };
+        getrandom::fill(&mut fresh.salt).map_err(|_| Refused)?;
+        self.compute(&recipe, password, &fresh.salt, &mut fresh.tag)?;
+        Ok(fresh.to_phc())
+    }
+
+    /// Checks a claim. Without a stored hash that can be checked, the decoy takes its place and the same work is done.
+    fn verify(&mut self, claim: &Claim) -> Result<Verified, Refused> {
+        let stored = claim.stored.as_deref().map(|text| StoredHash::parse(text, &self.shared.ceiling));
+        match stored {
+            Some(Some(stored)) => {
+                let equal = self.matches(&stored, &claim.password)?;
+                let needs_rehash = !stored.is_current(&self.shared.parameters);
+                Ok(if equal { Verified::Match { needs_rehash } } else { Verified::Mismatch })
+            }
+            Some(None) => self.check_decoy(claim).map(|()| Verified::Malformed),
+            None => self.check_decoy(claim).map(|()| Verified::Decoy),
+        }
+    }
+
+    fn check_decoy(&mut self, claim: &Claim) -> Result<(), Refused> {
+        let recipe = Recipe::current(self.shared.parameters);
+        let salt = claim.decoy.iter().copied().take(SALT_BYTES).collect();
+        let decoy = StoredHash { recipe, salt, tag: claim.decoy.to_vec() };
+        self.matches(&decoy, &claim.password).map(drop)
+    }
+
+    fn matches(&mut self, stored: &StoredHash, password: &[u8]) -> Result<bool, Refused> {
+        let mut tag = Zeroizing::new(vec![0; stored.tag.len()]);
+        self.compute(&stored.recipe, password, &stored.salt, &mut tag)?;
+        Ok(std::hint::black_box(tag.ct_eq(&stored.tag)).into())
+    }
+
+    fn compute(&mut self, recipe: &Recipe, password: &[u8], salt: &[u8], tag: &mut [u8]) -> Result<(), Refused> {
+        #[cfg(any(test, feature = "testing"))]
+        self.inject_fault();
+        self.kernel.compute(recipe, password, salt, tag)?;
+        count(&self.shared.counters.jobs_done);
+        Ok(())
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(clippy::panic, reason = "the fault that tests ask for")]
+    fn inject_fault(&self) {
+        let one_less = |faults: u64| faults.checked_sub(1);
+        if self.shared.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            panic!("injected fault");
+        }
+    }
+
+    fn count_memory(&mut self) {
+        let memory = &self.shared.counters.memory_bytes;
+        let held = self.kernel.resident_bytes();
+        memory.fetch_add(held.saturating_sub(self.counted_bytes), Ordering::SeqCst);
+        self.counted_bytes = held;
+    }
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        self.shared.counters.memory_bytes.fetch_sub(self.counted_bytes, Ordering::SeqCst);
+        self.shared.counters.workers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::getpriority_process;
+    use rustix::thread::gettid;
+
+    use super::*;
+
+    #[test]
+    fn a_hash_thread_steps_back_alone() {
+        let before = getpriority_process(Some(gettid())).unwrap();
+        let stepped = std::thread::spawn(|| {
+            step_back();
+            getpriority_process(Some(gettid())).unwrap()
+        });
+        assert!(stepped.join().unwrap() >= NICENESS);
+        assert_eq!(getpriority_process(Some(gettid())).unwrap(), before);
+    }
+}

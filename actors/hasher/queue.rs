@@ -1,0 +1,199 @@
+//! The bounded queue between callers and hash threads; it outlives both.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::HashError;
+
+/// Whose turn comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Priority {
+    /// Somebody waits at the door: a password is checked.
+    Login,
+    /// A new hash: registration, a changed password, a rehash.
+    Background,
+}
+
+/// A bounded queue with two priorities, first in first out within each.
+///
+/// The bound counts both priorities. A login that finds no place takes that of the youngest background job, so a
+/// flood of registrations cannot shut the door.
+pub(super) struct Queue<T> {
+    bound: usize,
+    waiting: Mutex<Waiting<T>>,
+    ready: Condvar,
+}
+
+struct Waiting<T> {
+    login: VecDeque<T>,
+    background: VecDeque<T>,
+    closed: bool,
+    held: bool,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new(bound: usize) -> Self {
+        let waiting = Waiting { login: VecDeque::new(), background: VecDeque::new(), closed: false, held: false };
+        Self { bound, waiting: Mutex::new(waiting), ready: Condvar::new() }
+    }
+
+    pub(super) const fn bound(&self) -> usize {
+        self.bound
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Puts `job` in line. Who finds no place is handed back with the reason: `job` itself or the one it displaced.
+    #[must_use]
+    pub(super) fn push(&self, priority: Priority, job: T) -> Option<(T, HashError)> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Some((job, HashError::Stopped));
+        }
+        let mut displaced = None;
+        if waiting.len() >= self.bound {
+            match (priority, waiting.background.pop_back()) {
+                (Priority::Login, Some(youngest)) => displaced = Some((youngest, HashError::Overloaded)),
+                (_, youngest) => {
+                    waiting.background.extend(youngest);
+                    return Some((job, HashError::Overloaded));
+                }
+            }
+        }
+        match priority {
+            Priority::Login => waiting.login.push_back(job),
+            Priority::Background => waiting.background.push_back(job),
+        }
+        self.ready.notify_one();
+        displaced
+    }
+
+    /// Waits for the next job; `None` once `ended` is set by [`Queue::dismiss`].
+    pub(super) fn take(&self, ended: &AtomicBool) -> Option<T> {
+        let mut waiting = self.lock();
+        loop {
+            if ended.load(Ordering::SeqCst) {
+                return None;
+            }
+            if let Some(job) = waiting.next() {
+                return Some(job);
+            }
+            waiting = self.ready.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Sends home the threads that watch `ended`. The flag is set under the lock, so that none of them goes to sleep
+    /// after it, and none of them swallows a wake-up meant for a successor.
+    pub(super) fn dismiss(&self, ended: &AtomicBool) {
+        let _waiting = self.lock();
+        ended.store(true, Ordering::SeqCst);
+        self.ready.notify_all();
+    }
+
+    /// Lets jobs in again.
+    pub(super) fn open(&self) {
+        self.lock().closed = false;
+    }
+
+    /// Lets no job in until [`Queue::open`], and hands back those that wait.
+    pub(super) fn close(&self) -> Vec<T> {
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        let Waiting { login, background, .. } = &mut *waiting;
+        login.drain(..).chain(background.drain(..)).collect()
+    }
+
+    /// Keeps every waiting job where it is while `held`.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn hold(&self, held: bool) {
+        self.lock().held = held;
+        self.ready.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Waiting<T> {
+    fn len(&self) -> usize {
+        self.login.len() + self.background.len()
+    }
+
+    fn next(&mut self) -> Option<T> {
+        if self.held {
+            return None;
+        }
+        self.login.pop_front().or_else(|| self.background.pop_front())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(queue: &Queue<u8>) -> Vec<u8> {
+        let ended = AtomicBool::new(false);
+        (0..queue.len()).filter_map(|_| queue.take(&ended)).collect()
+    }
+
+    #[test]
+    fn logins_come_first_and_each_priority_keeps_its_order() {
+        let queue = Queue::new(8);
+        for (priority, job) in
+            [(Priority::Background, 1), (Priority::Login, 2), (Priority::Background, 3), (Priority::Login, 4)]
+        {
+            assert_eq!(queue.push(priority, job), None);
+        }
+        assert_eq!(drain(&queue), [2, 4, 1, 3]);
+    }
+
+    #[test]
+    fn beyond_the_bound_the_newcomer_is_turned_away() {
+        let queue = Queue::new(2);
+        assert_eq!(queue.push(Priority::Background, 1), None);
+        assert_eq!(queue.push(Priority::Background, 2), None);
+        assert_eq!(queue.push(Priority::Background, 3), Some((3, HashError::Overloaded)));
+        assert_eq!(drain(&queue), [1, 2]);
+    }
+
+    #[test]
+    fn a_login_displaces_the_youngest_background_job_but_no_login() {
+        let queue = Queue::new(2);
+        assert_eq!(queue.push(Priority::Background, 1), None);
+        assert_eq!(queue.push(Priority::Background, 2), None);
+        assert_eq!(queue.push(Priority::Login, 3), Some((2, HashError::Overloaded)));
+        assert_eq!(queue.push(Priority::Login, 4), Some((1, HashError::Overloaded)));
+        assert_eq!(queue.push(Priority::Login, 5), Some((5, HashError::Overloaded)));
+        assert_eq!(drain(&queue), [3, 4]);
+    }
+
+    #[test]
+    fn a_closed_queue_hands_back_its_jobs_and_takes_none_until_it_opens() {
+        let queue = Queue::new(4);
+        assert_eq!(queue.push(Priority::Background, 1), None);
+        assert_eq!(queue.push(Priority::Login, 2), None);
+        assert_eq!(queue.close(), [2, 1]);
+        assert_eq!(queue.push(Priority::Login, 3), Some((3, HashError::Stopped)));
+        queue.open();
+        assert_eq!(queue.push(Priority::Login, 4), None);
+        assert_eq!(drain(&queue), [4]);
+    }
+
+    #[test]
+    fn a_dismissed_thread_leaves_the_jobs_to_its_successor() {
+        let queue = Queue::new(4);
+        let (old, new) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| queue.take(&old));
+            queue.dismiss(&old);
+            assert_eq!(sleeper.join().unwrap(), None);
+        });
+        assert_eq!(queue.push(Priority::Login, 1), None);
+        assert_eq!(queue.take(&old), None);
+        assert_eq!(queue.take(&new), Some(1));
+    }
+}
