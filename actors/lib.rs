@@ -1,9 +1,12 @@
 //! The engine room of majordomo: every actor, and the parts that they share.
 
+pub mod address;
 pub mod bytes;
 pub mod clock;
+pub mod gauge;
 pub mod hasher;
 pub mod keys;
 pub mod seal;
 pub mod session_secret;
+pub mod supervision;
 pub mod token;

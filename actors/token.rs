@@ -23,7 +23,8 @@ pub const RESET_CODE_DIGITS: usize = 8;
 pub const VERIFICATION_CODE_DIGITS: usize = 6;
 
 /// The state that a token lives and dies with: once it has moved on, the token no longer fits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Binding {
     /// The user's credential epoch, which grows whenever what logs the user in changes. Binds resets.
     CredentialEpoch(u64),
@@ -37,6 +38,15 @@ pub enum Binding {
 }
 
 impl Binding {
+    /// The contact that the token is bound to, if it is bound to one.
+    #[must_use]
+    pub const fn contact(self) -> Option<ContactId> {
+        match self {
+            Self::CredentialEpoch(_) => None,
+            Self::ContactRevision { contact, .. } => Some(contact),
+        }
+    }
+
     fn encode(self) -> (&'static str, Vec<u8>) {
         match self {
             Self::CredentialEpoch(epoch) => ("credential_epoch", epoch.to_be_bytes().to_vec()),
