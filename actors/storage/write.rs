@@ -255,3 +255,25 @@ fn prune_log(transaction: &mut WriteView<'_>, seq: u64, limit: usize) -> Result<
     Ok(())
 }
 
+
+/// Accounts whose time to verify an address is over, which their flow deletes.
+pub(super) fn never_verified<V: View>(
+    view: &V,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<(UserId, Timestamp)>, ReadError> {
+    let end = Key::new().i64(now.as_micros());
+    let mut due = Vec::new();
+    for row in view.range(Table::Expiry, &[], Some(&*end))? {
+        let row = row?;
+        let mut reader = KeyReader::new(row.key());
+        let at = Timestamp::from_micros(reader.i64()?);
+        if reader.u8()? == Expiring::Verification as u8 {
+            due.push((UserId::from_bytes(reader.fixed()?), at));
+        }
+        if due.len() >= limit {
+            break;
+        }
+    }
+    Ok(due)
+}

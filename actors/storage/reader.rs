@@ -1,0 +1,209 @@
+//! Snapshot reads: inline, never waiting for the writer, never held across an await.
+
+use majordomo_model::{CommandId, Envelope, Identifier, Session, TokenId, User, UserId};
+
+use super::lookup::{Lookup, ReadError};
+use super::redb::{EngineHandle, ReadView, View};
+use super::row::{AppliedRow, CursorRow, SessionRow, TokenRow, UserRow};
+use super::table::{Key, Table};
+
+/// Reads snapshots. Cloning shares the store.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    engine: EngineHandle,
+}
+
+/// The store is out or broken: nothing is known, least of all that something is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("storage is unavailable")]
+pub struct Unreadable;
+
+impl From<ReadError> for Unreadable {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Engine(error) if error.is_unavailable() => {}
+            error => tracing::error!(%error, "a read failed"),
+        }
+        Self
+    }
+}
+
+impl Reader {
+    pub(super) const fn new(engine: EngineHandle) -> Self {
+        Self { engine }
+    }
+
+    /// Looks at one snapshot. `look` must be short: a page of rows, not a scan.
+    pub(crate) fn snapshot<T>(&self, look: impl FnOnce(&ReadView) -> Result<T, ReadError>) -> Result<T, Unreadable> {
+        Ok(self.engine.read(look)?)
+    }
+
+    /// A user as the app sees one.
+    pub fn user(&self, id: UserId) -> Result<Option<User>, Unreadable> {
+        self.snapshot(|view| {
+            let Some(row) = view.user(id)? else { return Ok(None) };
+            Ok(Some(row.view(view.activity(id)?.as_ref())))
+        })
+    }
+
+    /// The user that a username or a proven address names.
+    pub fn user_named(&self, identifier: &Identifier) -> Result<Option<User>, Unreadable> {
+        self.snapshot(|view| {
+            let Some(row) = view.user_named(identifier)? else { return Ok(None) };
+            Ok(Some(row.view(view.activity(row.id)?.as_ref())))
+        })
+    }
+
+    /// The users after one, in the order in which they registered, at most so many.
+    pub fn users_after(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, Unreadable> {
+        self.snapshot(|view| {
+            let from = after.map(|id| Key::new().fixed(id.as_bytes()).u8(0)).unwrap_or_default();
+            let mut users = Vec::new();
+            for row in view.range(Table::Users, &from, None)?.take(limit) {
+                let row: UserRow = super::row::decode(row?.value())?;
+                users.push(row.view(view.activity(row.id)?.as_ref()));
+            }
+            Ok(users)
+        })
+    }
+
+    /// The stored row of a user.
+    pub fn user_row(&self, id: UserId) -> Result<Option<UserRow>, Unreadable> {
+        self.snapshot(|view| view.user(id))
+    }
+
+    /// A session and its user, by the hash of the session's secret.
+    pub fn session(&self, hash: &[u8; 32]) -> Result<Option<(SessionRow, UserRow)>, Unreadable> {
+        self.snapshot(|view| {
+            let Some(session) = view.session(hash)? else { return Ok(None) };
+            Ok(view.user(session.user)?.map(|user| (session, user)))
+        })
+    }
+
+    /// The sessions of a user, oldest first.
+    pub fn sessions_of(&self, user: UserId) -> Result<Vec<Session>, Unreadable> {
+        self.snapshot(|view| Ok(view.sessions_of(user)?.into_iter().map(|(_, session)| session.view()).collect()))
+    }
+
+    /// A one-time token's row.
+    pub fn token(&self, id: TokenId) -> Result<Option<TokenRow>, Unreadable> {
+        self.snapshot(|view| view.token(id))
+    }
+
+    /// The outcome of a command.
+    pub fn applied(&self, command: CommandId) -> Result<Option<AppliedRow>, Unreadable> {
+        self.snapshot(|view| view.applied(command))
+    }
+
+    /// How far a subscription has come.
+    pub fn cursor(&self, subscription: &str) -> Result<Option<CursorRow>, Unreadable> {
+        self.snapshot(|view| view.cursor(subscription))
+    }
+
+    /// The place of the last signal; 0 where there never was one.
+    pub fn head(&self) -> Result<u64, Unreadable> {
+        self.snapshot(Lookup::head)
+    }
+
+    /// The signals behind a place, in order, at most so many; personal data opened where the user lives.
+    pub fn signals_after(&self, seq: u64, limit: usize) -> Result<Vec<Envelope>, Unreadable> {
+        self.snapshot(|view| {
+            let mut signals = view.signals_after(seq, limit)?;
+            open_personal(view, &mut signals)?;
+            Ok(signals)
+        })
+    }
+
+    /// The last signal that is old enough to be forgotten, looked for among the first `limit` of the log.
+    pub fn last_before(&self, before: majordomo_model::Timestamp, limit: usize) -> Result<Option<u64>, Unreadable> {
+        self.snapshot(|view| {
+            let old = view.signals_after(0, limit)?;
+            Ok(old.iter().take_while(|envelope| envelope.at < before).last().and_then(|envelope| envelope.seq))
+        })
+    }
+
+    /// The lowest cursor of all subscriptions.
+    pub fn lowest_cursor(&self) -> Result<Option<u64>, Unreadable> {
+        self.snapshot(|view| {
+            let mut lowest = None;
+            for row in view.range(Table::Cursors, &[], None)? {
+                let cursor: CursorRow = super::row::decode(row?.value())?;
+                lowest = Some(lowest.map_or(cursor.floor, |floor: u64| floor.min(cursor.floor)));
+            }
+            Ok(lowest)
+        })
+    }
+
+    /// Users whose time to verify an address is over, at most so many, each with that time.
+    pub fn never_verified(
+        &self,
+        now: majordomo_model::Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(UserId, majordomo_model::Timestamp)>, Unreadable> {
+        self.snapshot(|view| super::write::never_verified(view, now, limit))
+    }
+
+    /// The values of a subscriber's projection whose key starts with `prefix`, from `from` on, at most so many.
+    pub fn projection(
+        &self,
+        subscription: &str,
+        range: ProjectionRange<'_>,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Unreadable> {
+        self.snapshot(|view| {
+            let space = super::lookup::projection_key(subscription, &[])?;
+            let key = |key: &[u8]| super::lookup::projection_key(subscription, key);
+            let (from, end) = (key(range.from)?, super::table::prefix_end(&key(range.prefix)?));
+            let mut values = Vec::new();
+            let rows = view.range(Table::Projections, &from.max(key(range.prefix)?), end.as_deref())?;
+            let pushed = |values: &mut Vec<_>, row: super::redb::Row<'_>| {
+                let key = row.key().get(space.len()..).unwrap_or_default().to_vec();
+                values.push((key, row.value().to_vec()));
+            };
+            if range.newest_first {
+                for row in rows.rev().take(range.limit) {
+                    pushed(&mut values, row?);
+                }
+            } else {
+                for row in rows.take(range.limit) {
+                    pushed(&mut values, row?);
+                }
+            }
+            Ok(values)
+        })
+    }
+}
+
+/// Which values of a projection to read.
+#[derive(Clone, Copy, Debug)]
+pub struct ProjectionRange<'a> {
+    /// What every key starts with.
+    pub prefix: &'a [u8],
+    /// The first key, inclusive; the prefix itself for all of them.
+    pub from: &'a [u8],
+    /// The last key first.
+    pub newest_first: bool,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Reads the full form of personal data back, as far as its user's key still exists.
+fn open_personal(view: &ReadView, signals: &mut [Envelope]) -> Result<(), ReadError> {
+    let mut known: Option<(UserId, Option<[u8; 32]>)> = None;
+    for envelope in signals {
+        let majordomo_model::Lane::User(user) = envelope.lane else { continue };
+        let key = match known {
+            Some((last, key)) if last == user => key,
+            _ => view.user(user)?.map(|row| row.seal_key.0),
+        };
+        known = Some((user, key));
+        let Some(key) = key else { continue };
+        let id = *envelope.id.as_bytes();
+        envelope.signal.visit_personal(&mut |personal| {
+            if let Some(full) = personal.sealed().and_then(|sealed| crate::seal::open(&key, sealed, &id)) {
+                personal.set_full(full);
+            }
+        });
+    }
+    Ok(())
+}
+
