@@ -8,5 +8,8 @@ pub mod hasher;
 pub mod keys;
 pub mod seal;
 pub mod session_secret;
+pub mod stamp;
+pub mod storage;
+pub mod subscriber;
 pub mod supervision;
 pub mod token;

@@ -5,10 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Channel, Contact, Username};
 use crate::id::{ContactId, SessionId, UserId};
 use crate::request::Context;
 use crate::time::Timestamp;
+use crate::{Channel, Contact, Username};
 
 /// The longest profile field, in bytes.
 pub const PROFILE_FIELD_LIMIT: usize = 256;

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use majordomo_model::{
-    Channel, CommandId, Envelope, FlowId, FlowKind, SessionId, Timestamp, TokenId, UserId,
-};
+use majordomo_model::{Channel, CommandId, Envelope, FlowId, FlowKind, SessionId, Timestamp, TokenId, UserId};
 
 use super::lookup::{Lookup, ReadError, UniqueKey};
 use super::redb::{View, WriteView};

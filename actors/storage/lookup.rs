@@ -14,7 +14,7 @@ use super::table::{Key, KeyReader, MalformedKey, NulInText, Table};
 
 /// Why a read answered nothing: the store is out or broken.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// The store.
     #[error(transparent)]
     Engine(#[from] EngineError),

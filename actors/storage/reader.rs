@@ -206,4 +206,3 @@ fn open_personal(view: &ReadView, signals: &mut [Envelope]) -> Result<(), ReadEr
     }
     Ok(())
 }
-

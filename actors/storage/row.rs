@@ -270,14 +270,17 @@ impl UserRow {
 
     /// The user as the app sees one.
     pub fn view(&self, activity: Option<&ActivityRow>) -> User {
-        User::from_parts(
-            (self.id, self.version, self.created_at, self.status),
-            self.username.as_ref().map(UsernameRow::word),
-            self.contacts.iter().map(ContactRow::view).collect(),
-            self.profile.clone(),
-            self.groups.clone(),
-            activity.and_then(|activity| activity.last_login_at),
-        )
+        User {
+            id: self.id,
+            version: self.version,
+            created_at: self.created_at,
+            status: self.status,
+            username: self.username.as_ref().map(UsernameRow::word),
+            contacts: self.contacts.iter().map(ContactRow::view).collect(),
+            profile: self.profile.clone(),
+            groups: self.groups.clone(),
+            last_login_at: activity.and_then(|activity| activity.last_login_at),
+        }
     }
 }
 
@@ -309,19 +312,27 @@ impl ContactRow {
     }
 
     fn view(&self) -> UserContact {
-        UserContact::from_parts(self.id, self.address(), self.proven_at, self.primary, self.replaces)
+        UserContact {
+            id: self.id,
+            address: self.address(),
+            proven_at: self.proven_at,
+            primary: self.primary,
+            replaces: self.replaces,
+        }
     }
 }
 
 impl SessionRow {
     /// The session as a list shows it.
     pub fn view(&self) -> Session {
-        Session::from_parts(
-            self.id,
-            self.user,
-            (self.created_at, self.last_seen_at, self.expires_at),
-            self.context.clone(),
-        )
+        Session {
+            id: self.id,
+            user: self.user,
+            created_at: self.created_at,
+            last_seen_at: self.last_seen_at,
+            expires_at: self.expires_at,
+            context: self.context.clone(),
+        }
     }
 }
 

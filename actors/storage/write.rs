@@ -60,11 +60,7 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
 }
 
 /// Stores the outcome of a command.
-pub(super) fn remember(
-    transaction: &mut WriteView<'_>,
-    command: CommandId,
-    row: &AppliedRow,
-) -> Result<(), ReadError> {
+pub(super) fn remember(transaction: &mut WriteView<'_>, command: CommandId, row: &AppliedRow) -> Result<(), ReadError> {
     if let Some(earlier) = transaction.applied(command)? {
         forget(transaction, earlier.expires_at, Expiring::Applied, command.as_bytes())?;
     }
@@ -165,11 +161,7 @@ fn remove_session(transaction: &mut WriteView<'_>, hash: &[u8; 32]) -> Result<()
     remove(transaction, Table::Sessions, hash)
 }
 
-fn remove_sessions(
-    transaction: &mut WriteView<'_>,
-    user: UserId,
-    keep: Option<SessionId>,
-) -> Result<(), ReadError> {
+fn remove_sessions(transaction: &mut WriteView<'_>, user: UserId, keep: Option<SessionId>) -> Result<(), ReadError> {
     for (hash, session) in transaction.sessions_of(user)? {
         if Some(session.id) != keep {
             remove_session(transaction, &hash)?;
@@ -186,10 +178,8 @@ fn touch_session(transaction: &mut WriteView<'_>, hash: &[u8; 32], at: Timestamp
 
 fn record_login(transaction: &mut WriteView<'_>, user: UserId, at: Timestamp) -> Result<(), ReadError> {
     let earlier = transaction.activity(user)?.unwrap_or_default();
-    let row = ActivityRow {
-        last_login_at: earlier.last_login_at.max(Some(at)),
-        logins: earlier.logins.saturating_add(1),
-    };
+    let row =
+        ActivityRow { last_login_at: earlier.last_login_at.max(Some(at)), logins: earlier.logins.saturating_add(1) };
     put(transaction, Table::Activity, user.as_bytes(), &row)
 }
 
@@ -254,7 +244,6 @@ fn prune_log(transaction: &mut WriteView<'_>, seq: u64, limit: usize) -> Result<
     }
     Ok(())
 }
-
 
 /// Accounts whose time to verify an address is over, which their flow deletes.
 pub(super) fn never_verified<V: View>(

@@ -45,7 +45,9 @@ reasons! {
     }
 }
 
-flow!(RequestEmailVerification, RequestEmailVerification, VerificationRequested, RequestEmailVerificationReason, |m| m.claimant.visible());
+flow!(RequestEmailVerification, RequestEmailVerification, VerificationRequested, RequestEmailVerificationReason, |m| m
+    .claimant
+    .visible());
 
 impl Claimant {
     /// What tells one claimant from another.

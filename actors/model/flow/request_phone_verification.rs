@@ -18,4 +18,6 @@ reasons! {
     }
 }
 
-flow!(RequestPhoneVerification, RequestPhoneVerification, VerificationRequested, RequestPhoneVerificationReason, |m| m.claimant.visible());
+flow!(RequestPhoneVerification, RequestPhoneVerification, VerificationRequested, RequestPhoneVerificationReason, |m| m
+    .claimant
+    .visible());

@@ -17,41 +17,111 @@ use super::kind::{FlowKind, SignalClass};
 
 /// What a field of a signal means; one meaning a name, throughout the catalogue.
 macro_rules! meaning {
-    (user) => { "The user it speaks of." };
-    (owner) => { "The user who has proven the address." };
-    (username) => { "The username." };
-    (email) => { "The e-mail address, if one was given." };
-    (phone) => { "The phone number, if one was given." };
-    (address) => { "The address." };
-    (addresses) => { "The addresses that the user claimed." };
-    (previous) => { "The address before." };
-    (identifier) => { "What was typed to name the user." };
-    (identifier_kind) => { "What kind of identifier it is." };
-    (channel) => { "E-mail or phone." };
-    (contact) => { "The contact." };
-    (token) => { "Names the one-time token; the link or code is derived from it when a message is rendered." };
-    (supersedes) => { "The earlier token that this one makes useless." };
-    (expires_at) => { "When the token ends." };
-    (delivery) => { "The flow that delivers the message." };
-    (session) => { "The session." };
-    (sessions_revoked) => { "How many sessions ended with it." };
-    (count) => { "How many." };
-    (groups) => { "The groups the user is in." };
-    (version) => { "The user's version after the change." };
-    (fields) => { "The names of the fields concerned, never their values." };
-    (cause) => { "What brought it about." };
-    (reason) => { "Why." };
-    (error_type) => { "The class of the failure." };
-    (scheme) => { "The hash scheme." };
-    (success) => { "Whether the password was right." };
-    (needs_rehash) => { "Whether the stored hash has older parameters than configured." };
-    (via) => { "How." };
-    (method) => { "How the user signed in." };
-    (subscriber) => { "The subscriber's name." };
-    (failure) => { "What went wrong, without personal data." };
-    (signal) => { "The signal that the message was for." };
-    (message) => { "The kind of message." };
-    (flow) => { "The kind of flow." };
+    (user) => {
+        "The user it speaks of."
+    };
+    (owner) => {
+        "The user who has proven the address."
+    };
+    (username) => {
+        "The username."
+    };
+    (email) => {
+        "The e-mail address, if one was given."
+    };
+    (phone) => {
+        "The phone number, if one was given."
+    };
+    (address) => {
+        "The address."
+    };
+    (addresses) => {
+        "The addresses that the user claimed."
+    };
+    (previous) => {
+        "The address before."
+    };
+    (identifier) => {
+        "What was typed to name the user."
+    };
+    (identifier_kind) => {
+        "What kind of identifier it is."
+    };
+    (channel) => {
+        "E-mail or phone."
+    };
+    (contact) => {
+        "The contact."
+    };
+    (token) => {
+        "Names the one-time token; the link or code is derived from it when a message is rendered."
+    };
+    (supersedes) => {
+        "The earlier token that this one makes useless."
+    };
+    (expires_at) => {
+        "When the token ends."
+    };
+    (delivery) => {
+        "The flow that delivers the message."
+    };
+    (session) => {
+        "The session."
+    };
+    (sessions_revoked) => {
+        "How many sessions ended with it."
+    };
+    (count) => {
+        "How many."
+    };
+    (groups) => {
+        "The groups the user is in."
+    };
+    (version) => {
+        "The user's version after the change."
+    };
+    (fields) => {
+        "The names of the fields concerned, never their values."
+    };
+    (cause) => {
+        "What brought it about."
+    };
+    (reason) => {
+        "Why."
+    };
+    (error_type) => {
+        "The class of the failure."
+    };
+    (scheme) => {
+        "The hash scheme."
+    };
+    (success) => {
+        "Whether the password was right."
+    };
+    (needs_rehash) => {
+        "Whether the stored hash has older parameters than configured."
+    };
+    (via) => {
+        "How."
+    };
+    (method) => {
+        "How the user signed in."
+    };
+    (subscriber) => {
+        "The subscriber's name."
+    };
+    (failure) => {
+        "What went wrong, without personal data."
+    };
+    (signal) => {
+        "The signal that the message was for."
+    };
+    (message) => {
+        "The kind of message."
+    };
+    (flow) => {
+        "The kind of flow."
+    };
 }
 
 macro_rules! catalogue {

@@ -1,0 +1,356 @@
+//! Storage: the only writer, group commit over a transactional file, and snapshot reads that never wait for it.
+
+mod actor;
+mod batch;
+mod lookup;
+mod reader;
+mod redb;
+mod row;
+mod table;
+mod write;
+mod writer;
+
+#[cfg(any(test, feature = "testing"))]
+mod faulty_disk;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use majordomo_model::{Envelope, Timestamp};
+use ractor::{ActorCell, SpawnErr};
+use serde::{Deserialize, Serialize};
+
+pub use self::actor::StorageMessage;
+pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
+#[cfg(any(test, feature = "testing"))]
+pub use self::faulty_disk::FaultyDisk;
+pub use self::lookup::UniqueKey;
+pub(crate) use self::lookup::{Lookup, ReadError};
+pub use self::reader::Reader;
+pub use self::redb::{Disk, EngineSettings, Location, MemoryDisk};
+use self::redb::{Engine, EngineError, EngineHandle, View};
+pub use self::row::{
+    ActivityRow, AppliedRow, ContactRow, CredentialRow, CursorRow, DeliveryState, SessionRow, TokenEnd, TokenRow,
+    UserRow, UsernameRow,
+};
+use self::table::Table;
+use crate::address::{Address, AskError, Binder};
+use crate::clock::Clock;
+use crate::keys::{KeyId, Keyring};
+
+/// The version of tables and rows that this build writes. A file of a newer one is refused.
+const SCHEMA: u64 = 1;
+const SCHEMA_NAME: &str = "schema";
+const DATABASE: &str = "database";
+const KEY_PROOF: &str = "key_proof";
+
+/// How storage works; every field has a default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageSettings {
+    /// How many batches may wait for the writer; beyond it `Overloaded`. Default 8,192.
+    pub queue: usize,
+    /// The most batches in one transaction. Default 1,024: less costs throughput and latency, more gains nothing.
+    pub group: usize,
+    /// How long progress that may be repeated (cursors, last seen) waits for a transaction to ride in. Default 250 ms.
+    pub idle_flush: Duration,
+    /// The page cache. Default 128 MiB.
+    pub engine: EngineSettings,
+}
+
+impl Default for StorageSettings {
+    fn default() -> Self {
+        let engine = EngineSettings::default();
+        Self { queue: 8_192, group: 1_024, idle_flush: Duration::from_millis(250), engine }
+    }
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process, or this one, has it open.
+    #[error("the database is open already: one opening a file")]
+    AlreadyOpen,
+    /// The file is none of ours.
+    #[error("the file is not a majordomo database")]
+    NotADatabase,
+    /// A newer build wrote it.
+    #[error("the database has schema {found}, newer than the {known} that this build knows")]
+    NewerSchema {
+        /// The version in the file.
+        found: u64,
+        /// The newest version this build can read.
+        known: u64,
+    },
+    /// The keys are not those it was made with; every link would be dead and every identifier hash wrong.
+    #[error("the keys do not belong to this database")]
+    ForeignKeys,
+    /// The disk or the file failed.
+    #[error("the database cannot be opened: {0}")]
+    Failed(String),
+}
+
+impl From<EngineError> for OpenError {
+    fn from(error: EngineError) -> Self {
+        if error.is_already_open() {
+            Self::AlreadyOpen
+        } else if error.is_not_a_database() {
+            Self::NotADatabase
+        } else {
+            Self::Failed(error.to_string())
+        }
+    }
+}
+
+impl From<ReadError> for OpenError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Engine(error) => error.into(),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Why a batch was not committed, or is not known to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitError {
+    /// The store is out; nothing was written.
+    Unavailable,
+    /// The writer's queue is full; nothing was written.
+    Overloaded,
+    /// The batch itself cannot be written.
+    Failed,
+    /// The storage actor died again and again with it.
+    Interrupted,
+    /// The system is stopped.
+    Stopped,
+}
+
+impl From<AskError> for CommitError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Overloaded => Self::Overloaded,
+            AskError::Stopped => Self::Stopped,
+            _ => Self::Interrupted,
+        }
+    }
+}
+
+/// Whether a batch is committed at once or with the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// At once; refused while the store is out.
+    Now,
+    /// With the next batch, or after [`StorageSettings::idle_flush`]; kept while the store is out. Only for batches
+    /// that may be lost, such as progress that is then repeated.
+    WithNext,
+}
+
+/// What happens with the signals of a commit, called in the order of commits. Must be quick.
+pub type CommitHook = Arc<dyn Fn(&[Arc<Envelope>]) + Send + Sync>;
+
+/// The handle of the storage actor. Cloning shares it; it outlives the actor's incarnations.
+#[derive(Clone)]
+pub struct Storage {
+    shared: Arc<Shared>,
+    address: Address<StorageMessage>,
+    binder: Binder<StorageMessage>,
+}
+
+struct Shared {
+    engine: EngineHandle,
+    location: Location,
+    settings: StorageSettings,
+    clock: Clock,
+    counters: Counters,
+    on_commit: CommitHook,
+}
+
+#[derive(Default)]
+struct Counters {
+    transactions: AtomicU64,
+    batches: AtomicU64,
+    conflicts: AtomicU64,
+    reopenings: AtomicU64,
+    lost: AtomicU64,
+    queued: AtomicU64,
+    acknowledged: AtomicU64,
+}
+
+/// What storage has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageState {
+    /// Whether reads and writes are possible now.
+    pub available: bool,
+    /// Durable transactions.
+    pub transactions: u64,
+    /// Batches committed in them.
+    pub batches: u64,
+    /// Batches refused because a check failed.
+    pub conflicts: u64,
+    /// How often the file was opened again after a fault.
+    pub reopenings: u64,
+    /// Batches for later that found no room while the store was out.
+    pub lost: u64,
+    /// Batches waiting for the writer.
+    pub queued: u64,
+}
+
+impl Storage {
+    /// Opens the store and checks that it is ours: the schema is not newer, the keys are those it was made with.
+    ///
+    /// Blocks; it may read the whole file after a crash of an older build.
+    ///
+    /// # Errors
+    /// Any [`OpenError`]; the store is then closed again.
+    pub fn open(
+        location: Location,
+        settings: StorageSettings,
+        keys: &Keyring,
+        clock: Clock,
+        on_commit: CommitHook,
+    ) -> Result<Self, OpenError> {
+        let engine = Engine::open(&location, &settings.engine)?;
+        prepare(&engine, keys)?;
+        let high_water = engine.read(|view| view.meta_u64(batch::HIGH_WATER))?;
+        if let Some(micros) = high_water {
+            clock.raise_to(Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX)));
+        }
+        let handle = EngineHandle::unavailable();
+        handle.install(engine);
+        let (address, binder) = Address::new(settings.queue);
+        let counters = Counters::default();
+        let shared = Shared { engine: handle, location, settings, clock, counters, on_commit };
+        Ok(Self { shared: Arc::new(shared), address, binder })
+    }
+
+    /// Starts an incarnation of the actor, linked to its supervisor.
+    ///
+    /// # Errors
+    /// As ractor's spawning.
+    pub async fn start(&self, supervisor: ActorCell) -> Result<ActorCell, SpawnErr> {
+        let actor = actor::start(Arc::clone(&self.shared), supervisor).await?;
+        Ok(self.binder.bind(actor))
+    }
+
+    /// Snapshot reads.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.shared.engine.clone())
+    }
+
+    /// Commits a batch together with whatever else waits. Once it answers, the verdict is durable.
+    ///
+    /// A question that died inside the actor is asked again: a batch with an [`Outcome`] is committed once.
+    ///
+    /// # Errors
+    /// Any [`CommitError`].
+    pub async fn commit(&self, batch: Batch) -> Result<Verdict, CommitError> {
+        let prepared = batch::Prepared::new(batch).map_err(|_| CommitError::Failed)?;
+        let build = |reply| StorageMessage::Commit { prepared: actor::Work(Arc::clone(&prepared)), reply };
+        self.address.ask_repeatable(None, build).await?
+    }
+
+    /// Leaves a batch to be committed with the next one ([`Urgency::WithNext`]).
+    pub fn commit_with_next(&self, batch: Batch) {
+        let told = batch::Prepared::new(batch).map(|prepared| {
+            self.address.tell(|reply| StorageMessage::CommitWithNext { prepared: actor::Work(prepared), reply })
+        });
+        if !matches!(told, Ok(Ok(_))) {
+            self.shared.counters.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Commits everything that was left for later; answers once it is durable, or the store is out.
+    pub async fn flush(&self) {
+        let _ = self.address.ask_repeatable(None, |reply| StorageMessage::Flush { reply }).await;
+    }
+
+    /// Writes a copy of the store, as it is now, to a new file, while it goes on being used.
+    ///
+    /// # Errors
+    /// A sentence for the operator: the target exists, the disk is full, the store is out.
+    pub async fn backup(&self, target: std::path::PathBuf) -> Result<(), String> {
+        let engine = self.shared.engine.clone();
+        let copied = tokio::task::spawn_blocking(move || engine.with_engine(|engine| engine.backup_to(&target)));
+        match copied.await {
+            Ok(copied) => copied.map_err(|error| error.to_string()),
+            Err(panicked) => Err(panicked.to_string()),
+        }
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn observe(&self) -> StorageState {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.shared.counters;
+        StorageState {
+            available: self.shared.engine.is_available(),
+            transactions: read(&counters.transactions),
+            batches: read(&counters.batches),
+            conflicts: read(&counters.conflicts),
+            reopenings: read(&counters.reopenings),
+            lost: read(&counters.lost),
+            queued: read(&counters.queued),
+        }
+    }
+
+    /// Ends the address: whoever asks from now on is answered `Stopped`.
+    pub fn close(&self) {
+        self.binder.close();
+    }
+
+    /// Closes the file, waiting for reads under way. Blocks.
+    pub fn release(&self) {
+        if let Err(error) = self.shared.engine.revoke() {
+            tracing::warn!(%error, "the store was closed with a fault");
+        }
+    }
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Storage").field("state", &self.observe()).finish_non_exhaustive()
+    }
+}
+
+/// Marks a fresh store as ours, or checks the mark.
+fn prepare(engine: &Engine, keys: &Keyring) -> Result<(), OpenError> {
+    let marked = engine.read(|view| {
+        let schema = view.meta_u64(SCHEMA_NAME)?;
+        let database = view.get(Table::Meta, DATABASE.as_bytes())?.map(|bytes| bytes.to_vec());
+        let proof = view.get(Table::Meta, KEY_PROOF.as_bytes())?.map(|bytes| bytes.to_vec());
+        Ok::<_, ReadError>(schema.zip(database).zip(proof))
+    })?;
+    let Some(((schema, database), proof)) = marked else { return mark(engine, keys) };
+    if schema > SCHEMA {
+        return Err(OpenError::NewerSchema { found: schema, known: SCHEMA });
+    }
+    match read_mark(&database, &proof) {
+        Ok((database, key, proof)) if keys.recognises(database, key, &proof) => Ok(()),
+        _ => Err(OpenError::ForeignKeys),
+    }
+}
+
+fn read_mark(database: &[u8], proof: &[u8]) -> Result<([u8; 16], KeyId, [u8; 32]), table::MalformedKey> {
+    let mut proof = table::KeyReader::new(proof);
+    let key = KeyId::from_bytes(proof.fixed()?);
+    Ok((table::KeyReader::new(database).fixed()?, key, proof.fixed()?))
+}
+
+fn mark(engine: &Engine, keys: &Keyring) -> Result<(), OpenError> {
+    let database = *majordomo_model::SystemId::new().as_bytes();
+    let (key, proof) = keys.proof_for(database);
+    let proof = table::Key::new().fixed(key.as_bytes()).fixed(&proof);
+    let marked = engine.write(|transaction| {
+        transaction.put(Table::Meta, SCHEMA_NAME.as_bytes(), &table::Key::new().u64(SCHEMA))?;
+        transaction.put(Table::Meta, DATABASE.as_bytes(), &database)?;
+        transaction.put(Table::Meta, KEY_PROOF.as_bytes(), &proof)
+    });
+    marked.map_err(|error| match error {
+        redb::CommitError::Aborted(error) | redb::CommitError::Failed(error) => error.into(),
+    })
+}
