@@ -346,7 +346,7 @@ mod tests {
         read.unwrap()
     }
 
-    fn keys(rows: Rows<'_>) -> Vec<u8> {
+    fn keys(rows: super::view::Rows<'_>) -> Vec<u8> {
         rows.map(|row| row.unwrap().key()[0]).collect()
     }
 
