@@ -42,6 +42,8 @@ pub struct Outcome {
     pub kind: FlowKind,
     /// The keyed hash of its fields that are no secret.
     pub fingerprint: [u8; 32],
+    /// Whether the flow decided. If not, the outcome only sees to it that the run ends once.
+    pub settled: bool,
     /// The answer without secrets, as the flow encodes it.
     pub answer: Vec<u8>,
     /// Whether it takes the place of an earlier outcome of the same command.
@@ -160,7 +162,7 @@ impl Prepared {
             if applied.flow == self.batch.flow {
                 return Ok(Verdict::Committed(applied.first_seq));
             }
-            if !outcome.renew {
+            if applied.settled && !outcome.renew {
                 return Ok(Verdict::AlreadyApplied(Box::new(applied)));
             }
         }
@@ -190,6 +192,7 @@ impl Outcome {
             kind: self.kind,
             flow,
             fingerprint: Bytes(self.fingerprint),
+            settled: self.settled,
             outcome: self.answer.clone(),
             first_seq,
             expires_at: self.at.plus(self.keep),

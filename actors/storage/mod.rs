@@ -28,7 +28,8 @@ pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
 pub use self::faulty_disk::FaultyDisk;
 pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
-pub use self::reader::Reader;
+pub use self::reader::{ProjectionRange, Reader, Unreadable};
+pub(crate) use self::redb::ReadView;
 pub use self::redb::{Disk, EngineSettings, Location, MemoryDisk};
 use self::redb::{Engine, EngineError, EngineHandle, View};
 pub use self::row::{

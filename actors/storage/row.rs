@@ -69,6 +69,9 @@ pub struct UserRow {
     /// The credential epoch: grows with a password set other than a rehash, with disable and with delete. Sessions and
     /// reset tokens of another epoch are dead.
     pub epoch: u64,
+    /// When the account goes unless an address is proven by then.
+    #[serde(default)]
+    pub verify_by: Option<Timestamp>,
     /// The key that the user's personal data in the log is sealed under; it goes with the row.
     pub seal_key: Bytes<32>,
 }
@@ -234,6 +237,8 @@ pub struct AppliedRow {
     pub flow: FlowId,
     /// The keyed hash of its fields that are no secret.
     pub fingerprint: Bytes<32>,
+    /// Whether the flow decided; if not, the same command is to be done again.
+    pub settled: bool,
     /// The answer, without secrets, as the flow encodes it.
     #[serde(with = "crate::bytes::buffer")]
     pub outcome: Vec<u8>,
@@ -302,6 +307,25 @@ impl From<&Username> for UsernameRow {
 }
 
 impl ContactRow {
+    /// An address that is claimed and not proven.
+    pub fn claim(id: ContactId, address: &Contact, now: Timestamp) -> Self {
+        let original = match address {
+            Contact::Email(email) => email.original(),
+            Contact::Phone(phone) => phone.original(),
+        };
+        Self {
+            id,
+            channel: address.channel(),
+            canonical: address.canonical().to_owned(),
+            original: original.to_owned(),
+            revision: 0,
+            proven_at: None,
+            primary: false,
+            added_at: now,
+            replaces: None,
+        }
+    }
+
     /// The address as a word.
     pub fn address(&self) -> Contact {
         let (canonical, original) = (self.canonical.clone(), self.original.clone());

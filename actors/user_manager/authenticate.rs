@@ -1,0 +1,344 @@
+//! Authenticate: an identifier and a password become a session.
+
+use majordomo_model::{
+    Authenticate, AuthenticateReason, Error, Failure, Identifier, IdentifierKind, LoggedIn, LoginMethod, PasswordCause,
+    Personal, RevocationCause, SessionId, SessionToken, Signal, Timestamp, UserStatus,
+};
+use serde::{Deserialize, Serialize};
+
+use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told};
+use super::policy::{Policy, revoked, seal_key, typed};
+use crate::hasher::{HashError, Verified};
+use crate::session_secret;
+use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, SessionRow, UniqueKey, UserRow, Write};
+
+/// What is drawn, not decided.
+struct Fresh {
+    token: SessionToken,
+    hash: [u8; 32],
+    session: SessionId,
+}
+
+/// What is known about the attempt, whatever the store says when it is decided.
+struct Attempt {
+    /// What was typed, if it can name a user at all.
+    identifier: Option<Identifier>,
+    /// The keyed hash that failures are counted under.
+    subject: [u8; 32],
+    /// What was typed, as signals show it.
+    shown: Personal,
+    /// The user and the credential that the password was compared with.
+    compared: Option<(UserRow, Option<CredentialRow>)>,
+    /// What the comparison showed.
+    verdict: Result<Verified, HashError>,
+    /// The same password under the configured parameters, if the stored hash has others.
+    rehashed: Option<String>,
+    /// The session that the same command opened before.
+    repeated: Option<[u8; 32]>,
+}
+
+/// What the store says.
+struct Facts {
+    user: Option<UserRow>,
+    credential: Option<CredentialRow>,
+    sessions: Vec<([u8; 32], SessionRow)>,
+    now: Timestamp,
+}
+
+impl Facts {
+    fn read(view: &ReadView, attempt: &Attempt, now: Timestamp) -> Result<Self, ReadError> {
+        let user = attempt.identifier.as_ref().map_or(Ok(None), |identifier| view.user_named(identifier))?;
+        let (credential, sessions) = match &user {
+            Some(user) => (view.credential(user.id)?, view.sessions_of(user.id)?),
+            None => (None, Vec::new()),
+        };
+        Ok(Self { user, credential, sessions, now })
+    }
+}
+
+/// Facts in, batch out.
+fn decide(attempt: &Attempt, fresh: &Fresh, facts: &Facts, run: &Terms<'_>) -> Decision<Authenticate> {
+    let compared = attempt.compared.as_ref().map(|(user, _)| user);
+    // The password was right if it matched the credential of the epoch that the user is in now.
+    let current = match (compared, &facts.user) {
+        (Some(compared), Some(user)) => compared.id == user.id && compared.epoch == user.epoch,
+        _ => false,
+    };
+    match (&attempt.verdict, &facts.user) {
+        (Err(error), _) => unhashed(attempt, facts, *error),
+        (Ok(Verified::Match { needs_rehash }), Some(user)) if current => {
+            if user.status == UserStatus::Active && (!run.policy.must_verify || may_enter(user)) {
+                signed_in(attempt, fresh, facts, user, *needs_rehash, run)
+            } else {
+                shut_out(attempt, facts, user, *needs_rehash, run.policy)
+            }
+        }
+        (Ok(verdict), _) => wrong(attempt, facts, *verdict, run.policy),
+    }
+}
+
+/// What a decision is bound to beside facts.
+struct Terms<'a> {
+    policy: &'a Policy,
+    context: &'a majordomo_model::Context,
+}
+
+/// A user without any address has nothing to verify.
+fn may_enter(user: &UserRow) -> bool {
+    user.contacts.is_empty() || user.is_verified()
+}
+
+fn signed_in(
+    attempt: &Attempt,
+    fresh: &Fresh,
+    facts: &Facts,
+    user: &UserRow,
+    needs_rehash: bool,
+    terms: &Terms<'_>,
+) -> Decision<Authenticate> {
+    let (now, policy) = (facts.now, terms.policy);
+    let session = SessionRow {
+        id: fresh.session,
+        user: user.id,
+        epoch: user.epoch,
+        created_at: now,
+        last_seen_at: now,
+        expires_at: now.plus(policy.session_lifetime),
+        context: terms.context.clone(),
+    };
+    let mut checks = vec![Check::Epoch(user.id, user.epoch)];
+    checks.extend(attempt.identifier.iter().map(|name| Check::Owner(UniqueKey::identifier(name), Some(user.id))));
+    let mut writes = vec![Write::RecordLogin(user.id, now), Write::ClearFailures(attempt.subject)];
+    let mut told = vec![Told::from(Signal::UserPasswordChecked { user: user.id, success: true, needs_rehash })];
+    if let (Some(phc), Some(credential)) = (&attempt.rehashed, &facts.credential)
+        && attempt.compared.as_ref().and_then(|(_, compared)| compared.as_ref()) == Some(credential)
+    {
+        let revision = credential.revision;
+        checks.push(Check::CredentialRevision(user.id, Some(revision)));
+        let row = CredentialRow { phc: phc.clone(), revision: revision.saturating_add(1), set_at: now };
+        writes.push(Write::PutCredential(user.id, row));
+        let (cause, scheme) = (PasswordCause::Rehash, "argon2id".to_owned());
+        told.push(Signal::UserPasswordSet { user: user.id, cause, scheme }.into());
+    }
+    let repeated = |hash: &[u8; 32]| Some(*hash) == attempt.repeated;
+    let others: Vec<_> = facts.sessions.iter().filter(|(hash, _)| !repeated(hash)).collect();
+    let surplus = (others.len() + 1).saturating_sub(policy.sessions_per_user);
+    for (hash, old) in facts.sessions.iter().filter(|(hash, _)| repeated(hash)) {
+        writes.push(Write::RemoveSession(*hash));
+        told.extend(revoked([old], RevocationCause::Repeated).into_iter().map(Told::from));
+    }
+    for (hash, old) in others.into_iter().take(surplus) {
+        writes.push(Write::RemoveSession(*hash));
+        told.extend(revoked([old], RevocationCause::Evicted).into_iter().map(Told::from));
+    }
+    writes.push(Write::PutSession(fresh.hash, Box::new(session.clone())));
+    let end = Signal::UserAuthenticated { user: user.id, method: LoginMethod::Password, session: Some(session.id) };
+    let answer =
+        Ok(LoggedIn { user: user.id, token: fresh.token.clone(), session: session.id, expires_at: session.expires_at });
+    Decision { checks, writes, told, end, subject: Some((user.id, seal_key(user))), answer }
+}
+
+/// The right password, and still no entry: disabled looks like a wrong password, unverified is told.
+fn shut_out(
+    attempt: &Attempt,
+    facts: &Facts,
+    user: &UserRow,
+    needs_rehash: bool,
+    policy: &Policy,
+) -> Decision<Authenticate> {
+    let (reason, answer) = if user.status == UserStatus::Active {
+        (Failure::EmailNotVerified, AuthenticateReason::EmailNotVerified)
+    } else {
+        (Failure::UserInactive, AuthenticateReason::InvalidCredentials)
+    };
+    let checked = Signal::UserPasswordChecked { user: user.id, success: true, needs_rehash };
+    refused(attempt, facts, Some(user), Some(checked), reason, answer, policy)
+}
+
+fn wrong(attempt: &Attempt, facts: &Facts, verdict: Verified, policy: &Policy) -> Decision<Authenticate> {
+    let compared = attempt.compared.as_ref();
+    let user = compared.map(|(user, _)| user);
+    let (checked, reason) = match (user, verdict) {
+        (Some(user), Verified::Malformed) => (
+            Some(Signal::UserPasswordCheckFailed { user: user.id, reason: Failure::MalformedHash }),
+            Failure::MalformedHash,
+        ),
+        (Some(_), Verified::Decoy) => (None, Failure::NoPassword),
+        (Some(user), _) => (
+            Some(Signal::UserPasswordChecked { user: user.id, success: false, needs_rehash: false }),
+            Failure::IncorrectPassword,
+        ),
+        (None, _) => (None, Failure::UserNotFound),
+    };
+    refused(attempt, facts, user, checked, reason, AuthenticateReason::InvalidCredentials, policy)
+}
+
+fn refused(
+    attempt: &Attempt,
+    facts: &Facts,
+    user: Option<&UserRow>,
+    checked: Option<Signal>,
+    reason: Failure,
+    answer: AuthenticateReason,
+    policy: &Policy,
+) -> Decision<Authenticate> {
+    Decision {
+        checks: Vec::new(),
+        writes: vec![Write::RecordFailure(attempt.subject, facts.now, policy.failures_keep)],
+        told: checked.into_iter().map(Told::from).collect(),
+        end: failed(attempt, user, reason),
+        subject: user.map(|user| (user.id, seal_key(user))),
+        answer: Err(Error::Refused(answer)),
+    }
+}
+
+/// The hasher could not compare: nothing is known about the password.
+fn unhashed(attempt: &Attempt, facts: &Facts, error: HashError) -> Decision<Authenticate> {
+    let fault = Fault::from(error);
+    let user = facts.user.as_ref();
+    let told = user.map(|user| Signal::UserPasswordCheckFailed { user: user.id, reason: fault.failure() });
+    Decision {
+        checks: Vec::new(),
+        writes: Vec::new(),
+        told: told.into_iter().map(Told::from).collect(),
+        end: failed(attempt, user, fault.failure()),
+        subject: user.map(|user| (user.id, seal_key(user))),
+        answer: Err(fault.error()),
+    }
+}
+
+fn failed(attempt: &Attempt, user: Option<&UserRow>, reason: Failure) -> Signal {
+    Signal::UserAuthenticationFailed { identifier: attempt.shown.clone(), user: user.map(|user| user.id), reason }
+}
+
+impl Perform for Authenticate {
+    fn started(&self, services: &Services) -> Signal {
+        let kind = Identifier::guess(&self.identifier).map_or(IdentifierKind::Username, |identifier| identifier.kind());
+        Signal::UserAuthenticationStarted { identifier_kind: kind, identifier: typed(&services.keys, &self.identifier) }
+    }
+
+    fn failed(&self, services: &Services, why: Failure) -> Signal {
+        let identifier = typed(&services.keys, &self.identifier);
+        Signal::UserAuthenticationFailed { identifier, user: None, reason: why }
+    }
+
+    async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
+        let services = run.services;
+        let attempt = attempt(self, run).await?;
+        let (token, hash) = session_secret::generate()?;
+        let fresh = Fresh { token: SessionToken::new(token.as_str()), hash, session: SessionId::new() };
+        let terms = Terms { policy: &services.policy, context: &run.command.context };
+        run.settle(|view, now| Ok(decide(&attempt, &fresh, &Facts::read(view, &attempt, now)?, &terms))).await
+    }
+
+    fn remember(answer: &Result<LoggedIn, AuthenticateReason>) -> Vec<u8> {
+        let opened = answer.as_ref().ok().map(|opened| Opened { user: opened.user, session: opened.session });
+        rmp_serde::to_vec_named(&opened).unwrap_or_default()
+    }
+
+    /// A repeated login is a new login: the secret of the first cannot be told again.
+    fn recall(_remembered: &[u8]) -> Option<Result<LoggedIn, AuthenticateReason>> {
+        None
+    }
+}
+
+/// What is remembered of a login.
+#[derive(Serialize, Deserialize)]
+struct Opened {
+    user: majordomo_model::UserId,
+    session: SessionId,
+}
+
+/// Looks the user up and compares the password: one job of the same cost, whether or not there is a user.
+async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<Attempt, Fault> {
+    let services = run.services;
+    let identifier = Identifier::guess(&message.identifier).ok();
+    let shown = typed(&services.keys, &message.identifier);
+    let subject = shown.hash().copied().unwrap_or_default();
+    let repeated = run.earlier.as_ref().and_then(|row| rmp_serde::from_slice::<Option<Opened>>(&row.outcome).ok()?);
+    let (compared, repeated) = services.reader.snapshot(|view| {
+        let user = identifier.as_ref().map_or(Ok(None), |identifier| view.user_named(identifier))?;
+        let compared = match user {
+            Some(user) => Some((view.credential(user.id)?, user)),
+            None => None,
+        };
+        let sessions = repeated.as_ref().map_or(Ok(Vec::new()), |opened| view.sessions_of(opened.user))?;
+        let same = |session: &SessionRow| repeated.as_ref().is_some_and(|opened| opened.session == session.id);
+        let repeated = sessions.into_iter().find(|(_, session)| same(session)).map(|(hash, _)| hash);
+        Ok((compared.map(|(credential, user)| (user, credential)), repeated))
+    })?;
+    let password = services.policy.password_to_compare(&message.password);
+    let stored = compared.as_ref().and_then(|(_, credential)| credential.as_ref()).map(|row| row.phc.clone());
+    let decoy =
+        services.keys.decoy_seed(identifier.as_ref().map_or(message.identifier.as_str(), Identifier::canonical));
+    let verdict = services.hasher.verify(password.clone(), stored, decoy, run.deadline).await;
+    let rehashed = match &verdict {
+        Ok(Verified::Match { needs_rehash: true }) => services.hasher.hash(password, run.deadline).await.ok(),
+        _ => None,
+    };
+    let rehashed = rehashed.map(crate::hasher::PhcString::into_string);
+    Ok(Attempt { identifier, subject, shown, compared, verdict, rehashed, repeated })
+}
+
+#[cfg(test)]
+mod tests {
+    use majordomo_model::{SignalKind, TokenPurpose};
+
+    use super::super::fixture::Fixture;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_right_password_opens_a_session_and_tells_so() {
+        let fixture = Fixture::new().await;
+        fixture.register("ada", None, None).await;
+        let head = fixture.head();
+        let opened = fixture.session("ADA").await;
+        assert_eq!(
+            fixture.kinds_after(head),
+            [SignalKind::UserAuthenticationStarted, SignalKind::UserPasswordChecked, SignalKind::UserAuthenticated]
+        );
+        let hash = session_secret::hash(opened.token.expose()).unwrap();
+        let (session, user) = fixture.services.reader.session(&hash).unwrap().unwrap();
+        assert_eq!((session.id, user.id), (opened.session, opened.user));
+    }
+
+    #[tokio::test]
+    async fn unknown_wrong_and_disabled_answer_alike_with_one_job_and_one_commit() {
+        let fixture = Fixture::new().await;
+        fixture.register("ada", None, None).await;
+        for (identifier, password) in
+            [("nobody", "a password that is wrong"), ("ada", "a password that is wrong"), ("@@", "x")]
+        {
+            let (jobs, commits) =
+                (fixture.services.hasher.observe().jobs_done, fixture.services.storage.observe().batches);
+            let answer = fixture.sign_in_with(identifier, password).await;
+            assert_eq!(answer.unwrap_err(), Error::Refused(AuthenticateReason::InvalidCredentials));
+            assert_eq!(fixture.services.hasher.observe().jobs_done - jobs, 1);
+            assert_eq!(fixture.services.storage.observe().batches - commits, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn unverified_is_told_after_the_right_password_only() {
+        let fixture = Fixture::new().await;
+        let accepted = fixture.register("ada", Some("ada@example.com"), None).await;
+        assert_eq!(accepted.email_challenge, Some(fixture.newest_token(accepted.user, TokenPurpose::VerifyEmail)));
+        let wrong = fixture.sign_in_with("ada", "a password that is wrong").await;
+        assert_eq!(wrong.unwrap_err(), Error::Refused(AuthenticateReason::InvalidCredentials));
+        let right = fixture.sign_in("ada").await;
+        assert_eq!(right.unwrap_err(), Error::Refused(AuthenticateReason::EmailNotVerified));
+    }
+
+    #[tokio::test]
+    async fn fifty_parallel_right_logins_all_pass() {
+        let fixture = std::sync::Arc::new(Fixture::new().await);
+        fixture.register("ada", None, None).await;
+        let logins = (0..50).map(|_| {
+            let fixture = std::sync::Arc::clone(&fixture);
+            tokio::spawn(async move { fixture.sign_in("ada").await })
+        });
+        for login in logins.collect::<Vec<_>>() {
+            login.await.unwrap().unwrap();
+        }
+    }
+}

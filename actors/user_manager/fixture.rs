@@ -1,0 +1,162 @@
+//! A system for tests of flows: storage in memory, cheap hashes, a clock that stands still.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use majordomo_model::{
+    Accepted, Command, Envelope, LoggedIn, OneTimeToken, Proof, Register, Signal, SignalKind, SystemId, Timestamp,
+    TokenId, TokenPurpose, UserId,
+};
+
+use super::flow::{Answer, Perform, Services, run};
+use super::{Budget, Policy};
+use crate::clock::Clock;
+use crate::hasher::{HashParameters, Hasher, HasherSettings};
+use crate::keys::Keyring;
+use crate::live::LiveGroup;
+use crate::storage::{Location, MemoryDisk, Storage, StorageSettings};
+use crate::supervision::{Child, Limits, Plan, spawn_supervisor};
+use crate::token::{Tokens, parse_link};
+
+/// A password that every rule accepts.
+pub(crate) const PASSWORD: &str = "the quick brown fox is 1 animal";
+/// Another one.
+pub(crate) const OTHER_PASSWORD: &str = "pack my box with 5 dozen jugs";
+
+pub(crate) struct Fixture {
+    pub(crate) services: Services,
+    pub(crate) clock: Clock,
+}
+
+impl Fixture {
+    pub(crate) async fn new() -> Self {
+        Self::with(Policy::default()).await
+    }
+
+    pub(crate) async fn with(policy: Policy) -> Self {
+        let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
+        let keys = Keyring::ephemeral().unwrap();
+        let location = Location::Memory(MemoryDisk::new());
+        let on_commit: crate::storage::CommitHook = Arc::new(|_| {});
+        let storage = Storage::open(location, StorageSettings::default(), &keys, clock.clone(), on_commit).unwrap();
+        let parameters = HashParameters::cheap_for_tests();
+        let settings = HasherSettings { parameters, queue: Some(1_000), workers: Some(2), ..HasherSettings::default() };
+        let hasher = Hasher::new(&settings).unwrap();
+        let (stored, hashed) = (storage.clone(), hasher.clone());
+        let storage_child = Child::new("storage", move |supervisor| {
+            let storage = stored.clone();
+            async move { storage.start(supervisor).await }
+        });
+        let hasher_child = Child::new("hasher", move |supervisor| {
+            let hasher = hashed.clone();
+            async move { Ok(hasher.start(Some(supervisor)).await?.get_cell()) }
+        });
+        let plan = Plan::new(Limits::default()).child(storage_child).child(hasher_child);
+        spawn_supervisor(plan, None).await.unwrap();
+        let services = Services {
+            reader: storage.reader(),
+            storage,
+            hasher,
+            tokens: Tokens::new(keys.clone()),
+            keys,
+            budget: Budget::new(policy.failures_per_source),
+            policy,
+            clock: clock.clone(),
+            live: LiveGroup::new(SystemId::new()),
+        };
+        Self { services, clock }
+    }
+
+    /// Runs a flow to its end, as the user manager does.
+    pub(crate) async fn run<F: Perform>(&self, message: impl Into<Command<F>>) -> Answer<F> {
+        run(&self.services, &message.into(), None).await
+    }
+
+    /// Registers a user with this username and e-mail address, unproven.
+    pub(crate) async fn register(&self, username: &str, email: Option<&str>, phone: Option<&str>) -> Accepted {
+        let (email, phone) = (email.map(str::to_owned), phone.map(str::to_owned));
+        let username = Some(username.to_owned());
+        self.run(Register { username, email, phone, ..Register::new(PASSWORD) }).await.unwrap()
+    }
+
+    /// Signs in with [`PASSWORD`].
+    pub(crate) async fn sign_in(&self, identifier: &str) -> Answer<majordomo_model::Authenticate> {
+        self.sign_in_with(identifier, PASSWORD).await
+    }
+
+    /// Signs in.
+    pub(crate) async fn sign_in_with(&self, identifier: &str, password: &str) -> Answer<majordomo_model::Authenticate> {
+        let password = majordomo_model::Password::new(password);
+        self.run(majordomo_model::Authenticate { identifier: identifier.to_owned(), password }).await
+    }
+
+    /// Signs in and must succeed.
+    pub(crate) async fn session(&self, identifier: &str) -> LoggedIn {
+        self.sign_in(identifier).await.unwrap()
+    }
+
+    /// Every signal that is stored, in order, personal data opened.
+    pub(crate) fn signals(&self) -> Vec<Envelope> {
+        self.services.reader.signals_after(0, usize::MAX).unwrap()
+    }
+
+    /// The kinds of the signals stored behind a place.
+    pub(crate) fn kinds_after(&self, seq: u64) -> Vec<SignalKind> {
+        self.services.reader.signals_after(seq, usize::MAX).unwrap().iter().map(|told| told.signal.kind()).collect()
+    }
+
+    /// The last signal stored.
+    pub(crate) fn last_signal(&self) -> Signal {
+        self.signals().pop().unwrap().signal
+    }
+
+    /// The place of the last signal.
+    pub(crate) fn head(&self) -> u64 {
+        self.services.reader.head().unwrap()
+    }
+
+    /// The newest token of a purpose that was made for a user.
+    pub(crate) fn newest_token(&self, user: UserId, purpose: TokenPurpose) -> TokenId {
+        let open = self.services.reader.snapshot(|view| {
+            use crate::storage::Lookup;
+            view.open_tokens(user, purpose, None)
+        });
+        open.unwrap().into_iter().map(|token| token.id).max().unwrap()
+    }
+
+    /// The link of a token, as its message carries it.
+    pub(crate) fn link(&self, token: TokenId) -> Proof {
+        let row = self.services.reader.token(token).unwrap().unwrap();
+        let path = self.services.tokens.path(&row.claims()).unwrap();
+        let proof = Proof::from_link(&path).unwrap();
+        if let Proof::Link { token: secret, .. } = &proof {
+            assert_eq!(parse_link(secret.expose()).unwrap().0, token);
+        }
+        proof
+    }
+
+    /// The code of a token, as its message carries it.
+    pub(crate) fn code(&self, token: TokenId) -> Proof {
+        let row = self.services.reader.token(token).unwrap().unwrap();
+        let code = self.services.tokens.code(&row.claims()).unwrap();
+        Proof::Code { challenge: token, code: majordomo_model::OneTimeCode::new(code.as_str()) }
+    }
+
+    /// A code that is wrong for a token.
+    pub(crate) fn wrong_code(&self, token: TokenId) -> Proof {
+        let row = self.services.reader.token(token).unwrap().unwrap();
+        let code = self.services.tokens.code(&row.claims()).unwrap();
+        let wrong: String = code.chars().map(|digit| if digit == '9' { '0' } else { '9' }).collect();
+        Proof::Code { challenge: token, code: majordomo_model::OneTimeCode::new(wrong) }
+    }
+
+    /// A link that is none of ours.
+    pub(crate) fn foreign_link(user: &str) -> Proof {
+        Proof::Link { user: user.to_owned(), token: OneTimeToken::new("mdt_nonsense") }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&self, span: Duration) {
+        self.clock.advance(span);
+    }
+}

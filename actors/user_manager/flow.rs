@@ -1,0 +1,408 @@
+//! The flow: one run from admission to answer, with exactly one start and one end, whatever happens between.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt;
+use majordomo_model::{
+    Command, Envelope, Error, Failure, Flow, FlowId, Lane, Personal, Reason, Signal, SignalId, Timestamp, UserId,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::budget::Budget;
+use super::policy::Policy;
+use crate::clock::Clock;
+use crate::hasher::{HashError, Hasher};
+use crate::keys::Keyring;
+use crate::live::LiveGroup;
+use crate::stamp::{SealKey, Stamp};
+use crate::storage::{
+    AppliedRow, Batch, Check, CommitError, Outcome, ReadError, ReadView, Reader, Storage, Unreadable, Verdict, Write,
+};
+use crate::token::Tokens;
+
+/// How often a flow decides again because others changed what it had read.
+const DECISIONS: usize = 1_000;
+
+/// What every flow works with.
+pub(crate) struct Services {
+    pub(crate) storage: Storage,
+    pub(crate) reader: Reader,
+    pub(crate) hasher: Hasher,
+    pub(crate) tokens: Tokens,
+    pub(crate) keys: Keyring,
+    pub(crate) policy: Policy,
+    pub(crate) clock: Clock,
+    pub(crate) live: LiveGroup,
+    pub(crate) budget: Budget,
+}
+
+/// What the caller of a flow gets.
+pub type Answer<F> = Result<<F as Flow>::Reply, Error<<F as Flow>::Reason>>;
+
+/// A flow's own part: its signals, and what it does between them.
+pub(crate) trait Perform: Flow {
+    /// The signal that starts it.
+    fn started(&self, services: &Services) -> Signal;
+
+    /// The signal that ends it when it could not decide: a panic, an outage, a deadline.
+    fn failed(&self, services: &Services, why: Failure) -> Signal;
+
+    /// Gathers facts, hashes, decides and settles.
+    fn perform(&self, run: &Run<'_, Self>) -> impl Future<Output = Result<Answer<Self>, Fault>> + Send;
+
+    /// The answer as it is remembered, without secrets; nothing if a repeated command is to be done anew.
+    fn remember(answer: &Result<Self::Reply, Self::Reason>) -> Vec<u8>;
+
+    /// The answer that was remembered, if that is an answer to a repeated command.
+    fn recall(remembered: &[u8]) -> Option<Result<Self::Reply, Self::Reason>>;
+}
+
+/// Remembers an answer that holds no secret.
+pub(crate) fn remember<T: Serialize, R: Reason>(answer: &Result<T, R>) -> Vec<u8> {
+    rmp_serde::to_vec_named(answer).unwrap_or_default()
+}
+
+/// Recalls what [`remember`] made.
+pub(crate) fn recall<T: DeserializeOwned, R: Reason>(remembered: &[u8]) -> Option<Result<T, R>> {
+    rmp_serde::from_slice(remembered).ok()
+}
+
+/// Why a flow could not decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Storage is out.
+    Storage,
+    /// Storage or the hasher has no place.
+    Overloaded,
+    /// The hasher failed.
+    Hashing,
+    /// The deadline passed.
+    Deadline,
+    /// The same rows changed again and again.
+    Contended,
+    /// The system stops.
+    Stopped,
+    /// The command was done by another run in the meantime.
+    CommandIdReused,
+    /// The operating system gave no randomness.
+    Random,
+    /// A panic.
+    Panicked,
+}
+
+impl Fault {
+    /// What the signals call it.
+    pub(crate) const fn failure(self) -> Failure {
+        match self {
+            Self::Storage => Failure::RepositoryError,
+            Self::Overloaded => Failure::Overloaded,
+            Self::Hashing => Failure::PasswordHashingError,
+            Self::Deadline => Failure::DeadlineExceeded,
+            Self::Contended => Failure::Contended,
+            Self::Stopped => Failure::Interrupted,
+            Self::CommandIdReused => Failure::CommandIdReused,
+            Self::Random | Self::Panicked => Failure::UnexpectedException,
+        }
+    }
+
+    /// What the caller is told.
+    pub(crate) const fn error<R: Reason>(self) -> Error<R> {
+        match self {
+            Self::Storage => Error::StorageUnavailable,
+            Self::Overloaded | Self::Contended => Error::Overloaded,
+            Self::Deadline => Error::DeadlineExceeded,
+            Self::Stopped => Error::Stopped,
+            Self::CommandIdReused => Error::CommandIdReused,
+            Self::Hashing | Self::Random | Self::Panicked => Error::Unexpected,
+        }
+    }
+}
+
+impl From<Unreadable> for Fault {
+    fn from(_: Unreadable) -> Self {
+        Self::Storage
+    }
+}
+
+impl From<CommitError> for Fault {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Unavailable | CommitError::Failed | CommitError::Interrupted => Self::Storage,
+            CommitError::Overloaded => Self::Overloaded,
+            CommitError::Stopped => Self::Stopped,
+        }
+    }
+}
+
+impl From<HashError> for Fault {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Overloaded => Self::Overloaded,
+            HashError::DeadlineExceeded => Self::Deadline,
+            HashError::Stopped => Self::Stopped,
+            _ => Self::Hashing,
+        }
+    }
+}
+
+impl From<getrandom::Error> for Fault {
+    fn from(_: getrandom::Error) -> Self {
+        Self::Random
+    }
+}
+
+/// What a flow decided: a pure function of facts. It has one end by construction.
+pub(crate) struct Decision<F: Flow> {
+    /// What must hold when it is committed.
+    pub(crate) checks: Vec<Check>,
+    /// What changes.
+    pub(crate) writes: Vec<Write>,
+    /// The signals between start and end, in order.
+    pub(crate) told: Vec<Told>,
+    /// The signal that ends the flow.
+    pub(crate) end: Signal,
+    /// Whose lane its signals are in, and the key that personal data is sealed under.
+    pub(crate) subject: Option<(UserId, SealKey)>,
+    /// What the caller gets.
+    pub(crate) answer: Answer<F>,
+}
+
+/// A signal between start and end.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// The signal.
+    pub(crate) signal: Signal,
+    /// The delivery flow that it starts, if it starts one.
+    pub(crate) delivery: Option<FlowId>,
+}
+
+impl From<Signal> for Told {
+    fn from(signal: Signal) -> Self {
+        Self { signal, delivery: None }
+    }
+}
+
+impl Told {
+    /// A signal that starts a delivery flow.
+    pub(crate) const fn starting(signal: Signal, delivery: FlowId) -> Self {
+        Self { signal, delivery: Some(delivery) }
+    }
+}
+
+impl<F: Flow> Decision<F> {
+    /// A refusal that changes nothing.
+    pub(crate) fn refuse(reason: F::Reason, end: Signal) -> Self {
+        Self {
+            checks: Vec::new(),
+            writes: Vec::new(),
+            told: Vec::new(),
+            end,
+            subject: None,
+            answer: Err(Error::Refused(reason)),
+        }
+    }
+
+    /// In the lane of this user.
+    pub(crate) fn about(mut self, user: UserId, key: SealKey) -> Self {
+        self.subject = Some((user, key));
+        self
+    }
+
+    /// Whether it only tells of a failure, so that it may be counted instead of recorded when failures flood.
+    fn is_mere_failure(&self) -> bool {
+        self.answer.is_err() && self.writes.iter().all(|write| matches!(write, Write::RecordFailure(..)))
+    }
+}
+
+/// One run of a flow.
+pub(crate) struct Run<'a, F: Perform> {
+    /// What it works with.
+    pub(crate) services: &'a Services,
+    /// The command that started it.
+    pub(crate) command: &'a Command<F>,
+    /// When the caller stops waiting.
+    pub(crate) deadline: Option<Instant>,
+    /// The outcome that the same command had before, if it is to be done anew.
+    pub(crate) earlier: Option<AppliedRow>,
+    flow: FlowId,
+    start: (SignalId, Timestamp),
+    ended: AtomicBool,
+}
+
+/// Runs a command to its end.
+pub(crate) async fn run<F: Perform>(services: &Services, command: &Command<F>, deadline: Option<Instant>) -> Answer<F> {
+    let earlier = match services.reader.applied(command.id) {
+        Ok(earlier) => earlier,
+        Err(Unreadable) => {
+            services.budget.refused(majordomo_model::RefusalCause::StorageUnavailable);
+            return Err(Error::StorageUnavailable);
+        }
+    };
+    if let Some(earlier) = &earlier {
+        if earlier.kind != F::KIND || earlier.fingerprint.0 != fingerprint(services, command) {
+            return Err(Error::CommandIdReused);
+        }
+        if earlier.settled
+            && let Some(answer) = F::recall(&earlier.outcome)
+        {
+            return answer.map_err(Error::Refused);
+        }
+    }
+    let run = Run {
+        services,
+        command,
+        deadline,
+        earlier,
+        flow: FlowId::new(),
+        start: (SignalId::new(), services.clock.now()),
+        ended: AtomicBool::new(false),
+    };
+    run.publish(&run.start_envelope(run.stamp(None)));
+    let performed = AssertUnwindSafe(command.message.perform(&run)).catch_unwind().await;
+    let fault = match performed {
+        Ok(Ok(answer)) => return answer,
+        Ok(Err(fault)) => fault,
+        Err(_) => Fault::Panicked,
+    };
+    run.end(fault).await;
+    Err(fault.error())
+}
+
+fn fingerprint<F: Flow>(services: &Services, command: &Command<F>) -> [u8; 32] {
+    services.keys.fingerprint(&[F::KIND.as_str().as_bytes(), command.message.visible().as_bytes()])
+}
+
+impl<F: Perform> Run<'_, F> {
+    /// Reads facts, decides and commits, and decides again on fresh facts if they had changed: without hashing again.
+    pub(crate) async fn settle(
+        &self,
+        decide: impl Fn(&ReadView, Timestamp) -> Result<Decision<F>, ReadError> + Send + Sync,
+    ) -> Result<Answer<F>, Fault> {
+        for _ in 0..DECISIONS {
+            let now = self.services.clock.now();
+            let decision = self.services.reader.snapshot(|view| decide(view, now))?;
+            if decision.is_mere_failure() && !self.services.budget.admits_failure(&self.command.context, now) {
+                return Ok(self.end_uncommitted(decision, now));
+            }
+            let batch = self.batch(&decision, now);
+            match self.services.storage.commit(batch).await? {
+                Verdict::Committed(_) => {
+                    self.ended.store(true, Ordering::Relaxed);
+                    return Ok(decision.answer);
+                }
+                Verdict::AlreadyApplied(_) => return Err(Fault::CommandIdReused),
+                Verdict::Conflict if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                    return Err(Fault::Deadline);
+                }
+                Verdict::Conflict => {}
+            }
+        }
+        Err(Fault::Contended)
+    }
+
+    /// The run's name.
+    pub(crate) const fn flow(&self) -> FlowId {
+        self.flow
+    }
+
+    /// Ends the run with a fault: committed if storage works, else told live and kept until it does.
+    async fn end(&self, fault: Fault) {
+        if self.ended.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = self.services.clock.now();
+        let end = self.command.message.failed(self.services, fault.failure());
+        let subject = end.user().and_then(|user| self.services.reader.user_row(user).ok().flatten());
+        let decision = Decision {
+            checks: Vec::new(),
+            writes: Vec::new(),
+            told: Vec::new(),
+            end,
+            subject: subject.map(|row| (row.id, super::policy::seal_key(&row))),
+            answer: Err(fault.error()),
+        };
+        let batch = self.batch(&decision, now);
+        let envelopes = batch.signals.clone();
+        if self.services.storage.commit(batch.clone()).await.is_err() {
+            envelopes.iter().skip(1).for_each(|envelope| self.publish(envelope));
+            self.services.storage.commit_with_next(batch);
+        }
+    }
+
+    /// Ends the run live only, counted: its source has used up its budget of failures.
+    fn end_uncommitted(&self, decision: Decision<F>, now: Timestamp) -> Answer<F> {
+        self.services.budget.aggregate(F::KIND);
+        let batch = self.batch(&decision, now);
+        batch.signals.iter().skip(1).for_each(|envelope| self.publish(envelope));
+        self.ended.store(true, Ordering::Relaxed);
+        decision.answer
+    }
+
+    fn batch(&self, decision: &Decision<F>, now: Timestamp) -> Batch {
+        let (user, key) = decision.subject.unzip();
+        let stamp = self.stamp(user);
+        let mut signals = vec![self.start_envelope(stamp.clone())];
+        for told in &decision.told {
+            let stamp = match told.delivery {
+                Some(delivery) => Stamp { flow: delivery, cause: Some(self.flow), ..stamp.clone() },
+                None => stamp.clone(),
+            };
+            signals.push(stamp.envelope(SignalId::new(), now, told.signal.clone(), key));
+        }
+        signals.push(stamp.envelope(SignalId::new(), now, decision.end.clone(), key));
+        Batch {
+            flow: self.flow,
+            outcome: Some(self.outcome(&decision.answer, now)),
+            checks: decision.checks.clone(),
+            writes: decision.writes.clone(),
+            signals,
+        }
+    }
+
+    /// A refusal is an outcome; what could not be decided is remembered only so that it ends once.
+    fn outcome(&self, answer: &Answer<F>, at: Timestamp) -> Outcome {
+        let settled = match answer {
+            Ok(reply) => Some(Ok(reply.clone())),
+            Err(Error::Refused(reason)) => Some(Err(*reason)),
+            Err(_) => None,
+        };
+        Outcome {
+            command: self.command.id,
+            kind: F::KIND,
+            fingerprint: fingerprint(self.services, self.command),
+            settled: settled.is_some(),
+            answer: settled.map(|answer| F::remember(&answer)).unwrap_or_default(),
+            renew: self.earlier.is_some(),
+            keep: self.services.policy.outcome_keep,
+            at,
+        }
+    }
+
+    fn stamp(&self, user: Option<UserId>) -> Stamp {
+        Stamp {
+            flow: self.flow,
+            cause: None,
+            lane: user.map_or(Lane::Flow(self.flow), Lane::User),
+            actor: self.command.actor.clone(),
+            context: self.command.context.clone(),
+        }
+    }
+
+    fn start_envelope(&self, stamp: Stamp) -> Envelope {
+        let (id, at) = self.start;
+        stamp.envelope(id, at, self.command.message.started(self.services), None)
+    }
+
+    fn publish(&self, envelope: &Envelope) {
+        self.services.live.publish(&[Arc::new(envelope.clone())]);
+    }
+}
+
+/// An optional typed identifier, as a start signal shows it.
+pub(crate) fn typed_optional(services: &Services, text: Option<&String>) -> Option<Personal> {
+    text.map(|text| super::policy::typed(&services.keys, text))
+}

@@ -1,0 +1,206 @@
+//! The user manager: admits typed messages and runs each as a flow of its own, so that a panic ends that flow alone.
+
+mod authenticate;
+mod budget;
+#[cfg(test)]
+mod fixture;
+mod flow;
+mod policy;
+mod proof;
+mod register;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use majordomo_model::{
+    Actor as OnBehalfOf, Authenticate, Command, CommandId, Context, Flow, FlowId, Lane, Register, SignalId,
+};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use tokio::sync::watch;
+
+pub(crate) use self::budget::Budget;
+pub use self::flow::Answer;
+use self::flow::Perform;
+pub(crate) use self::flow::Services;
+pub use self::policy::{GROUPS_LIMIT, Policy, Registration, Requirement};
+use crate::address::Reply;
+use crate::stamp::Stamp;
+use crate::storage::Batch;
+
+/// How often what was only counted is told.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+macro_rules! mailbox {
+    ($($flow:ident)+) => {
+        /// What the user manager is asked: a message a flow.
+        pub enum UserManagerMessage {
+            $(
+                #[doc = concat!("Runs the flow of [`", stringify!($flow), "`].")]
+                $flow(Arc<Command<$flow>>, Reply<Answer<$flow>>),
+            )+
+            /// A flow ended; whoever sent the same command meanwhile gets their turn.
+            Ended(CommandId),
+            /// Tell what was only counted.
+            Tell,
+        }
+
+        $(impl Question for $flow {
+            fn question(command: Arc<Command<Self>>, reply: Reply<Answer<Self>>) -> UserManagerMessage {
+                UserManagerMessage::$flow(command, reply)
+            }
+        })+
+
+        impl UserManagerMessage {
+            fn begin(self, manager: &Manager, myself: &ActorRef<Self>) {
+                match self {
+                    $(Self::$flow(command, reply) => manager.begin(command, reply, myself),)+
+                    Self::Ended(command) => manager.ended(command, myself),
+                    Self::Tell => manager.tell(),
+                }
+            }
+        }
+    };
+}
+
+mailbox! { Register Authenticate }
+
+/// A flow's message as the mailbox takes it.
+pub trait Question: Flow {
+    /// The message for the mailbox.
+    fn question(command: Arc<Command<Self>>, reply: Reply<Answer<Self>>) -> UserManagerMessage;
+}
+
+impl fmt::Debug for UserManagerMessage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("UserManagerMessage")
+    }
+}
+
+/// What outlives an incarnation of the actor: the flows under way.
+#[derive(Clone)]
+pub struct Manager {
+    services: Arc<Services>,
+    under_way: Arc<Mutex<HashMap<CommandId, Vec<UserManagerMessage>>>>,
+    count: Arc<watch::Sender<usize>>,
+}
+
+impl Manager {
+    pub(crate) fn new(services: Arc<Services>) -> Self {
+        Self { services, under_way: Arc::default(), count: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// Starts an incarnation of the actor, linked to its supervisor.
+    ///
+    /// # Errors
+    /// As ractor's spawning.
+    pub async fn start(&self, supervisor: ActorCell) -> Result<ActorRef<UserManagerMessage>, SpawnErr> {
+        let (actor, _) = Actor::spawn_linked(None, UserManager, self.clone(), supervisor).await?;
+        Ok(actor)
+    }
+
+    /// Waits until no flow is under way.
+    pub async fn idle(&self) {
+        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// How many flows are under way.
+    #[must_use]
+    pub fn flows_under_way(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    /// Runs a flow as a task of its own, unless the same command is being run: then it waits for that outcome.
+    fn begin<F: Perform + Question>(
+        &self,
+        command: Arc<Command<F>>,
+        reply: Reply<Answer<F>>,
+        myself: &ActorRef<UserManagerMessage>,
+    ) {
+        if reply.is_stale() {
+            return;
+        }
+        if let Some(waiting) = self.under_way().get_mut(&command.id) {
+            waiting.push(F::question(command, reply));
+            return;
+        }
+        self.under_way().insert(command.id, Vec::new());
+        self.count.send_modify(|count| *count += 1);
+        let (manager, myself) = (self.clone(), myself.clone());
+        tokio::spawn(async move {
+            let answer = flow::run(&manager.services, &command, reply.deadline()).await;
+            reply.send(answer);
+            manager.count.send_modify(|count| *count = count.saturating_sub(1));
+            // A stopped actor has nobody waiting that could still be answered.
+            if myself.cast(UserManagerMessage::Ended(command.id)).is_err() {
+                manager.under_way().remove(&command.id);
+            }
+        });
+    }
+
+    fn ended(&self, command: CommandId, myself: &ActorRef<UserManagerMessage>) {
+        let waiting = self.under_way().remove(&command).unwrap_or_default();
+        for message in waiting {
+            message.begin(self, myself);
+        }
+    }
+
+    /// Commits the signals that tell what was only counted.
+    fn tell(&self) {
+        let counted = self.services.budget.take();
+        if counted.is_empty() {
+            return;
+        }
+        let (flow, now) = (FlowId::new(), self.services.clock.now());
+        let stamp =
+            Stamp { flow, cause: None, lane: Lane::Flow(flow), actor: OnBehalfOf::System, context: Context::new() };
+        let signals = counted.into_iter().map(|signal| stamp.envelope(SignalId::new(), now, signal, None)).collect();
+        let batch = Batch { flow, outcome: None, checks: Vec::new(), writes: Vec::new(), signals };
+        self.services.storage.commit_with_next(batch);
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<CommandId, Vec<UserManagerMessage>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Manager").field("flows_under_way", &self.flows_under_way()).finish_non_exhaustive()
+    }
+}
+
+struct UserManager;
+
+#[ractor::actor(message = UserManagerMessage, state = Manager, arguments = Manager)]
+impl UserManager {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<UserManagerMessage>,
+        manager: Manager,
+    ) -> Result<Manager, ActorProcessingErr> {
+        myself.send_interval(TELL_EVERY, || UserManagerMessage::Tell);
+        Ok(manager)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<UserManagerMessage>,
+        message: UserManagerMessage,
+        manager: &mut Manager,
+    ) -> Result<(), ActorProcessingErr> {
+        message.begin(manager, &myself);
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<UserManagerMessage>,
+        manager: &mut Manager,
+    ) -> Result<(), ActorProcessingErr> {
+        manager.idle().await;
+        manager.tell();
+        Ok(())
+    }
+}

@@ -1,0 +1,402 @@
+//! Register: a person becomes a user.
+
+use majordomo_model::{
+    Accepted, Channel, Contact, ContactId, Email, Failure, PasswordCause, Personal, Phone, Profile, Register,
+    RegisterReason, Signal, Timestamp, UserId, UserStatus, Username,
+};
+
+use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember, typed_optional};
+use super::policy::{
+    FreshToken, Policy, Registration, Requirement, password_failure, password_reason, personal_address,
+    personal_username, verification_signals,
+};
+use crate::bytes::Bytes;
+use crate::hasher::HashError;
+use crate::stamp::SealKey;
+use crate::storage::{
+    Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, UniqueKey, UserRow, UsernameRow, Write,
+};
+use crate::token::KeyId;
+
+/// What was asked for, found acceptable.
+struct Request {
+    username: Option<Username>,
+    addresses: Vec<Contact>,
+    profile: Profile,
+    phc: String,
+}
+
+/// What is drawn, not decided.
+#[derive(Clone)]
+struct Fresh {
+    user: UserId,
+    seal_key: [u8; 32],
+    contacts: [(ContactId, FreshToken); 2],
+}
+
+/// What the store says.
+#[derive(Clone, Debug)]
+struct Facts {
+    username_owner: Option<UserId>,
+    skeleton_owner: Option<UserId>,
+    /// Who has proven each address of the request, in its order.
+    owners: Vec<Option<UserId>>,
+    now: Timestamp,
+}
+
+impl Facts {
+    fn read(view: &ReadView, request: &Request, now: Timestamp) -> Result<Self, ReadError> {
+        let owner = |key: Option<UniqueKey>| key.map_or(Ok(None), |key| view.owner(&key));
+        let username = request.username.as_ref();
+        let owners = request.addresses.iter().map(|address| view.owner(&address_key(address)));
+        Ok(Self {
+            username_owner: owner(username.map(|name| UniqueKey::username(name.canonical())))?,
+            skeleton_owner: owner(username.map(|name| UniqueKey::skeleton(name.skeleton())))?,
+            owners: owners.collect::<Result<_, _>>()?,
+            now,
+        })
+    }
+}
+
+fn address_key(address: &Contact) -> UniqueKey {
+    UniqueKey::address(address.channel(), address.canonical())
+}
+
+/// Why a request is not acceptable as it stands, with the fields concerned.
+struct Unacceptable {
+    reason: RegisterReason,
+    failure: Failure,
+    fields: Vec<&'static str>,
+}
+
+/// The identifiers of a request, found acceptable.
+fn identifiers(message: &Register, policy: &Policy) -> Result<(Option<Username>, Vec<Contact>), Unacceptable> {
+    let given = [
+        ("username", message.username.is_some(), policy.username),
+        ("email", message.email.is_some(), policy.email),
+        ("phone", message.phone.is_some(), policy.phone),
+    ];
+    let fault = |field, reason, failure| Err(Unacceptable { reason, failure, fields: vec![field] });
+    for (field, given, requirement) in given {
+        match (given, requirement, field) {
+            (true, Requirement::Forbidden, _) => {
+                return fault(field, RegisterReason::IdentifierNotAllowed, Failure::IdentifierNotAllowed);
+            }
+            (false, Requirement::Required, "username") => {
+                return fault(field, RegisterReason::UsernameRequired, Failure::UsernameRequired);
+            }
+            (false, Requirement::Required, "email") => {
+                return fault(field, RegisterReason::EmailRequired, Failure::EmailRequired);
+            }
+            (false, Requirement::Required, _) => {
+                return fault(field, RegisterReason::PhoneRequired, Failure::PhoneRequired);
+            }
+            _ => {}
+        }
+    }
+    if given.iter().all(|(_, given, _)| !given) {
+        return fault("username", RegisterReason::IdentifierRequired, Failure::IdentifierRequired);
+    }
+    let Ok(username) = message.username.as_deref().map(Username::parse).transpose() else {
+        return fault("username", RegisterReason::UsernameInvalid, Failure::UsernameInvalid);
+    };
+    let Ok(email) = message.email.as_deref().map(Email::parse).transpose() else {
+        return fault("email", RegisterReason::EmailInvalid, Failure::EmailInvalid);
+    };
+    let Ok(phone) = message.phone.as_deref().map(Phone::parse).transpose() else {
+        return fault("phone", RegisterReason::PhoneInvalid, Failure::PhoneInvalid);
+    };
+    Ok((username, email.map(Contact::from).into_iter().chain(phone.map(Contact::from)).collect()))
+}
+
+/// The end of a registration that is refused.
+fn refusal(typed: &Typed, reason: RegisterReason, failure: Failure, fields: &[&str]) -> Decision<Register> {
+    Decision::refuse(reason, typed.failed(failure, fields))
+}
+
+/// The identifiers as typed, for the signals that come before a user exists.
+#[derive(Clone)]
+struct Typed {
+    username: Option<Personal>,
+    email: Option<Personal>,
+    phone: Option<Personal>,
+}
+
+impl Typed {
+    fn of(message: &Register, services: &Services) -> Self {
+        Self {
+            username: typed_optional(services, message.username.as_ref()),
+            email: typed_optional(services, message.email.as_ref()),
+            phone: typed_optional(services, message.phone.as_ref()),
+        }
+    }
+
+    fn failed(&self, reason: Failure, fields: &[&str]) -> Signal {
+        let Self { username, email, phone } = self.clone();
+        let fields = fields.iter().map(|&field| field.to_owned()).collect();
+        Signal::UserRegistrationFailed { username, email, phone, error_type: reason.error_type(), reason, fields }
+    }
+
+    fn pre_register(&self) -> Signal {
+        let Self { username, email, phone } = self.clone();
+        Signal::UserPreRegister { username, email, phone }
+    }
+}
+
+/// Facts in, batch out.
+fn decide(request: &Request, typed: &Typed, fresh: &Fresh, facts: &Facts, policy: &Policy) -> Decision<Register> {
+    if facts.username_owner.or(facts.skeleton_owner).is_some() {
+        return refusal(typed, RegisterReason::UsernameTaken, Failure::UsernameTaken, &["username"]);
+    }
+    if policy.registration == Registration::Open {
+        for (address, _) in request.addresses.iter().zip(&facts.owners).filter(|(_, owner)| owner.is_some()) {
+            return match address.channel() {
+                Channel::Email => refusal(typed, RegisterReason::EmailTaken, Failure::EmailTaken, &["email"]),
+                Channel::Phone => refusal(typed, RegisterReason::PhoneTaken, Failure::PhoneTaken, &["phone"]),
+            };
+        }
+    }
+    let user = user_row(request, fresh, policy, facts.now);
+    let mut told = vec![Told::from(typed.pre_register())];
+    told.push(
+        Signal::UserPasswordSet { user: user.id, cause: PasswordCause::Registration, scheme: "argon2id".to_owned() }
+            .into(),
+    );
+    let (mut checks, mut writes) = writes(request, &user, facts);
+    let mut challenges = [None, None];
+    let mut free = Vec::new();
+    for (((address, contact), owner), (_, drawn)) in
+        request.addresses.iter().zip(&user.contacts).zip(&facts.owners).zip(fresh.contacts)
+    {
+        let personal = personal_address(address);
+        let token = drawn.verification(user.id, contact, facts.now, policy);
+        checks.push(Check::Owner(address_key(address), *owner));
+        match owner {
+            // The row is written all the same, so that a taken address looks like a free one; nothing delivers it.
+            Some(owner) => {
+                told.push(Signal::AddressTaken { owner: *owner, address: personal, channel: address.channel() }.into())
+            }
+            None => {
+                let [generated, due] = verification_signals(user.id, &token, &personal, None);
+                told.extend([generated.into(), Told::starting(due, drawn.delivery)]);
+                free.push(personal);
+            }
+        }
+        if let Some(challenge) = challenges.get_mut(usize::from(address.channel() == Channel::Phone)) {
+            *challenge = Some(drawn.token);
+        }
+        writes.push(Write::PutToken(Box::new(token)));
+    }
+    let [email_challenge, phone_challenge] = challenges;
+    let end = end(typed, &user, request, free);
+    let answer = Ok(Accepted { user: user.id, email_challenge, phone_challenge });
+    let subject = Some((user.id, SealKey(fresh.seal_key)));
+    Decision { checks, writes, told, end, subject, answer }
+}
+
+/// The truth about how it ended: a user whose every address belongs to somebody else can never be more than a shadow.
+fn end(typed: &Typed, user: &UserRow, request: &Request, free: Vec<Personal>) -> Signal {
+    if free.is_empty()
+        && let Some(taken) = request.addresses.first()
+    {
+        return match taken.channel() {
+            Channel::Email => typed.failed(Failure::EmailTaken, &["email"]),
+            Channel::Phone => typed.failed(Failure::PhoneTaken, &["phone"]),
+        };
+    }
+    Signal::UserRegistered {
+        user: user.id,
+        username: user.username.as_ref().map(personal_username),
+        addresses: free,
+        groups: user.groups.iter().cloned().collect(),
+    }
+}
+
+fn user_row(request: &Request, fresh: &Fresh, policy: &Policy, now: Timestamp) -> UserRow {
+    let contacts = request.addresses.iter().zip(fresh.contacts);
+    let contacts = contacts.map(|(address, (id, _))| ContactRow::claim(id, address, now));
+    UserRow {
+        id: fresh.user,
+        version: 1,
+        created_at: now,
+        status: UserStatus::Active,
+        username: request.username.as_ref().map(UsernameRow::from),
+        contacts: contacts.collect(),
+        profile: request.profile.clone(),
+        groups: policy.default_groups.clone(),
+        epoch: 1,
+        verify_by: (policy.must_verify && !request.addresses.is_empty()).then(|| now.plus(policy.unverified_lifetime)),
+        seal_key: Bytes(fresh.seal_key),
+    }
+}
+
+fn writes(request: &Request, user: &UserRow, facts: &Facts) -> (Vec<Check>, Vec<Write>) {
+    let mut checks = Vec::new();
+    let mut writes = vec![
+        Write::PutUser(Box::new(user.clone())),
+        Write::PutCredential(user.id, CredentialRow { phc: request.phc.clone(), revision: 1, set_at: facts.now }),
+    ];
+    if let Some(username) = &user.username {
+        for key in [UniqueKey::username(&username.canonical), UniqueKey::skeleton(&username.skeleton)] {
+            checks.push(Check::Owner(key.clone(), None));
+            writes.push(Write::PutOwner(key, user.id));
+        }
+    }
+    for contact in &user.contacts {
+        writes.push(Write::PutClaim(contact.channel, contact.canonical.clone(), user.id));
+    }
+    writes.extend(user.verify_by.map(|at| Write::ExpectVerification(user.id, at)));
+    (checks, writes)
+}
+
+impl Perform for Register {
+    fn started(&self, services: &Services) -> Signal {
+        let Typed { username, email, phone } = Typed::of(self, services);
+        Signal::UserRegistrationStarted { username, email, phone }
+    }
+
+    fn failed(&self, services: &Services, why: Failure) -> Signal {
+        Typed::of(self, services).failed(why, &[])
+    }
+
+    async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
+        let (services, typed) = (run.services, Typed::of(self, run.services));
+        let prepared = match acceptable(self, &services.policy) {
+            Ok(prepared) => prepared,
+            Err(fault) => {
+                return run.settle(|_, _| Ok(refusal(&typed, fault.reason, fault.failure, &fault.fields))).await;
+            }
+        };
+        let ((username, addresses), password) = prepared;
+        let phc = match services.hasher.hash(password, run.deadline).await {
+            Ok(phc) => phc.into_string(),
+            Err(error) => return run.settle(|_, _| Ok(hashing_failed(&typed, error))).await,
+        };
+        let request = Request { username, addresses, profile: self.profile.clone(), phc };
+        let fresh = Fresh::draw(services.tokens.current_key())?;
+        run.settle(|view, now| {
+            let facts = Facts::read(view, &request, now)?;
+            Ok(decide(&request, &typed, &fresh, &facts, &services.policy))
+        })
+        .await
+    }
+
+    fn remember(answer: &Result<Accepted, RegisterReason>) -> Vec<u8> {
+        remember(answer)
+    }
+
+    fn recall(remembered: &[u8]) -> Option<Result<Accepted, RegisterReason>> {
+        recall(remembered)
+    }
+}
+
+type Acceptable = ((Option<Username>, Vec<Contact>), zeroize::Zeroizing<Vec<u8>>);
+
+/// Everything that can be judged without the store.
+fn acceptable(message: &Register, policy: &Policy) -> Result<Acceptable, Unacceptable> {
+    let (username, addresses) = identifiers(message, policy)?;
+    let faults = message.profile.faults();
+    if !faults.is_empty() {
+        let (reason, failure) = (RegisterReason::ProfileInvalid, Failure::ProfileInvalid);
+        return Err(Unacceptable { reason, failure, fields: faults });
+    }
+    let names = username.iter().map(Username::canonical).chain(addresses.iter().map(Contact::canonical));
+    let names: Vec<_> = names.collect();
+    let password = policy.check_password(&message.password, &names).map_err(|problem| Unacceptable {
+        reason: password_reason!(RegisterReason, problem),
+        failure: password_failure(problem),
+        fields: vec!["password"],
+    })?;
+    Ok(((username, addresses), zeroize::Zeroizing::new(password.as_bytes().to_vec())))
+}
+
+fn hashing_failed(typed: &Typed, error: HashError) -> Decision<Register> {
+    let fault = Fault::from(error);
+    Decision {
+        checks: Vec::new(),
+        writes: Vec::new(),
+        told: vec![Signal::UserPasswordSetFailed { user: None, reason: fault.failure() }.into()],
+        end: typed.failed(fault.failure(), &["password"]),
+        subject: None,
+        answer: Err(fault.error()),
+    }
+}
+
+impl Fresh {
+    fn draw(key: KeyId) -> Result<Self, getrandom::Error> {
+        let mut seal_key = [0; 32];
+        getrandom::fill(&mut seal_key)?;
+        let contact = || (ContactId::new(), FreshToken::draw(key));
+        Ok(Self { user: UserId::new(), seal_key, contacts: [contact(), contact()] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use majordomo_model::{Error, SignalKind};
+
+    use super::super::fixture::{Fixture, PASSWORD};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_registration_tells_its_story_in_one_commit() {
+        let fixture = Fixture::new().await;
+        let accepted = fixture.register("Ada", Some("Ada@Example.com"), Some("+447911123456")).await;
+        assert_eq!(fixture.services.storage.observe().batches, 1);
+        assert_eq!(
+            fixture.kinds_after(0),
+            [
+                SignalKind::UserRegistrationStarted,
+                SignalKind::UserPreRegister,
+                SignalKind::UserPasswordSet,
+                SignalKind::UserEmailVerificationTokenGenerated,
+                SignalKind::VerifyEmail,
+                SignalKind::UserPhoneVerificationTokenGenerated,
+                SignalKind::VerifyPhone,
+                SignalKind::UserRegistered,
+            ]
+        );
+        let signals = fixture.signals();
+        let due = &signals[4];
+        assert!(due.flow != signals[0].flow && due.cause == Some(signals[0].flow));
+        let Signal::VerifyEmail { user, address, token } = &due.signal else { panic!("{due:?}") };
+        assert_eq!(
+            (*user, Some(*token), address.expose()),
+            (accepted.user, accepted.email_challenge, Some("ada@example.com"))
+        );
+    }
+
+    #[tokio::test]
+    async fn lookalike_usernames_cannot_stand_side_by_side() {
+        let fixture = Fixture::new().await;
+        fixture.register("paypal", None, None).await;
+        for name in ["paypal", "PayPal", "p\u{430}ypal"] {
+            let request = Register { username: Some(name.to_owned()), ..Register::new(PASSWORD) };
+            let refused = fixture.run(request).await;
+            assert_eq!(refused.unwrap_err(), Error::Refused(RegisterReason::UsernameTaken), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_acceptable_is_refused_by_name_and_hashes_nothing() {
+        let fixture = Fixture::new().await;
+        let named = |name: &str| Register { username: Some(name.to_owned()), ..Register::new(PASSWORD) };
+        for (request, reason) in [
+            (Register::new(PASSWORD), RegisterReason::IdentifierRequired),
+            (named("a b"), RegisterReason::UsernameInvalid),
+            (Register { email: Some("no".into()), ..named("ada") }, RegisterReason::EmailInvalid),
+            (Register { phone: Some("112".into()), ..named("ada") }, RegisterReason::PhoneInvalid),
+            (Register { username: Some("ada".into()), ..Register::new("short") }, RegisterReason::PasswordTooShort),
+            (
+                Register { username: Some("ada".into()), ..Register::new("x".repeat(1025)) },
+                RegisterReason::PasswordTooLong,
+            ),
+        ] {
+            let head = fixture.head();
+            assert_eq!(fixture.run(request).await.unwrap_err(), Error::Refused(reason));
+            let kinds = fixture.kinds_after(head);
+            assert_eq!(kinds, [SignalKind::UserRegistrationStarted, SignalKind::UserRegistrationFailed]);
+        }
+        assert_eq!(fixture.services.hasher.observe().jobs_done, 0);
+    }
+}
