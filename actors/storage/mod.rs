@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use majordomo_model::{Envelope, Timestamp};
+use majordomo_model::{Envelope, FlowId, Timestamp};
 use ractor::{ActorCell, SpawnErr};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,8 @@ const SCHEMA: u64 = 1;
 const SCHEMA_NAME: &str = "schema";
 const DATABASE: &str = "database";
 const KEY_PROOF: &str = "key_proof";
+/// How many rows one maintenance removes of each kind.
+const MAINTENANCE: usize = 10_000;
 
 /// How storage works; every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,14 +59,16 @@ pub struct StorageSettings {
     pub group: usize,
     /// How long progress that may be repeated (cursors, last seen) waits for a transaction to ride in. Default 250 ms.
     pub idle_flush: Duration,
+    /// How long signals are kept at least; longer while a subscription has not handled them. Default 90 days.
+    pub keep_signals: Duration,
     /// The page cache. Default 128 MiB.
     pub engine: EngineSettings,
 }
 
 impl Default for StorageSettings {
     fn default() -> Self {
-        let engine = EngineSettings::default();
-        Self { queue: 8_192, group: 1_024, idle_flush: Duration::from_millis(250), engine }
+        let (engine, keep_signals) = (EngineSettings::default(), Duration::from_secs(90 * 24 * 3600));
+        Self { queue: 8_192, group: 1_024, idle_flush: Duration::from_millis(250), keep_signals, engine }
     }
 }
 
@@ -263,6 +267,24 @@ impl Storage {
         if !matches!(told, Ok(Ok(_))) {
             self.shared.counters.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Removes what has ended by time, and the signals that are older than [`StorageSettings::keep_signals`] and that
+    /// every subscription has handled.
+    ///
+    /// # Errors
+    /// Any [`CommitError`].
+    pub async fn maintain(&self) -> Result<(), CommitError> {
+        let now = self.shared.clock.now();
+        let reader = self.reader();
+        let unavailable = |_| CommitError::Unavailable;
+        let old = reader.last_before(now.minus(self.shared.settings.keep_signals), MAINTENANCE).map_err(unavailable)?;
+        let handled = reader.lowest_cursor().map_err(unavailable)?;
+        let prune = old.map(|old| handled.map_or(old, |handled| handled.min(old)));
+        let writes = [Write::Sweep(now, MAINTENANCE)].into_iter();
+        let writes = writes.chain(prune.map(|seq| Write::PruneLog(seq, MAINTENANCE))).collect();
+        let batch = Batch { flow: FlowId::new(), outcome: None, checks: Vec::new(), writes, signals: Vec::new() };
+        self.commit(batch).await.map(|_| ())
     }
 
     /// Commits everything that was left for later; answers once it is durable, or the store is out.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{
-    Actor as OnBehalfOf, Authenticate, Command, CommandId, Context, Flow, FlowId, Lane, Register, SignalId,
+    Actor as OnBehalfOf, Authenticate, Command, CommandId, Context, Delete, DeletionCause, Flow, FlowId, Lane, Register, SignalId,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -31,6 +31,10 @@ use crate::storage::Batch;
 
 /// How often what was only counted is told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often what has ended by time is removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How many accounts that were never verified one sweep deletes.
+const SWEEP_USERS: usize = 1_000;
 
 macro_rules! mailbox {
     ($($flow:ident)+) => {
@@ -44,6 +48,8 @@ macro_rules! mailbox {
             Ended(CommandId),
             /// Tell what was only counted.
             Tell,
+            /// Remove what has ended by time.
+            Sweep,
         }
 
         $(impl Question for $flow {
@@ -58,6 +64,7 @@ macro_rules! mailbox {
                     $(Self::$flow(command, reply) => manager.begin(command, reply, myself),)+
                     Self::Ended(command) => manager.ended(command, myself),
                     Self::Tell => manager.tell(),
+                    Self::Sweep => manager.begin_sweep(),
                 }
             }
         }
@@ -146,8 +153,24 @@ impl Manager {
         }
     }
 
+    /// Removes what has ended by time, deletes accounts that were never verified, and prunes the log.
+    pub async fn sweep(&self) {
+        let services = &self.services;
+        let due = services.reader.never_verified(services.clock.now(), SWEEP_USERS).unwrap_or_default();
+        for (user, _) in due {
+            let deletion = Delete { user, cause: DeletionCause::NeverVerified };
+            let command = Command::new(deletion).actor(OnBehalfOf::System);
+            if let Err(error) = flow::run(services, &command, None).await {
+                tracing::warn!(%user, %error, "an account that was never verified could not be deleted");
+            }
+        }
+        if let Err(error) = services.storage.maintain().await {
+            tracing::debug!(?error, "maintenance is put off");
+        }
+    }
+
     /// Commits the signals that tell what was only counted.
-    fn tell(&self) {
+    pub(crate) fn tell(&self) {
         let counted = self.services.budget.take();
         if counted.is_empty() {
             return;
@@ -158,6 +181,11 @@ impl Manager {
         let signals = counted.into_iter().map(|signal| stamp.envelope(SignalId::new(), now, signal, None)).collect();
         let batch = Batch { flow, outcome: None, checks: Vec::new(), writes: Vec::new(), signals };
         self.services.storage.commit_with_next(batch);
+    }
+
+    fn begin_sweep(&self) {
+        let manager = self.clone();
+        tokio::spawn(async move { manager.sweep().await });
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<CommandId, Vec<UserManagerMessage>>> {
@@ -181,6 +209,7 @@ impl UserManager {
         manager: Manager,
     ) -> Result<Manager, ActorProcessingErr> {
         myself.send_interval(TELL_EVERY, || UserManagerMessage::Tell);
+        myself.send_interval(SWEEP_EVERY, || UserManagerMessage::Sweep);
         Ok(manager)
     }
 

@@ -1,0 +1,434 @@
+//! The supervisor: spawns every actor, restarts what fails, and knows the whole tree.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use majordomo_model::{Command, Error, Flow, RefusalCause, SystemId};
+use ractor::{ActorCell, SpawnErr};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::address::{Address, AskError, Binder};
+use crate::clock::Clock;
+use crate::hasher::{Hasher, HasherSettings, HasherSettingsError, HasherState};
+use crate::keys::Keyring;
+use crate::live::LiveGroup;
+use crate::outbox::{Doorbell, Outbox, Registration, RegistrationError, SubscriptionState};
+use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, StorageState};
+use crate::supervision::{
+    Child, Limits, Plan, SupervisionNote, SupervisorMessage, SupervisorState, spawn_supervisor,
+};
+use crate::token::Tokens;
+use crate::user_manager::{Answer, Budget, Manager, Policy, Question, Services, UserManagerMessage};
+
+/// How long the shutdown waits for each child of the tree, once flows have drained.
+const CHILD_STOP: Duration = Duration::from_secs(5);
+
+/// Everything that a system is made of.
+pub struct Setup {
+    /// Where the store lies.
+    pub location: Location,
+    /// How storage works.
+    pub storage: StorageSettings,
+    /// How passwords are hashed.
+    pub hashing: HasherSettings,
+    /// What is asked of users.
+    pub policy: Policy,
+    /// How many requests may be under way; more are refused.
+    pub places: usize,
+    /// How long a caller waits who gives no deadline.
+    pub patience: Duration,
+    /// The master keys.
+    pub keys: Keyring,
+    /// Where time comes from.
+    pub clock: Clock,
+    /// Who is fed signals from the start.
+    pub subscriptions: Vec<Registration>,
+}
+
+/// Why a system was not spawned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// The store.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The hasher's settings.
+    #[error(transparent)]
+    Hashing(#[from] HasherSettingsError),
+    /// A subscription.
+    #[error("subscription {name:?}: {fault}")]
+    Subscription {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        fault: RegistrationError,
+    },
+    /// An actor did not start.
+    #[error("an actor did not start: {0}")]
+    Actor(String),
+}
+
+impl From<SpawnErr> for SpawnError {
+    fn from(error: SpawnErr) -> Self {
+        Self::Actor(error.to_string())
+    }
+}
+
+/// A running account system. Cloning shares it; it runs until [`System::shutdown`].
+#[derive(Clone)]
+pub struct System(Arc<Parts>);
+
+struct Parts {
+    id: SystemId,
+    services: Arc<Services>,
+    manager: Manager,
+    address: Address<UserManagerMessage>,
+    admission: Binder<UserManagerMessage>,
+    outbox: Outbox,
+    root: Supervised,
+    subscribers: Supervised,
+    roster: Arc<Mutex<Vec<Child>>>,
+    root_cell: ActorCell,
+    patience: Duration,
+}
+
+/// A supervisor that can be asked.
+#[derive(Clone)]
+struct Supervised {
+    address: Address<SupervisorMessage>,
+    binder: Binder<SupervisorMessage>,
+}
+
+impl Supervised {
+    fn new() -> Self {
+        let (address, binder) = Address::new(64);
+        Self { address, binder }
+    }
+
+    async fn observe(&self) -> Option<SupervisorState> {
+        self.address.ask(Some(Instant::now() + CHILD_STOP), SupervisorMessage::Observe).await.ok()
+    }
+}
+
+/// What the whole tree is doing, in one picture.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tree {
+    /// The system's name, which scopes its groups.
+    pub system: String,
+    /// The core actors; nothing if the root does not answer.
+    pub supervisor: Option<SupervisorState>,
+    /// The storage actor.
+    pub storage: StorageState,
+    /// The hasher.
+    pub hasher: HasherState,
+    /// How many flows the user manager has under way.
+    pub flows_under_way: usize,
+    /// How many requests may be under way.
+    pub places: usize,
+    /// The subscribers' actors.
+    pub subscribers: Option<SupervisorState>,
+    /// How far each subscription is.
+    pub subscriptions: Vec<SubscriptionState>,
+}
+
+impl System {
+    /// Opens the store, spawns every actor, and answers once all of them run.
+    ///
+    /// # Errors
+    /// Any [`SpawnError`]; nothing is left running then.
+    pub async fn spawn(setup: Setup) -> Result<Self, SpawnError> {
+        let id = SystemId::new();
+        let (live, doorbell) = (LiveGroup::new(id), Doorbell::new(id));
+        let hasher = blocking({
+            let hashing = setup.hashing.clone();
+            move || Hasher::new(&hashing)
+        })
+        .await?
+        .map_err(SpawnError::from)?;
+        let storage = open_storage(&setup, commit_hook(live.clone(), doorbell.clone())).await?;
+        let tokens = Tokens::new(setup.keys.clone());
+        let outbox = Outbox::new(storage.clone(), tokens.clone(), setup.clock.clone(), doorbell);
+        let roster: Arc<Mutex<Vec<Child>>> = Arc::default();
+        for registration in setup.subscriptions {
+            let name = registration.name.clone();
+            let child = outbox.register(registration).map_err(|fault| {
+                storage.release();
+                SpawnError::Subscription { name, fault }
+            })?;
+            locked(&roster).push(child);
+        }
+        let services = Arc::new(Services {
+            reader: storage.reader(),
+            storage,
+            hasher,
+            tokens,
+            keys: setup.keys,
+            budget: Budget::new(setup.policy.failures_per_source),
+            policy: setup.policy,
+            clock: setup.clock,
+            live,
+        });
+        let (address, admission) = Address::new(setup.places);
+        let manager = Manager::new(Arc::clone(&services));
+        let (root, subscribers) = (Supervised::new(), Supervised::new());
+        let plan = plan(&services, &manager, &admission, &subscribers, &roster);
+        let (supervisor, _) = spawn_supervisor(plan, None).await?;
+        let root_cell = root.binder.bind(supervisor);
+        let patience = setup.patience;
+        let parts =
+            Parts { id, services, manager, address, admission, outbox, root, subscribers, roster, root_cell, patience };
+        let system = Self(Arc::new(parts));
+        system.0.root.observe().await.ok_or_else(|| SpawnError::Actor("the root does not answer".to_owned()))?;
+        system.0.subscribers.observe().await;
+        Ok(system)
+    }
+
+    /// Runs a flow and waits for its answer.
+    ///
+    /// A question that died inside an actor is asked again under the same command id, so it is done once.
+    ///
+    /// # Errors
+    /// The flow's own reason, or why it could not be done.
+    pub async fn ask<F: Question>(&self, command: Command<F>) -> Answer<F> {
+        let parts = &self.0;
+        let deadline = Instant::now().checked_add(command.deadline.unwrap_or(parts.patience));
+        if !parts.services.storage.observe().available {
+            parts.services.budget.refused(RefusalCause::StorageUnavailable);
+            return Err(Error::StorageUnavailable);
+        }
+        let command = Arc::new(command);
+        let asked = parts.address.ask_repeatable(deadline, |reply| F::question(Arc::clone(&command), reply)).await;
+        asked.unwrap_or_else(|error| Err(self.refusal::<F>(error)))
+    }
+
+    /// Sends a message without waiting: an actor may await the receiver elsewhere, or drop it (fire and forget).
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] or [`Error::Stopped`]; nothing was sent then.
+    pub fn tell<F: Question>(
+        &self,
+        command: Command<F>,
+    ) -> Result<tokio::sync::oneshot::Receiver<Answer<F>>, Error<F::Reason>> {
+        let command = Arc::new(command);
+        self.0.address.tell(|reply| F::question(command, reply)).map_err(|error| self.refusal::<F>(error))
+    }
+
+    fn refusal<F: Flow>(&self, error: AskError) -> Error<F::Reason> {
+        let budget = &self.0.services.budget;
+        match error {
+            AskError::Overloaded => {
+                budget.refused(RefusalCause::Overloaded);
+                Error::Overloaded
+            }
+            AskError::Stopped => {
+                budget.refused(RefusalCause::Stopped);
+                Error::Stopped
+            }
+            AskError::DeadlineExceeded => Error::DeadlineExceeded,
+            _ => Error::Interrupted,
+        }
+    }
+
+    /// Adds a subscription to the running system; the signals from its start on reach it.
+    ///
+    /// # Errors
+    /// [`SpawnError::Subscription`], or [`SpawnError::Actor`] if the subscribers' supervisor does not answer.
+    pub async fn subscribe(&self, registration: Registration) -> Result<(), SpawnError> {
+        let name = registration.name.clone();
+        let fault = |fault| SpawnError::Subscription { name, fault };
+        let child = self.0.outbox.register(registration).map_err(fault)?;
+        locked(&self.0.roster).push(child.clone());
+        let deadline = Some(Instant::now() + self.0.patience);
+        let add = |reply| SupervisorMessage::Add(child.clone(), reply);
+        match self.0.subscribers.address.ask(deadline, add).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(SpawnError::Actor(error.to_string())),
+            Err(error) => Err(SpawnError::Actor(error.to_string())),
+        }
+    }
+
+    /// Reading.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.0.services.reader
+    }
+
+    /// What flows work with.
+    pub(crate) fn services(&self) -> &Services {
+        &self.0.services
+    }
+
+    /// The live members.
+    #[must_use]
+    pub fn live(&self) -> &LiveGroup {
+        &self.0.services.live
+    }
+
+    /// The storage actor's handle.
+    #[must_use]
+    pub fn storage(&self) -> &Storage {
+        &self.0.services.storage
+    }
+
+    /// The hasher's handle.
+    #[must_use]
+    pub fn hasher(&self) -> &Hasher {
+        &self.0.services.hasher
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.0.services.policy
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.services.clock
+    }
+
+    /// Waits until every subscription has handled everything that is in the log, and what it emitted itself.
+    pub async fn drained(&self) {
+        self.0.manager.tell();
+        self.storage().flush().await;
+        let _ = self.0.outbox.drained(0).await;
+        self.storage().flush().await;
+    }
+
+    /// Removes what has ended by time, deletes accounts that were never verified, and prunes the log; what the system
+    /// does by itself once a minute.
+    pub async fn sweep(&self) {
+        self.0.manager.sweep().await;
+    }
+
+    /// What the whole tree is doing.
+    pub async fn tree(&self) -> Tree {
+        let parts = &self.0;
+        Tree {
+            system: parts.id.to_string(),
+            supervisor: parts.root.observe().await,
+            storage: parts.services.storage.observe(),
+            hasher: parts.services.hasher.observe(),
+            flows_under_way: parts.manager.flows_under_way(),
+            places: parts.address.places(),
+            subscribers: parts.subscribers.observe().await,
+            subscriptions: parts.outbox.state(),
+        }
+    }
+
+    /// Admits nothing more, lets flows end, commits what waits, stops every actor and closes the file. What takes longer
+    /// than `limit` is cut off; everything answered is durable in any case.
+    ///
+    /// Answers whether all of it was done in time. A second call does nothing more.
+    pub async fn shutdown(&self, limit: Duration) -> bool {
+        let parts = &self.0;
+        let until = Instant::now() + limit;
+        parts.admission.close();
+        let mut in_time = tokio::time::timeout_at(until, parts.manager.idle()).await.is_ok();
+        parts.root_cell.stop(None);
+        in_time &= tokio::time::timeout_at(until, parts.root_cell.wait(None)).await.is_ok();
+        if !in_time {
+            parts.root_cell.kill();
+        }
+        parts.services.storage.close();
+        parts.services.hasher.close();
+        parts.root.binder.close();
+        parts.subscribers.binder.close();
+        let storage = parts.services.storage.clone();
+        in_time & tokio::task::spawn_blocking(move || storage.release()).await.is_ok()
+    }
+}
+
+impl fmt::Debug for System {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("System").field("id", &self.0.id).finish_non_exhaustive()
+    }
+}
+
+/// After each commit: wake the subscriptions, tell the live members.
+fn commit_hook(live: LiveGroup, doorbell: Doorbell) -> CommitHook {
+    Arc::new(move |committed| {
+        doorbell.ring();
+        live.publish(committed);
+    })
+}
+
+async fn open_storage(setup: &Setup, hook: CommitHook) -> Result<Storage, SpawnError> {
+    let (location, settings) = (setup.location.clone(), setup.storage.clone());
+    let (keys, clock) = (setup.keys.clone(), setup.clock.clone());
+    Ok(blocking(move || Storage::open(location, settings, &keys, clock, hook)).await??)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SpawnError> {
+    tokio::task::spawn_blocking(work).await.map_err(|panicked| SpawnError::Actor(panicked.to_string()))
+}
+
+/// The tree: started from the top, stopped from the bottom.
+///
+/// ```text
+/// supervisor
+/// ├── storage        the only writer
+/// ├── hasher         argon2 threads behind a bounded queue
+/// ├── user_manager   a task a flow
+/// └── subscribers    a supervisor of its own: notifier, auditor and the app's, each isolated
+/// ```
+fn plan(
+    services: &Arc<Services>,
+    manager: &Manager,
+    admission: &Binder<UserManagerMessage>,
+    subscribers: &Supervised,
+    roster: &Arc<Mutex<Vec<Child>>>,
+) -> Plan {
+    let (storage, hasher) = (services.storage.clone(), services.hasher.clone());
+    let storage = Child::new("storage", move |supervisor| {
+        let storage = storage.clone();
+        async move { storage.start(supervisor).await }
+    });
+    let hasher = Child::new("hasher", move |supervisor| {
+        let hasher = hasher.clone();
+        async move { Ok(hasher.start(Some(supervisor)).await?.get_cell()) }
+    });
+    let (manager, admission) = (manager.clone(), admission.clone());
+    let user_manager = Child::new("user_manager", move |supervisor| {
+        let (manager, admission) = (manager.clone(), admission.clone());
+        async move { Ok(admission.bind(manager.start(supervisor).await?)) }
+    });
+    let (binder, roster) = (subscribers.binder.clone(), Arc::clone(roster));
+    let subscribers = Child::new("subscribers", move |supervisor| {
+        let children = locked(&roster).clone();
+        let binder = binder.clone();
+        async move {
+            let plan = children.into_iter().fold(Plan::new(subscriber_limits()), Plan::child).on_event(note);
+            let (actor, _) = spawn_supervisor(plan, Some(supervisor)).await?;
+            Ok(binder.bind(actor))
+        }
+    });
+    let limits = Limits { stop_within: CHILD_STOP, ..Limits::default() };
+    [storage, hasher, user_manager, subscribers.stop_within(2 * CHILD_STOP)]
+        .into_iter()
+        .fold(Plan::new(limits), Plan::child)
+        .on_event(note)
+}
+
+/// A subscriber may fail often before it is quarantined; it disturbs nobody.
+fn subscriber_limits() -> Limits {
+    Limits { restarts: 20, within: Duration::from_secs(60), stop_within: Duration::from_secs(2), ..Limits::default() }
+}
+
+fn note(note: SupervisionNote) {
+    match note {
+        SupervisionNote::Restarted { name, attempt, failure } => {
+            tracing::warn!(actor = %name, attempt, %failure, "an actor was restarted");
+        }
+        SupervisionNote::Quarantined { name, failure } => {
+            tracing::error!(actor = %name, %failure, "a subscriber failed too often and is quarantined");
+        }
+    }
+}
+
+fn locked(roster: &Mutex<Vec<Child>>) -> MutexGuard<'_, Vec<Child>> {
+    roster.lock().unwrap_or_else(PoisonError::into_inner)
+}
