@@ -1,1 +1,27 @@
-//! User accounts for a Rust app, as a supervised actor system with durable signals.
+#![doc = include_str!("../README.md")]
+
+mod accounts;
+mod builder;
+mod config;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod trail;
+
+pub use accounts::{Accounts, PAGE_LIMIT};
+pub use builder::{BuildError, Builder};
+pub use config::Config;
+pub use majordomo_actors::auditor::{AuditQuery, AuditRecord};
+pub use majordomo_actors::clock::Clock;
+pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings};
+pub use majordomo_actors::keys::{KeyError, Keyring};
+pub use majordomo_actors::live::Live;
+pub use majordomo_actors::notifier;
+pub use majordomo_actors::outbox::{Start, SubscriptionState};
+pub use majordomo_actors::storage::{EngineSettings, OpenError, StorageSettings, Unreadable};
+pub use majordomo_actors::subscriber::{
+    Capability, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,
+};
+pub use majordomo_actors::supervisor::{SpawnError, Tree};
+pub use majordomo_actors::user_manager::{Answer, Policy, Question, Registration, Requirement};
+pub use majordomo_model::*;
+pub use ractor;

@@ -1,0 +1,227 @@
+//! The builder: where the data lies, who sends messages, who listens, and then `spawn()`.
+
+use std::path::{Path, PathBuf};
+
+use majordomo_actors::auditor::Auditor;
+use majordomo_actors::clock::Clock;
+use majordomo_actors::keys::{KeyError, Keyring};
+use majordomo_actors::notifier::{BoxedTransport, Notifier, Templates, Transport};
+use majordomo_actors::outbox::{Registration, Start};
+use majordomo_actors::storage::Location;
+use majordomo_actors::subscriber::{Capability, Subscriber};
+use majordomo_actors::supervisor::{Setup, SpawnError, System};
+use majordomo_model::Filter;
+
+use crate::accounts::Accounts;
+use crate::config::Config;
+
+/// The name that the auditor's subscription and trail go under.
+pub(crate) const AUDITOR: &str = "auditor";
+/// The name that the notifier's subscription goes under.
+const NOTIFIER: &str = "notifier";
+
+/// Puts an account system together. Made by [`Accounts::builder`].
+#[must_use = "a builder does nothing until it is spawned"]
+pub struct Builder {
+    place: Place,
+    config: Config,
+    keys: Option<Keyring>,
+    clock: Clock,
+    templates: Templates,
+    transports: Vec<BoxedTransport>,
+    subscriptions: Vec<Registration>,
+}
+
+enum Place {
+    Nowhere,
+    File(PathBuf),
+    Given(Location),
+}
+
+/// Why no account system was spawned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The configuration cannot be used; every fault is named.
+    #[error("the configuration cannot be used: {}", .0.join("; "))]
+    Configuration(Vec<String>),
+    /// The master keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The store could not be opened, or an actor did not start.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            place: Place::Nowhere,
+            config: Config::default(),
+            keys: None,
+            clock: Clock::system(),
+            templates: Templates::embedded(),
+            transports: Vec::new(),
+            subscriptions: Vec::new(),
+        }
+    }
+
+    /// Keeps everything in this file, which is made if it is not there; its folder must be.
+    ///
+    /// The master keys lie beside it, in a file of the same name with `.keys` at the end, unless [`Builder::keys`]
+    /// gives them. They are made with the file, readable by its owner only, and never made again: without them the
+    /// file is refused. A backup of the database should not lie with a backup of the keys.
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.place = Place::File(path.into());
+        self
+    }
+
+    /// Keeps everything in memory, gone with the system. For tests and trials.
+    pub fn in_memory(mut self) -> Self {
+        self.place = Place::Given(Location::Memory(majordomo_actors::storage::MemoryDisk::new()));
+        self
+    }
+
+    /// Keeps everything on a disk of the caller's own making.
+    #[cfg(feature = "testing")]
+    pub(crate) fn location(mut self, location: Location) -> Self {
+        self.place = Place::Given(location);
+        self
+    }
+
+    /// Behaves so.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Behaves as the default, changed so.
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Uses these master keys instead of a key file, such as keys from a secret store.
+    pub fn keys(mut self, keys: Keyring) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
+    /// Takes time from this clock.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sends messages by this transport; given several of a channel, the first that accepts has it.
+    ///
+    /// Without any transport no notifier is spawned, and messages that are due wait in the log for one.
+    pub fn transport(mut self, transport: impl Transport) -> Self {
+        self.transports.push(std::sync::Arc::new(transport));
+        self
+    }
+
+    /// Says it in these words instead of the built-in ones.
+    pub fn templates(mut self, templates: Templates) -> Self {
+        self.templates = templates;
+        self
+    }
+
+    /// Feeds signals that pass `filter` to a subscriber of this name, from its own cursor, from `start` on the first time.
+    pub fn subscriber(
+        mut self,
+        name: impl Into<String>,
+        filter: Filter,
+        start: Start,
+        subscriber: impl Subscriber,
+    ) -> Self {
+        self.subscriptions.push(registration(name, filter, start, subscriber));
+        self
+    }
+
+    /// Opens the store and spawns every actor; once it answers, requests are served.
+    ///
+    /// # Errors
+    /// [`BuildError`]; nothing is left running then.
+    pub async fn spawn(mut self) -> Result<Accounts, BuildError> {
+        let subscriptions = self.registrations().map_err(BuildError::Configuration)?;
+        let (location, keys) = match self.place {
+            Place::Given(location) => {
+                let keys = self.keys.map_or_else(Keyring::ephemeral, Ok)?;
+                (location, keys)
+            }
+            Place::File(path) => {
+                let keys = self.keys.map_or_else(|| Keyring::open_or_create(&key_path(&path), !path.exists()), Ok)?;
+                (Location::File(path), keys)
+            }
+            Place::Nowhere => return Err(BuildError::Configuration(vec![NOWHERE.to_owned()])),
+        };
+        let shutdown_within = self.config.shutdown_within;
+        let system = System::spawn(Setup {
+            location,
+            storage: self.config.storage,
+            hashing: self.config.hashing,
+            policy: self.config.policy,
+            places: self.config.requests,
+            patience: self.config.patience,
+            keys,
+            clock: self.clock,
+            subscriptions,
+        })
+        .await?;
+        Ok(Accounts::new(system, shutdown_within))
+    }
+
+    /// Every subscription of the system, or every fault of the configuration.
+    fn registrations(&mut self) -> Result<Vec<Registration>, Vec<String>> {
+        let mut faults = self.config.faults();
+        if matches!(self.place, Place::Nowhere) {
+            faults.push(NOWHERE.to_owned());
+        }
+        let mut all = vec![registration(AUDITOR, Filter::all(), Start::Beginning, Auditor::new())];
+        let transports = std::mem::take(&mut self.transports);
+        let templates = std::mem::replace(&mut self.templates, Templates::embedded());
+        if !transports.is_empty() {
+            match Notifier::new(self.config.messages.clone(), templates, transports) {
+                Ok(notifier) => {
+                    let filter = Filter::kinds(Notifier::kinds());
+                    let mut notifier = registration(NOTIFIER, filter, Start::Beginning, notifier);
+                    notifier.capabilities.push(Capability::Deliver);
+                    all.push(notifier);
+                }
+                Err(fault) => faults.push(format!("messages: {fault}")),
+            }
+        }
+        all.append(&mut self.subscriptions);
+        for (place, registration) in all.iter().enumerate() {
+            if all.iter().take(place).any(|earlier| earlier.name == registration.name) {
+                faults.push(format!("subscriber {:?}: the name is taken", registration.name));
+            }
+        }
+        if faults.is_empty() { Ok(all) } else { Err(faults) }
+    }
+}
+
+const NOWHERE: &str = "place: say where the data lies, with file(path) or in_memory()";
+
+pub(crate) fn registration(
+    name: impl Into<String>,
+    filter: Filter,
+    start: Start,
+    subscriber: impl Subscriber,
+) -> Registration {
+    let subscriber = std::sync::Arc::new(subscriber);
+    Registration { name: name.into(), filter, start, capabilities: Vec::new(), subscriber }
+}
+
+fn key_path(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(".keys");
+    PathBuf::from(name)
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
