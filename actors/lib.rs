@@ -1,11 +1,13 @@
 //! The engine room of majordomo: every actor, and the parts that they share.
 
 pub mod address;
+pub mod auditor;
 pub mod bytes;
 pub mod clock;
 pub mod gauge;
 pub mod hasher;
 pub mod keys;
+pub mod notifier;
 pub mod seal;
 pub mod session_secret;
 pub mod stamp;
