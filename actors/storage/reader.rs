@@ -152,7 +152,14 @@ impl Reader {
         self.snapshot(|view| {
             let space = super::lookup::projection_key(subscription, &[])?;
             let key = |key: &[u8]| super::lookup::projection_key(subscription, key);
-            let (from, end) = (key(range.from)?, super::table::prefix_end(&key(range.prefix)?));
+            let (from, mut end) = (key(range.from)?, super::table::prefix_end(&key(range.prefix)?));
+            if let Some(until) = range.until {
+                let until = key(until)?;
+                end = Some(match end {
+                    Some(end) => end.min(until),
+                    None => until,
+                });
+            }
             let mut values = Vec::new();
             let rows = view.range(Table::Projections, &from.max(key(range.prefix)?), end.as_deref())?;
             let pushed = |values: &mut Vec<_>, row: super::redb::Row<'_>| {
@@ -180,6 +187,8 @@ pub struct ProjectionRange<'a> {
     pub prefix: &'a [u8],
     /// The first key, inclusive; the prefix itself for all of them.
     pub from: &'a [u8],
+    /// The end, exclusive; `None` for the last key with the prefix.
+    pub until: Option<&'a [u8]>,
     /// The last key first.
     pub newest_first: bool,
     /// At most so many.

@@ -1,0 +1,521 @@
+//! The notifier at a desk of the test's own.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::Mutex;
+
+use majordomo_model::{
+    Actor, ContactId, Context, FlowId, Lane, OneTimeCode, OneTimeToken, Profile, SCHEMA_VERSION, Sender, SignalId,
+    Timestamp, TokenPurpose, UserContact, UserStatus,
+};
+
+use super::*;
+use crate::subscriber::{Desk, Message};
+
+const NOW: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
+const PATH: &str = "/accounts/x/y/mdt_CANARYLINK/";
+const LINK: &str = "https://example.com/app/accounts/x/y/mdt_CANARYLINK/";
+const CODE: &str = "31415926";
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum TokenState {
+    Live,
+    Superseded,
+    Used,
+    Expired,
+    Ended,
+    Unanswered(Unanswered),
+}
+
+/// A desk that answers what a test tells it to.
+struct FakeDesk {
+    user: Option<User>,
+    storage_is_out: bool,
+    token: TokenState,
+    address: Contact,
+    now: Timestamp,
+    projection: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+}
+
+impl Desk for FakeDesk {
+    fn user(&self, id: UserId) -> Result<Option<User>, Unanswered> {
+        if self.storage_is_out {
+            Err(Unanswered::StorageUnavailable)
+        } else {
+            Ok(self.user.clone().filter(|user| user.id == id))
+        }
+    }
+
+    fn delivery(&self, _token: TokenId) -> Result<Delivery, Unanswered> {
+        Ok(match self.token {
+            TokenState::Live => Delivery::Live(Message {
+                user: self.user.as_ref().map_or_else(UserId::new, |user| user.id),
+                purpose: TokenPurpose::VerifyEmail,
+                address: self.address.clone(),
+                path: OneTimeToken::new(PATH),
+                code: OneTimeCode::new(CODE),
+                expires_at: NOW.plus(Duration::from_secs(600)),
+                delivery: FlowId::new(),
+            }),
+            TokenState::Superseded => Delivery::Superseded,
+            TokenState::Used => Delivery::Used,
+            TokenState::Expired => Delivery::Expired,
+            TokenState::Ended => Delivery::Ended,
+            TokenState::Unanswered(unanswered) => return Err(unanswered),
+        })
+    }
+
+    fn projection(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Unanswered> {
+        Ok(self.projection.lock().unwrap().get(key).cloned())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+}
+
+fn email(text: &str) -> Contact {
+    Email::parse(text).unwrap().into()
+}
+
+fn phone(text: &str) -> Contact {
+    Phone::parse(text).unwrap().into()
+}
+
+fn proven(address: Contact) -> UserContact {
+    UserContact { id: ContactId::new(), address, proven_at: Some(NOW), primary: true, replaces: None }
+}
+
+fn user(contacts: Vec<UserContact>) -> User {
+    User {
+        id: UserId::new(),
+        version: 1,
+        created_at: NOW,
+        status: UserStatus::Active,
+        username: None,
+        contacts,
+        profile: Profile { display_name: Some("http://evil.example <b>".into()), ..Profile::default() },
+        groups: std::collections::BTreeSet::new(),
+        last_login_at: None,
+    }
+}
+
+/// A notifier, what it sent, and the desk that its next signal finds.
+struct Stage {
+    notifier: Notifier,
+    outbox: CapturedOutbox,
+    desk: FakeDesk,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let outbox = CapturedOutbox::new();
+        let settings = NotifierSettings::new("Example", "https://example.com/app/");
+        let notifier = Notifier::new(settings, Templates::embedded())
+            .unwrap()
+            .with_transport(outbox.transport(Channel::Email))
+            .with_transport(outbox.transport(Channel::Phone));
+        let desk = FakeDesk {
+            user: Some(user(vec![proven(phone("+447911123412")), proven(email("Alice@Example.org"))])),
+            storage_is_out: false,
+            token: TokenState::Live,
+            address: email("Alice@Example.org"),
+            now: NOW,
+            projection: Mutex::default(),
+        };
+        Self { notifier, outbox, desk }
+    }
+
+    fn user(&self) -> UserId {
+        self.desk.user.as_ref().unwrap().id
+    }
+
+    /// Handles a signal and commits the projections that it left.
+    async fn handle(&mut self, envelope: &Envelope) -> Outcome {
+        let desk = std::mem::replace(&mut self.desk, Self::new_desk_place());
+        let desk = Arc::new(desk);
+        let context = SubscriberContext::new(Arc::clone(&desk) as Arc<dyn Desk>, 1);
+        let outcome = Subscriber::handle(&self.notifier, envelope, &context).await;
+        drop(context);
+        self.desk = Arc::into_inner(desk).unwrap();
+        if let Outcome::Done(effects) = &outcome {
+            for effect in effects {
+                if let Effect::Project { key, value } = effect {
+                    self.desk.projection.lock().unwrap().insert(key.clone(), value.clone());
+                }
+            }
+        }
+        outcome
+    }
+
+    fn new_desk_place() -> FakeDesk {
+        FakeDesk {
+            user: None,
+            storage_is_out: true,
+            token: TokenState::Ended,
+            address: email("nobody@example.org"),
+            now: NOW,
+            projection: Mutex::default(),
+        }
+    }
+
+    fn taken(&self, channel: Channel, address: &str) -> Envelope {
+        envelope(Signal::AddressTaken { owner: self.user(), address: Personal::known("a***", address), channel })
+    }
+}
+
+fn envelope(signal: Signal) -> Envelope {
+    Envelope {
+        seq: Some(1),
+        id: SignalId::new(),
+        flow: FlowId::new(),
+        cause: None,
+        lane: Lane::Flow(FlowId::new()),
+        at: NOW,
+        sender: Sender::USER_MANAGER,
+        actor: Actor::Anonymous,
+        context: Context::new(),
+        schema: SCHEMA_VERSION,
+        signal,
+    }
+}
+
+fn token_signals(user: UserId, token: TokenId) -> [(MessageKind, Channel, Signal); 4] {
+    let (address, phone) = (Personal::redacted_only("a***"), Personal::redacted_only("+44***"));
+    [
+        (MessageKind::VerifyEmail, Channel::Email, Signal::VerifyEmail { user, address: address.clone(), token }),
+        (MessageKind::VerifyPhone, Channel::Phone, Signal::VerifyPhone { user, phone: phone.clone(), token }),
+        (MessageKind::ResetPasswordEmail, Channel::Email, Signal::ResetPasswordEmail { user, address, token }),
+        (MessageKind::ResetPasswordPhone, Channel::Phone, Signal::ResetPasswordPhone { user, phone, token }),
+    ]
+}
+
+fn effects(outcome: Outcome) -> Vec<Effect> {
+    match outcome {
+        Outcome::Done(effects) => effects,
+        Outcome::Retry { reason } => panic!("to be retried: {reason}"),
+    }
+}
+
+fn is_retry(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Retry { .. })
+}
+
+fn gave_up(outcome: Outcome, envelope: &Envelope) -> (MessageKind, Failure) {
+    match effects(outcome).as_slice() {
+        [Effect::Emit(Signal::NotificationFailed { message, signal, reason, .. }), Effect::Project { .. }] => {
+            assert_eq!(*signal, envelope.id);
+            (*message, *reason)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_live_token_is_sent_with_its_link_and_code() {
+    let mut stage = Stage::new();
+    let token = TokenId::new();
+    for (kind, channel, signal) in token_signals(stage.user(), token) {
+        let is_mail = channel == Channel::Email;
+        stage.desk.address = if is_mail { email("Alice@Example.org") } else { phone("+44 7911 123412") };
+        let envelope = envelope(signal);
+        let outcome = stage.handle(&envelope).await;
+        assert!(matches!(effects(outcome).as_slice(), [Effect::Delivered(of)] if *of == token));
+        let sent = stage.outbox.take().remove(0);
+        assert_eq!((sent.id, sent.kind, sent.channel, sent.at), (envelope.id, kind, channel, envelope.at));
+        assert_eq!(sent.to, if is_mail { "Alice@example.org" } else { "+447911123412" });
+        assert_eq!(sent.code(), Some(CODE));
+        assert_eq!((sent.link(), sent.from.is_some()), (is_mail.then_some(LINK), is_mail));
+        if !is_mail {
+            assert!(sent.text.ends_with(&format!("@example.com #{CODE}")), "{}", sent.text);
+        }
+        for part in [Some(&sent.text), sent.html.as_ref(), sent.subject.as_ref()].into_iter().flatten() {
+            assert!(!part.contains("evil"), "{part}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_live_is_not_sent() {
+    let mut stage = Stage::new();
+    let token = TokenId::new();
+    let [(_, _, signal), ..] = token_signals(stage.user(), token);
+    let envelope = envelope(signal);
+    for state in [TokenState::Superseded, TokenState::Used, TokenState::Ended] {
+        stage.desk.token = state;
+        assert!(effects(stage.handle(&envelope).await).is_empty(), "{state:?}");
+    }
+    stage.desk.token = TokenState::Expired;
+    let outcome = stage.handle(&envelope).await;
+    assert!(matches!(
+        effects(outcome).as_slice(),
+        [Effect::DeliveryFailed(of, Failure::Expired)] if *of == token
+    ));
+    for unanswered in [Unanswered::StorageUnavailable, Unanswered::NotGranted] {
+        stage.desk.token = TokenState::Unanswered(unanswered);
+        assert!(is_retry(&stage.handle(&envelope).await));
+    }
+    assert!(stage.outbox.messages().is_empty());
+}
+
+#[tokio::test]
+async fn a_transport_decides_between_trying_again_and_giving_up() {
+    let mut stage = Stage::new();
+    let token = TokenId::new();
+    let [(_, _, signal), ..] = token_signals(stage.user(), token);
+    let envelope = envelope(signal);
+    stage.outbox.fail_next(1, SendError::Transient("421".into()));
+    assert!(is_retry(&stage.handle(&envelope).await));
+    stage.outbox.fail_next(1, SendError::Permanent("550".into()));
+    let failed = |outcome| matches!(effects(outcome).as_slice(), [Effect::DeliveryFailed(of, Failure::EmailSendFailed)] if *of == token);
+    assert!(failed(stage.handle(&envelope).await));
+    assert!(stage.outbox.messages().is_empty());
+
+    stage.notifier.transports.clear();
+    assert!(failed(stage.handle(&envelope).await));
+}
+
+#[tokio::test]
+async fn a_second_transport_takes_what_the_first_refuses_for_good() {
+    let mut stage = Stage::new();
+    let second = CapturedOutbox::new();
+    stage.notifier = stage.notifier.with_transport(second.transport(Channel::Email));
+    let [(_, _, signal), ..] = token_signals(stage.user(), TokenId::new());
+    let envelope = envelope(signal);
+    stage.outbox.fail_next(1, SendError::Transient("421".into()));
+    assert!(is_retry(&stage.handle(&envelope).await));
+    assert!(second.messages().is_empty());
+    stage.outbox.fail_next(1, SendError::Permanent("550".into()));
+    assert!(matches!(effects(stage.handle(&envelope).await).as_slice(), [Effect::Delivered(_)]));
+    assert_eq!((stage.outbox.messages().len(), second.messages().len()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_never_answers_is_not_waited_for() {
+    struct Silent;
+    impl Transport for Silent {
+        fn channel(&self) -> Channel {
+            Channel::Email
+        }
+
+        async fn send(&self, _message: &OutgoingMessage) -> Result<(), SendError> {
+            std::future::pending().await
+        }
+    }
+    let mut stage = Stage::new();
+    stage.notifier.transports.clear();
+    stage.notifier = stage.notifier.with_transport(Silent);
+    let [(_, _, signal), ..] = token_signals(stage.user(), TokenId::new());
+    assert!(is_retry(&stage.handle(&envelope(signal)).await));
+}
+
+#[tokio::test]
+async fn notices_go_to_the_address_they_are_about() {
+    let mut stage = Stage::new();
+    let id = stage.user();
+    let changed = |channel, previous: &str| Signal::ContactChanged {
+        user: id,
+        contact: ContactId::new(),
+        address: Personal::known("m***", "mallory@example.net"),
+        previous: Personal::known("b***", previous),
+        channel,
+    };
+    let password = Signal::PasswordChanged { user: id, sessions_revoked: 1 };
+    let reset = Signal::PasswordResetSuccessful { user: id, token: TokenId::new(), sessions_revoked: 1 };
+    for (envelope, kind, to) in [
+        (stage.taken(Channel::Email, "Carol@Example.com"), MessageKind::AddressTaken, "Carol@example.com"),
+        (stage.taken(Channel::Phone, "+44 7911 123499"), MessageKind::AddressTaken, "+447911123499"),
+        (envelope(changed(Channel::Email, "before@example.com")), MessageKind::ContactChanged, "before@example.com"),
+        (envelope(changed(Channel::Phone, "+447911123498")), MessageKind::ContactChanged, "+447911123498"),
+        (envelope(password), MessageKind::PasswordChanged, "Alice@example.org"),
+        (envelope(reset), MessageKind::PasswordChanged, "Alice@example.org"),
+    ] {
+        let outcome = stage.handle(&envelope).await;
+        assert!(matches!(effects(outcome).as_slice(), [Effect::Project { .. }]));
+        let sent = stage.outbox.take();
+        assert_eq!(sent.len(), 1, "{kind:?}");
+        assert_eq!((sent[0].kind, sent[0].to.as_str()), (kind, to));
+        assert_eq!((sent[0].link(), sent[0].code()), (None, None));
+        let shown = [Some(&sent[0].text), sent[0].html.as_ref()];
+        assert!(shown.into_iter().flatten().all(|text| !text.contains("/accounts/") && !text.contains("mallory")));
+        // Set back to an earlier place, it does not send again.
+        assert!(effects(stage.handle(&envelope).await).is_empty());
+        assert!(stage.outbox.messages().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_phone_serves_where_no_mail_address_is_proven() {
+    let mut stage = Stage::new();
+    let mut claimed = proven(email("alice@example.org"));
+    (claimed.proven_at, claimed.primary) = (None, false);
+    stage.desk.user = Some(user(vec![claimed.clone(), proven(phone("+447911123412"))]));
+    let signal = Signal::PasswordChanged { user: stage.user(), sessions_revoked: 0 };
+    stage.handle(&envelope(signal)).await;
+    assert_eq!(stage.outbox.take()[0].to, "+447911123412");
+
+    stage.desk.user = Some(user(vec![claimed]));
+    let signal = Signal::PasswordChanged { user: stage.user(), sessions_revoked: 0 };
+    assert!(effects(stage.handle(&envelope(signal)).await).is_empty());
+    assert!(stage.outbox.messages().is_empty());
+}
+
+#[tokio::test]
+async fn whoever_is_gone_is_not_written_to() {
+    let mut stage = Stage::new();
+    let id = stage.user();
+    let forgotten =
+        Signal::AddressTaken { owner: id, address: Personal::redacted_only("a***@e***.com"), channel: Channel::Email };
+    assert!(effects(stage.handle(&envelope(forgotten)).await).is_empty());
+    stage.desk.user = None;
+    let signal = Signal::PasswordChanged { user: id, sessions_revoked: 0 };
+    assert!(effects(stage.handle(&envelope(signal.clone())).await).is_empty());
+    stage.desk.storage_is_out = true;
+    assert!(is_retry(&stage.handle(&envelope(signal)).await));
+    assert!(stage.outbox.messages().is_empty());
+}
+
+#[tokio::test]
+async fn a_notice_is_given_up_once() {
+    let mut stage = Stage::new();
+    let refused = stage.taken(Channel::Email, "carol@example.com");
+    stage.outbox.fail_next(1, SendError::Permanent("550".into()));
+    let outcome = stage.handle(&refused).await;
+    assert_eq!(gave_up(outcome, &refused), (MessageKind::AddressTaken, Failure::EmailSendFailed));
+    assert!(effects(stage.handle(&refused).await).is_empty());
+
+    let late = stage.taken(Channel::Email, "carol@example.com");
+    stage.outbox.fail_next(2, SendError::Transient("421".into()));
+    assert!(is_retry(&stage.handle(&late).await));
+    stage.desk.now = NOW.plus(Duration::from_secs(3 * 86_400));
+    assert!(is_retry(&stage.handle(&late).await));
+    stage.desk.now = NOW.plus(Duration::from_secs(3 * 86_400 + 1));
+    let outcome = stage.handle(&late).await;
+    assert_eq!(gave_up(outcome, &late), (MessageKind::AddressTaken, Failure::Expired));
+    assert!(stage.outbox.messages().is_empty());
+}
+
+#[tokio::test]
+async fn an_address_that_could_forge_a_header_gets_nothing() {
+    let mut stage = Stage::new();
+    for (channel, address, reason) in [
+        (Channel::Email, "a@example.com\r\nBcc: b@example.com", Failure::EmailInvalid),
+        (Channel::Email, "a@example.com, b@example.com", Failure::EmailInvalid),
+        (Channel::Phone, "+447911123412\n+447911123413", Failure::PhoneInvalid),
+    ] {
+        let envelope = stage.taken(channel, address);
+        let outcome = stage.handle(&envelope).await;
+        assert_eq!(gave_up(outcome, &envelope), (MessageKind::AddressTaken, reason));
+    }
+    assert!(stage.outbox.messages().is_empty());
+}
+
+#[tokio::test]
+async fn signals_that_ask_for_nothing_are_done() {
+    let mut stage = Stage::new();
+    let others = envelope(Signal::UserDeletionStarted { user: stage.user() });
+    assert!(effects(stage.handle(&others).await).is_empty());
+    assert!(!Notifier::filter().passes(&others));
+    for (_, _, signal) in token_signals(stage.user(), TokenId::new()) {
+        assert!(Notifier::filter().passes(&envelope(signal)));
+    }
+    assert!(Notifier::filter().passes(&stage.taken(Channel::Email, "a@b.c")));
+    assert!(stage.outbox.messages().is_empty());
+}
+
+#[tokio::test]
+async fn a_user_is_written_to_in_their_language() {
+    let mut stage = Stage::new();
+    let templates =
+        Templates::embedded().with_template("password_changed_phone.de.txt", "Neues Kennwort bei {{ app_name }}.");
+    stage.notifier.composer = Composer::new(templates).unwrap();
+    for (locale, shown) in [("de-AT", "de"), ("fr", "en"), ("<script>", "en")] {
+        let mut german = user(vec![proven(phone("+447911123412"))]);
+        german.profile.locale = Some(locale.into());
+        stage.desk.user = Some(german);
+        let signal = Signal::PasswordChanged { user: stage.user(), sessions_revoked: 0 };
+        stage.handle(&envelope(signal)).await;
+        let sent = stage.outbox.take().remove(0);
+        assert_eq!((sent.locale.as_str(), sent.text.starts_with("Neues")), (shown, shown == "de"));
+    }
+}
+
+#[test]
+fn a_notifier_that_would_fail_later_is_refused() {
+    let bad = NotifierSettings::new("Exam\r\nple", "https://example.com");
+    assert_eq!(Notifier::new(bad, Templates::embedded()).unwrap_err(), NotifierFault::AppName);
+    let good = NotifierSettings::new("Example", "https://example.com");
+    let broken = Templates::embedded().with_template("verify_email.html", "{% if %}");
+    let fault = Notifier::new(good, broken).unwrap_err();
+    assert_eq!(fault.as_str(), "templates");
+    assert!(fault.to_string().contains("verify_email.html"), "{fault}");
+}
+
+/// Writes every event at every level as text.
+#[derive(Clone, Default)]
+struct CapturedLog(Arc<Mutex<String>>);
+
+impl tracing::Subscriber for CapturedLog {
+    fn enabled(&self, _metadata: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        span.record(&mut Text(&mut self.0.lock().unwrap()));
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+        values.record(&mut Text(&mut self.0.lock().unwrap()));
+    }
+
+    fn record_follows_from(&self, _span: &tracing::span::Id, _follows: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut Text(&mut self.0.lock().unwrap()));
+    }
+
+    fn enter(&self, _span: &tracing::span::Id) {}
+
+    fn exit(&self, _span: &tracing::span::Id) {}
+}
+
+struct Text<'a>(&'a mut String);
+
+impl tracing::field::Visit for Text<'_> {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+        writeln!(self.0, "{field}={value:?}").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn neither_logs_nor_debug_show_a_message_or_an_address() {
+    let log = CapturedLog::default();
+    let guard = tracing::subscriber::set_default(log.clone());
+    let mut stage = Stage::new();
+    let folder = tempfile::tempdir().unwrap();
+    stage.notifier = stage.notifier.with_transport(Maildir::email(folder.path()));
+    let mut shown = String::new();
+    for error in [None, Some(SendError::Transient("421".into())), Some(SendError::Permanent("550".into()))] {
+        let mut due: Vec<_> =
+            token_signals(stage.user(), TokenId::new()).into_iter().map(|(_, _, signal)| envelope(signal)).collect();
+        due.push(stage.taken(Channel::Email, "Alice@Example.org"));
+        due.push(stage.taken(Channel::Email, "Alice@Example.org\nBcc: a@b.c"));
+        for envelope in &due {
+            stage
+                .outbox
+                .fail_next(usize::from(error.is_some()), error.clone().unwrap_or(SendError::Transient("-".into())));
+            let outcome = stage.handle(envelope).await;
+            write!(shown, "{outcome:?} {envelope:?}").unwrap();
+        }
+    }
+    drop(guard);
+    assert!(log.0.lock().unwrap().contains("message=a message was not sent"));
+    shown.push_str(&log.0.lock().unwrap());
+    let sent = stage.outbox.messages();
+    assert!(sent.len() >= 3 && sent.iter().any(|message| message.text.contains(LINK)));
+    write!(shown, "{sent:?} {:#?} {:?} {:?}", sent[0], stage.outbox, stage.notifier).unwrap();
+    for canary in ["CANARYLINK", CODE, "lice@", "Please confirm", "7911"] {
+        assert!(!shown.contains(canary), "{canary} in {shown}");
+    }
+}
