@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use majordomo_actors::auditor::{AuditQuery, AuditRecord};
+use majordomo_actors::auditor::{AuditPage, AuditQuery, AuditReadError};
 use majordomo_actors::live::Live;
 use majordomo_actors::outbox::Start;
 use majordomo_actors::storage::Unreadable;
@@ -306,13 +306,14 @@ impl Accounts {
         blocking(move || reader.users_after(after, limit.min(PAGE_LIMIT))).await
     }
 
-    /// Records of the audit trail. It follows the log by moments; what a flow has answered is in the log.
+    /// A page of the audit trail. The trail follows the log by moments; what a flow has answered is in the log.
     ///
     /// # Errors
-    /// [`Unreadable`] while storage is out.
-    pub async fn audit(&self, query: AuditQuery) -> Result<Vec<AuditRecord>, Unreadable> {
+    /// [`AuditReadError::Unreadable`] while storage is out; [`AuditReadError::Record`] names a record that cannot be read.
+    pub async fn audit(&self, query: AuditQuery) -> Result<AuditPage, AuditReadError<Unreadable>> {
         let reader = self.system().reader().clone();
-        blocking(move || crate::trail::read(&reader, AUDITOR, &query)).await
+        let read = tokio::task::spawn_blocking(move || crate::trail::read(&reader, AUDITOR, &query));
+        read.await.unwrap_or(Err(AuditReadError::Unreadable(Unreadable)))
     }
 
     /// Signals of the log after a place, at most `limit` and [`PAGE_LIMIT`], with personal data opened where its user

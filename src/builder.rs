@@ -182,10 +182,10 @@ impl Builder {
         let transports = std::mem::take(&mut self.transports);
         let templates = std::mem::replace(&mut self.templates, Templates::embedded());
         if !transports.is_empty() {
-            match Notifier::new(self.config.messages.clone(), templates, transports) {
+            match Notifier::new(self.config.messages.clone(), templates) {
                 Ok(notifier) => {
-                    let filter = Filter::kinds(Notifier::kinds());
-                    let mut notifier = registration(NOTIFIER, filter, Start::Beginning, notifier);
+                    let notifier = transports.into_iter().fold(notifier, Notifier::with_boxed_transport);
+                    let mut notifier = registration(NOTIFIER, Notifier::filter(), Start::Beginning, notifier);
                     notifier.capabilities.push(Capability::Deliver);
                     all.push(notifier);
                 }

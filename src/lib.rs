@@ -10,7 +10,7 @@ mod trail;
 pub use accounts::{Accounts, PAGE_LIMIT};
 pub use builder::{BuildError, Builder};
 pub use config::Config;
-pub use majordomo_actors::auditor::{AuditQuery, AuditRecord};
+pub use majordomo_actors::auditor::{AuditPage, AuditQuery, AuditReadError, AuditRecord};
 pub use majordomo_actors::clock::Clock;
 pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings};
 pub use majordomo_actors::keys::{KeyError, Keyring};
