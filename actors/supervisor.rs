@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use majordomo_model::{Command, Error, Flow, RefusalCause, SystemId};
 use ractor::{ActorCell, SpawnErr};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::address::{Address, AskError, Binder};
@@ -113,7 +113,7 @@ impl Supervised {
 }
 
 /// What the whole tree is doing, in one picture.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Tree {
     /// The system's name, which scopes its groups.
     pub system: String,
