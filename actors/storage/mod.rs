@@ -13,6 +13,9 @@ mod writer;
 #[cfg(any(test, feature = "testing"))]
 mod faulty_disk;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
