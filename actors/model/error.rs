@@ -69,3 +69,31 @@ impl<R: Reason> Error<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DisableReason;
+
+    #[test]
+    fn each_error_tells_what_to_do_about_it() {
+        type Failed = Error<DisableReason>;
+        // The name, whether it may succeed later, whether it may have been done.
+        let table: [(Failed, &str, bool, bool); 8] = [
+            (Error::Refused(DisableReason::NothingToDo), "nothing_to_do", false, false),
+            (Error::Overloaded, "overloaded", true, false),
+            (Error::StorageUnavailable, "storage_unavailable", true, false),
+            (Error::DeadlineExceeded, "deadline_exceeded", true, true),
+            (Error::Interrupted, "interrupted", true, true),
+            (Error::CommandIdReused, "command_id_reused", false, false),
+            (Error::Stopped, "stopped", false, false),
+            (Error::Unexpected, "unexpected_exception", false, false),
+        ];
+        for (error, word, transient, unknown) in table {
+            assert_eq!((error.as_str(), error.is_transient(), error.is_unknown()), (word, transient, unknown));
+            assert_eq!(error.reason().is_some(), matches!(error, Error::Refused(_)));
+        }
+        let refused: Failed = Error::Refused(DisableReason::UserNotFound);
+        assert_eq!(refused.to_string(), "there is no such user");
+    }
+}

@@ -40,7 +40,9 @@ pub use reason::{
 };
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
 pub use secret::{OneTimeCode, OneTimeToken, Password, SessionToken};
-pub use signal::{FlowKind, Signal, SignalClass, SignalField, SignalKind};
+#[cfg(feature = "schema")]
+pub use signal::json_schema;
+pub use signal::{FlowKind, Signal, SignalClass, SignalField, SignalKind, catalogue_table};
 pub use time::Timestamp;
 pub use token_purpose::TokenPurpose;
 pub use user::{

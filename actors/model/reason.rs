@@ -209,12 +209,37 @@ pub enum MessageKind {
 mod tests {
     use super::*;
 
+    fn check<W: Serialize + std::fmt::Debug + std::fmt::Display + Copy>(all: &[W], word: fn(W) -> &'static str) {
+        let mut seen = std::collections::BTreeSet::new();
+        for value in all {
+            let word = word(*value);
+            assert_eq!(serde_json::to_value(value).unwrap(), word);
+            assert!(word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{word}");
+            assert!(!value.to_string().is_empty() && seen.insert(word), "{value:?}");
+        }
+        assert!(!seen.is_empty());
+    }
+
     #[test]
     fn words_are_their_serde_form_and_distinct() {
-        let mut seen = std::collections::BTreeSet::new();
+        check(Failure::ALL, Failure::as_str);
+        check(ErrorType::ALL, ErrorType::as_str);
+        check(PasswordCause::ALL, PasswordCause::as_str);
+        check(ProofMethod::ALL, ProofMethod::as_str);
+        check(LoginMethod::ALL, LoginMethod::as_str);
+        check(RevocationCause::ALL, RevocationCause::as_str);
+        check(DeletionCause::ALL, DeletionCause::as_str);
+        check(RefusalCause::ALL, RefusalCause::as_str);
+        check(crate::FlowKind::ALL, crate::FlowKind::as_str);
+        check(crate::SignalClass::ALL, crate::SignalClass::as_str);
+    }
+
+    #[test]
+    fn a_failure_that_names_a_class_is_of_that_class() {
         for failure in Failure::ALL {
-            assert_eq!(serde_json::to_value(failure).unwrap(), failure.as_str());
-            assert!(seen.insert(failure.as_str()), "{failure:?}");
+            if let Some(class) = ErrorType::ALL.iter().find(|class| class.as_str() == failure.as_str()) {
+                assert_eq!(failure.error_type(), *class);
+            }
         }
     }
 }

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::batch::{Prepared, Verdict};
 use super::writer::{Pending, Writer};
@@ -62,9 +61,7 @@ impl State {
     /// Puts work into the writer's queue, or says at once why not.
     fn admit(&self, pending: Pending) {
         match self.queue.try_send(pending) {
-            Ok(()) => {
-                self.shared.counters.queued.fetch_add(1, Ordering::Relaxed);
-            }
+            Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(pending)) => pending.refuse(&self.shared, CommitError::Overloaded),
             Err(mpsc::error::TrySendError::Closed(pending)) => pending.refuse(&self.shared, CommitError::Stopped),
         }
@@ -78,14 +75,14 @@ impl StorageActor {
         myself: ActorRef<StorageMessage>,
         shared: Arc<Shared>,
     ) -> Result<State, ActorProcessingErr> {
-        let (queue, inbox) = mpsc::channel(shared.settings.queue.max(1));
+        let (queue, inbox) = mpsc::channel(shared.settings.queue.clamp(1, Semaphore::MAX_PERMITS));
         let writer = Writer::new(Arc::clone(&shared), inbox);
         // A writer that panics takes its actor with it, so that the supervisor starts both anew.
-        let guard = StopOnPanic(myself.get_cell());
+        let mut guard = KillOnPanic(Some(myself.get_cell()));
         let writer = tokio::spawn(async move {
-            let guard = guard;
             writer.run().await;
-            std::mem::forget(guard);
+            // Dropped, not forgotten: a mailbox lives as long as its cell, with a question that slipped in last.
+            drop(guard.0.take());
         });
         Ok(State { shared, queue, writer })
     }
@@ -100,11 +97,14 @@ impl StorageActor {
             StorageMessage::Commit { reply, .. } if !state.shared.engine.is_available() => {
                 reply.send(Err(CommitError::Unavailable));
             }
-            StorageMessage::Commit { prepared, reply } => state.admit(Pending::now(prepared.0, reply)),
+            StorageMessage::Commit { prepared, reply } => {
+                state.admit(Pending::now(&state.shared, prepared.0, reply));
+            }
             StorageMessage::CommitWithNext { prepared, reply } => {
-                state.admit(Pending::with_next(prepared.0));
+                state.admit(Pending::with_next(&state.shared, prepared.0));
                 reply.send(());
             }
+            StorageMessage::Flush { reply } if !state.shared.engine.is_available() => reply.send(()),
             StorageMessage::Flush { reply } => {
                 let (flushed, done) = oneshot::channel();
                 state.admit(Pending::flush(flushed));
@@ -126,10 +126,12 @@ impl StorageActor {
 }
 
 /// Kills the actor when its writer unwinds.
-struct StopOnPanic(ActorCell);
+struct KillOnPanic(Option<ActorCell>);
 
-impl Drop for StopOnPanic {
+impl Drop for KillOnPanic {
     fn drop(&mut self) {
-        self.0.kill();
+        if let Some(actor) = self.0.take() {
+            actor.kill();
+        }
     }
 }

@@ -15,6 +15,9 @@ use crate::bytes::Bytes;
 /// The place that the next signal gets. Kept by itself: derived from the log it would restart once the log is pruned,
 /// and every cursor would skip signals.
 pub(crate) const NEXT_SEQ: &str = "next_seq";
+/// How many transactions there were: the number of the last one. After a commit that failed it tells, once the store is
+/// open again, whether that transaction took place.
+pub(super) const COMMITS: &str = "commits";
 /// The latest instant that any commit carried; the clock's floor after a restart.
 pub(super) const HIGH_WATER: &str = "high_water";
 
@@ -84,7 +87,8 @@ pub enum Check {
 pub enum Write {
     /// Stores a user.
     PutUser(Box<UserRow>),
-    /// Removes a user with everything that is theirs alone: credential, activity, tokens, sessions, claims.
+    /// Removes a user with everything that is theirs: names and addresses, claims, credential, activity, tokens,
+    /// sessions, and the note that verification is expected.
     RemoveUser(UserId),
     /// Stores a credential.
     PutCredential(UserId, CredentialRow),
@@ -96,9 +100,9 @@ pub enum Write {
     PutClaim(Channel, String, UserId),
     /// Forgets the claim.
     RemoveClaim(Channel, String, UserId),
-    /// Notes that a user is to be deleted at this time unless verified.
+    /// Notes that a user is to be deleted at this time unless verified, in the place of an earlier note.
     ExpectVerification(UserId, Timestamp),
-    /// Forgets the note.
+    /// Forgets the note, whatever its time.
     ForgetVerification(UserId, Timestamp),
     /// Stores a new token.
     PutToken(Box<TokenRow>),
@@ -143,6 +147,19 @@ pub enum Verdict {
     AlreadyApplied(Box<AppliedRow>),
 }
 
+/// What a batch did within its transaction.
+pub(super) struct Applied {
+    pub(super) verdict: Verdict,
+    /// Whether it did so in an earlier transaction already, when its question was asked for the first time.
+    pub(super) repeated: bool,
+}
+
+impl From<Verdict> for Applied {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, repeated: false }
+    }
+}
+
 /// A batch with its signals encoded, made outside the writer.
 pub(super) struct Prepared {
     pub(super) batch: Batch,
@@ -157,20 +174,20 @@ impl Prepared {
 
     /// Checks, then writes, within a transaction that others share. Every check precedes the first write, so a refused
     /// batch leaves no trace and its neighbours commit.
-    pub(super) fn apply(&self, transaction: &mut WriteView<'_>, next_seq: &mut u64) -> Result<Verdict, ReadError> {
+    pub(super) fn apply(&self, transaction: &mut WriteView<'_>, next_seq: &mut u64) -> Result<Applied, ReadError> {
         if let Some(outcome) = &self.batch.outcome
             && let Some(applied) = transaction.applied(outcome.command)?
         {
             if applied.flow == self.batch.flow {
-                return Ok(Verdict::Committed(applied.first_seq));
+                return Ok(Applied { verdict: Verdict::Committed(applied.first_seq), repeated: true });
             }
             if applied.settled && !outcome.renew {
-                return Ok(Verdict::AlreadyApplied(Box::new(applied)));
+                return Ok(Verdict::AlreadyApplied(Box::new(applied)).into());
             }
         }
         for check in &self.batch.checks {
             if !check.holds(transaction)? {
-                return Ok(Verdict::Conflict);
+                return Ok(Verdict::Conflict.into());
             }
         }
         let first_seq = *next_seq;
@@ -184,7 +201,7 @@ impl Prepared {
         if let Some(outcome) = &self.batch.outcome {
             write::remember(transaction, outcome.command, &outcome.row(self.batch.flow, first_seq))?;
         }
-        Ok(Verdict::Committed(first_seq))
+        Ok(Verdict::Committed(first_seq).into())
     }
 }
 
@@ -218,7 +235,8 @@ impl Check {
                 view.token(*token)?.is_some_and(|row| row.delivered == DeliveryState::Pending)
             }
             Self::SessionCount(user, count) => {
-                view.prefix(Table::SessionsByUser, user.as_bytes())?.take(count.saturating_add(1)).count() == *count
+                let sessions = view.prefix(Table::SessionsByUser, user.as_bytes())?.take(count.saturating_add(1));
+                sessions.map(|row| row.map(|_| 1)).sum::<Result<usize, _>>()? == *count
             }
             Self::Session(hash, id) => view.session(hash)?.is_some_and(|session| session.id == *id),
             Self::Cursor(subscription, floor) => view.cursor(subscription)?.is_some_and(|row| row.floor == *floor),

@@ -13,9 +13,13 @@ mod writer;
 #[cfg(any(test, feature = "testing"))]
 mod faulty_disk;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use majordomo_model::{Envelope, FlowId, Timestamp};
@@ -28,9 +32,9 @@ pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
 pub use self::faulty_disk::FaultyDisk;
 pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
-pub use self::reader::{ProjectionRange, Reader, Unreadable};
+pub use self::reader::{ProjectionRange, ProjectionValues, Reader, Unreadable};
 pub(crate) use self::redb::ReadView;
-pub use self::redb::{Disk, EngineSettings, Location, MemoryDisk};
+pub use self::redb::{Disk, EngineSettings, Integrity, Location, MemoryDisk};
 use self::redb::{Engine, EngineError, EngineHandle, View};
 pub use self::row::{
     ActivityRow, AppliedRow, ContactRow, CredentialRow, CursorRow, DeliveryState, SessionRow, TokenEnd, TokenRow,
@@ -93,6 +97,12 @@ pub enum OpenError {
     /// The keys are not those it was made with; every link would be dead and every identifier hash wrong.
     #[error("the keys do not belong to this database")]
     ForeignKeys,
+    /// The file has a format that this build cannot read: of the wrong version of the byte store beneath.
+    #[error("the database has a file format that this build cannot read")]
+    UnsupportedFormat,
+    /// The content contradicts itself and cannot be repaired.
+    #[error("the database is corrupt: {0}")]
+    Corrupt(String),
     /// The disk or the file failed.
     #[error("the database cannot be opened: {0}")]
     Failed(String),
@@ -104,6 +114,10 @@ impl From<EngineError> for OpenError {
             Self::AlreadyOpen
         } else if error.is_not_a_database() {
             Self::NotADatabase
+        } else if error.is_unsupported_format() {
+            Self::UnsupportedFormat
+        } else if error.is_corruption() {
+            Self::Corrupt(error.to_string())
         } else {
             Self::Failed(error.to_string())
         }
@@ -128,7 +142,8 @@ pub enum CommitError {
     Overloaded,
     /// The batch itself cannot be written.
     Failed,
-    /// The storage actor died again and again with it.
+    /// The storage actor died again and again with it, or the system stopped before a store that had failed was back:
+    /// whether it was written is not known.
     Interrupted,
     /// The system is stopped.
     Stopped,
@@ -142,16 +157,6 @@ impl From<AskError> for CommitError {
             _ => Self::Interrupted,
         }
     }
-}
-
-/// Whether a batch is committed at once or with the next one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Urgency {
-    /// At once; refused while the store is out.
-    Now,
-    /// With the next batch, or after [`StorageSettings::idle_flush`]; kept while the store is out. Only for batches
-    /// that may be lost, such as progress that is then repeated.
-    WithNext,
 }
 
 /// What happens with the signals of a commit, called in the order of commits. Must be quick.
@@ -172,6 +177,10 @@ struct Shared {
     clock: Clock,
     counters: Counters,
     on_commit: CommitHook,
+    /// Held by the writer for life, so that there is one at a time.
+    writing: tokio::sync::Mutex<()>,
+    /// Set before the file is closed for good: from then on nobody opens it again.
+    released: AtomicBool,
 }
 
 #[derive(Default)]
@@ -182,6 +191,7 @@ struct Counters {
     reopenings: AtomicU64,
     lost: AtomicU64,
     queued: AtomicU64,
+    /// The number of the last transaction that anybody was told of.
     acknowledged: AtomicU64,
 }
 
@@ -200,8 +210,10 @@ pub struct StorageState {
     pub reopenings: u64,
     /// Batches for later that found no room while the store was out.
     pub lost: u64,
-    /// Batches waiting for the writer.
+    /// Batches waiting for the writer, or being committed.
     pub queued: u64,
+    /// The size on the device, in bytes; 0 while the store is out.
+    pub size_bytes: u64,
 }
 
 impl Storage {
@@ -228,7 +240,8 @@ impl Storage {
         handle.install(engine);
         let (address, binder) = Address::new(settings.queue);
         let counters = Counters::default();
-        let shared = Shared { engine: handle, location, settings, clock, counters, on_commit };
+        let (writing, released) = (tokio::sync::Mutex::new(()), AtomicBool::new(false));
+        let shared = Shared { engine: handle, location, settings, clock, counters, on_commit, writing, released };
         Ok(Self { shared: Arc::new(shared), address, binder })
     }
 
@@ -249,7 +262,8 @@ impl Storage {
 
     /// Commits a batch together with whatever else waits. Once it answers, the verdict is durable.
     ///
-    /// A question that died inside the actor is asked again: a batch with an [`Outcome`] is committed once.
+    /// A store that fails meanwhile is opened again, and looked into for the batch: it is committed once. Where the
+    /// actor itself dies, the question is asked again, and only a batch with an [`Outcome`] is sure to be committed once.
     ///
     /// # Errors
     /// Any [`CommitError`].
@@ -259,7 +273,9 @@ impl Storage {
         self.address.ask_repeatable(None, build).await?
     }
 
-    /// Leaves a batch to be committed with the next one ([`Urgency::WithNext`]).
+    /// Leaves a batch to be committed with the next one, or after [`StorageSettings::idle_flush`]; while the store is
+    /// out it waits. Only for batches that may be lost, such as progress that is then repeated: where there is no
+    /// room, or the store fails twice with it, it is dropped and counted ([`StorageState::lost`]).
     pub fn commit_with_next(&self, batch: Batch) {
         let told = batch::Prepared::new(batch).map(|prepared| {
             self.address.tell(|reply| StorageMessage::CommitWithNext { prepared: actor::Work(prepared), reply })
@@ -296,7 +312,7 @@ impl Storage {
     ///
     /// # Errors
     /// A sentence for the operator: the target exists, the disk is full, the store is out.
-    pub async fn backup(&self, target: std::path::PathBuf) -> Result<(), String> {
+    pub async fn backup(&self, target: PathBuf) -> Result<(), String> {
         let engine = self.shared.engine.clone();
         let copied = tokio::task::spawn_blocking(move || engine.with_engine(|engine| engine.backup_to(&target)));
         match copied.await {
@@ -318,6 +334,7 @@ impl Storage {
             reopenings: read(&counters.reopenings),
             lost: read(&counters.lost),
             queued: read(&counters.queued),
+            size_bytes: self.shared.engine.with_engine(Engine::size_bytes).unwrap_or(0),
         }
     }
 
@@ -326,8 +343,9 @@ impl Storage {
         self.binder.close();
     }
 
-    /// Closes the file, waiting for reads under way. Blocks.
+    /// Closes the file for good, waiting for reads under way. Blocks.
     pub fn release(&self) {
+        self.shared.released.store(true, Ordering::SeqCst);
         if let Err(error) = self.shared.engine.revoke() {
             tracing::warn!(%error, "the store was closed with a fault");
         }
@@ -346,16 +364,29 @@ fn prepare(engine: &Engine, keys: &Keyring) -> Result<(), OpenError> {
         let schema = view.meta_u64(SCHEMA_NAME)?;
         let database = view.get(Table::Meta, DATABASE.as_bytes())?.map(|bytes| bytes.to_vec());
         let proof = view.get(Table::Meta, KEY_PROOF.as_bytes())?.map(|bytes| bytes.to_vec());
-        Ok::<_, ReadError>(schema.zip(database).zip(proof))
+        Ok::<_, ReadError>((schema, database, proof))
     })?;
-    let Some(((schema, database), proof)) = marked else { return mark(engine, keys) };
-    if schema > SCHEMA {
-        return Err(OpenError::NewerSchema { found: schema, known: SCHEMA });
+    let (schema, database, proof) = marked;
+    if let Some(found) = schema.filter(|found| *found > SCHEMA) {
+        return Err(OpenError::NewerSchema { found, known: SCHEMA });
     }
-    match read_mark(&database, &proof) {
-        Ok((database, key, proof)) if keys.recognises(database, key, &proof) => Ok(()),
+    match (schema, database, proof) {
+        (None, None, None) => mark(engine, keys),
+        // A mark is written whole; half of one is not made good with whatever keys are at hand.
+        (Some(_), Some(database), Some(proof)) => match read_mark(&database, &proof) {
+            Ok((database, key, proof)) if keys.recognises(database, key, &proof) => Ok(()),
+            _ => Err(OpenError::ForeignKeys),
+        },
         _ => Err(OpenError::ForeignKeys),
     }
+}
+
+/// Reads every page of a closed store's file, and repairs what can be repaired. Blocks, in proportion to the file.
+///
+/// # Errors
+/// Any [`OpenError`] but those of schema and keys, which are not looked at; a missing file is not made.
+pub fn check_integrity(path: &Path) -> Result<Integrity, OpenError> {
+    Ok(redb::check_integrity(&Location::File(path.to_owned()), &EngineSettings::default())?)
 }
 
 fn read_mark(database: &[u8], proof: &[u8]) -> Result<([u8; 16], KeyId, [u8; 32]), table::MalformedKey> {

@@ -152,11 +152,7 @@ impl Reader {
     }
 
     /// The values of a subscriber's projection whose key starts with `prefix`, from `from` on, at most so many.
-    pub fn projection(
-        &self,
-        subscription: &str,
-        range: ProjectionRange<'_>,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Unreadable> {
+    pub fn projection(&self, subscription: &str, range: ProjectionRange<'_>) -> Result<ProjectionValues, Unreadable> {
         self.snapshot(|view| {
             let space = super::lookup::projection_key(subscription, &[])?;
             let key = |key: &[u8]| super::lookup::projection_key(subscription, key);
@@ -187,6 +183,9 @@ impl Reader {
         })
     }
 }
+
+/// Keys and values of a projection.
+pub type ProjectionValues = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Which values of a projection to read.
 #[derive(Clone, Copy, Debug)]

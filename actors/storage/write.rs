@@ -4,23 +4,29 @@ use majordomo_model::{CommandId, SessionId, Timestamp, TokenId, UserId};
 use serde::Serialize;
 
 use super::batch::Write;
-use super::lookup::{Lookup, ReadError, claim_key, projection_key};
+use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, projection_key};
 use super::redb::{View, WriteView};
-use super::row::{ActivityRow, AppliedRow, AttemptRow, SessionRow, TokenRow, encode};
+use super::row::{ActivityRow, AppliedRow, AttemptRow, SessionRow, TokenRow, UserRow, encode};
 use super::table::{Key, KeyReader, Table};
 
 /// How long a token's row outlives the token, so that a second click on a used link can be told so.
 const TOKEN_REMEMBERED: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
 /// What kind of row an entry of the expiry table is about; part of the file, never renumbered.
+///
+/// It comes first in the key: what waits for its flow (accounts that were never verified) must not stand in the way of
+/// what the sweeper removes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expiring {
+enum Expiring {
     Token = 1,
     Session = 2,
     Attempt = 3,
     Applied = 4,
     Verification = 5,
 }
+
+/// Marks the entries that lead from a user to the time of their [`Expiring::Verification`] entry.
+const VERIFICATION_OF: u8 = 128;
 
 pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<(), ReadError> {
     match write {
@@ -35,8 +41,8 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
         Write::RemoveClaim(channel, address, user) => {
             remove(transaction, Table::Claims, &claim_key(*channel, address, *user)?)
         }
-        Write::ExpectVerification(user, at) => expire(transaction, *at, Expiring::Verification, user.as_bytes()),
-        Write::ForgetVerification(user, at) => forget(transaction, *at, Expiring::Verification, user.as_bytes()),
+        Write::ExpectVerification(user, at) => expect_verification(transaction, *user, *at),
+        Write::ForgetVerification(user, _) => forget_verification(transaction, *user),
         Write::PutToken(row) => put_token(transaction, row),
         Write::EndToken(token, end) => change_token(transaction, *token, |row| row.end = Some(*end)),
         Write::CountAttempt(token) => {
@@ -78,7 +84,7 @@ fn remove(transaction: &mut WriteView<'_>, table: Table, key: &[u8]) -> Result<(
 }
 
 fn expiry_key(at: Timestamp, kind: Expiring, id: &[u8]) -> Vec<u8> {
-    let mut key = Key::new().i64(at.as_micros()).u8(kind as u8).into_bytes();
+    let mut key = Key::new().u8(kind as u8).i64(at.as_micros()).into_bytes();
     key.extend_from_slice(id);
     key
 }
@@ -96,10 +102,48 @@ fn keys_under(transaction: &WriteView<'_>, table: Table, prefix: &[u8]) -> Resul
     transaction.prefix(table, prefix)?.map(|row| Ok(row?.key().to_vec())).collect()
 }
 
-fn remove_user(transaction: &mut WriteView<'_>, user: UserId) -> Result<(), ReadError> {
-    for contact in transaction.user(user)?.map(|row| row.contacts).unwrap_or_default() {
-        remove(transaction, Table::Claims, &claim_key(contact.channel, &contact.canonical, user)?)?;
+fn verification_index(user: UserId) -> Key {
+    Key::new().u8(VERIFICATION_OF).fixed(user.as_bytes())
+}
+
+fn expect_verification(transaction: &mut WriteView<'_>, user: UserId, at: Timestamp) -> Result<(), ReadError> {
+    forget_verification(transaction, user)?;
+    transaction.put(Table::Expiry, &verification_index(user), &Key::new().i64(at.as_micros()))?;
+    expire(transaction, at, Expiring::Verification, user.as_bytes())
+}
+
+fn forget_verification(transaction: &mut WriteView<'_>, user: UserId) -> Result<(), ReadError> {
+    let index = verification_index(user);
+    let at = transaction.get(Table::Expiry, &index)?.map(|at| KeyReader::new(&at).i64()).transpose()?;
+    let Some(at) = at else { return Ok(()) };
+    forget(transaction, Timestamp::from_micros(at), Expiring::Verification, user.as_bytes())?;
+    remove(transaction, Table::Expiry, &index)
+}
+
+/// Frees what is unique to a user, as far as it still is theirs, and their claims.
+fn remove_names(transaction: &mut WriteView<'_>, row: &UserRow) -> Result<(), ReadError> {
+    let mut names = Vec::new();
+    if let Some(username) = &row.username {
+        names.push(UniqueKey::username(&username.canonical));
+        names.push(UniqueKey::skeleton(&username.skeleton));
     }
+    for contact in &row.contacts {
+        names.push(UniqueKey::address(contact.channel, &contact.canonical));
+        remove(transaction, Table::Claims, &claim_key(contact.channel, &contact.canonical, row.id)?)?;
+    }
+    for name in names {
+        if transaction.owner(&name)? == Some(row.id) {
+            remove(transaction, Table::Unique, name.bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_user(transaction: &mut WriteView<'_>, user: UserId) -> Result<(), ReadError> {
+    if let Some(row) = transaction.user(user)? {
+        remove_names(transaction, &row)?;
+    }
+    forget_verification(transaction, user)?;
     for key in keys_under(transaction, Table::TokensByUser, user.as_bytes())? {
         let id = key.get(user.as_bytes().len()..).ok_or(ReadError::Key)?;
         let id = TokenId::from_bytes(KeyReader::new(id).fixed()?);
@@ -193,7 +237,9 @@ fn record_failure(
     if let Some(earlier) = &earlier {
         forget(transaction, earlier.expires_at, Expiring::Attempt, subject)?;
     }
-    let failures = earlier.map_or(0, |row| row.failures).saturating_add(1);
+    // What has expired is forgotten, whether or not the sweeper has come by.
+    let counted = earlier.filter(|row| row.expires_at > at).map_or(0, |row| row.failures);
+    let failures = counted.saturating_add(1);
     expire(transaction, expires_at, Expiring::Attempt, subject)?;
     put(transaction, Table::Attempts, subject, &AttemptRow { failures, last_at: at, expires_at })
 }
@@ -204,30 +250,48 @@ fn clear_failures(transaction: &mut WriteView<'_>, subject: &[u8; 32]) -> Result
     remove(transaction, Table::Attempts, subject)
 }
 
+/// The entries of a kind whose time is over, the earliest first, at most so many: each with its time and key.
+fn due<V: View>(
+    view: &V,
+    kind: Expiring,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<(Timestamp, Vec<u8>)>, ReadError> {
+    let from = Key::new().u8(kind as u8);
+    let end = Key::new().u8(kind as u8).i64(now.as_micros());
+    let mut due = Vec::new();
+    for row in view.range(Table::Expiry, &from, Some(&*end))?.take(limit) {
+        let row = row?;
+        let mut reader = KeyReader::new(row.key());
+        reader.u8()?;
+        due.push((Timestamp::from_micros(reader.i64()?), row.key().to_vec()));
+    }
+    Ok(due)
+}
+
+/// What an entry of the expiry table is about.
+fn subject<const WIDTH: usize>(key: &[u8]) -> Result<[u8; WIDTH], ReadError> {
+    let mut reader = KeyReader::new(key);
+    reader.u8()?;
+    reader.i64()?;
+    Ok(reader.fixed()?)
+}
+
 /// Removes what has ended. Accounts that were never verified are left for their flow, which has signals to tell.
 fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Result<(), ReadError> {
-    let end = Key::new().i64(now.as_micros());
-    let due: Vec<Vec<u8>> = transaction
-        .range(Table::Expiry, &[], Some(&*end))?
-        .take(limit)
-        .map(|row| Ok::<_, ReadError>(row?.key().to_vec()))
-        .collect::<Result<_, _>>()?;
-    for key in due {
-        let mut reader = KeyReader::new(&key);
-        reader.i64()?;
-        let kind = reader.u8()?;
-        if kind == Expiring::Token as u8 {
-            remove_token(transaction, TokenId::from_bytes(reader.fixed()?))?;
-        } else if kind == Expiring::Session as u8 {
-            remove_session(transaction, &reader.fixed()?)?;
-        } else if kind == Expiring::Attempt as u8 {
-            remove(transaction, Table::Attempts, &reader.fixed::<32>()?)?;
-        } else if kind == Expiring::Applied as u8 {
-            remove(transaction, Table::Applied, &reader.fixed::<16>()?)?;
-        } else {
-            continue;
+    let mut left = limit;
+    for kind in [Expiring::Token, Expiring::Session, Expiring::Attempt, Expiring::Applied] {
+        for (_, key) in due(transaction, kind, now, left)? {
+            match kind {
+                Expiring::Token => remove_token(transaction, TokenId::from_bytes(subject(&key)?))?,
+                Expiring::Session => remove_session(transaction, &subject(&key)?)?,
+                Expiring::Attempt => remove(transaction, Table::Attempts, &subject::<32>(&key)?)?,
+                Expiring::Applied => remove(transaction, Table::Applied, &subject::<16>(&key)?)?,
+                Expiring::Verification => continue,
+            }
+            remove(transaction, Table::Expiry, &key)?;
+            left = left.saturating_sub(1);
         }
-        remove(transaction, Table::Expiry, &key)?;
     }
     Ok(())
 }
@@ -251,18 +315,6 @@ pub(super) fn never_verified<V: View>(
     now: Timestamp,
     limit: usize,
 ) -> Result<Vec<(UserId, Timestamp)>, ReadError> {
-    let end = Key::new().i64(now.as_micros());
-    let mut due = Vec::new();
-    for row in view.range(Table::Expiry, &[], Some(&*end))? {
-        let row = row?;
-        let mut reader = KeyReader::new(row.key());
-        let at = Timestamp::from_micros(reader.i64()?);
-        if reader.u8()? == Expiring::Verification as u8 {
-            due.push((UserId::from_bytes(reader.fixed()?), at));
-        }
-        if due.len() >= limit {
-            break;
-        }
-    }
-    Ok(due)
+    let entries = due(view, Expiring::Verification, now, limit)?;
+    entries.into_iter().map(|(at, key)| Ok((UserId::from_bytes(subject(&key)?), at))).collect()
 }

@@ -1,5 +1,6 @@
 //! The writer: takes all that waits, commits it as one transaction, answers, and heals the store when it fails.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use majordomo_model::Envelope;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::batch::{HIGH_WATER, NEXT_SEQ, Prepared, Verdict};
+use super::batch::{Applied, COMMITS, HIGH_WATER, NEXT_SEQ, Prepared, Verdict};
 use super::lookup::{Lookup, ReadError};
 use super::redb::{CommitError as EngineCommitError, Engine, EngineError, WriteView};
 use super::table::{Key, Table};
@@ -18,10 +19,30 @@ use crate::address::Reply;
 const REOPEN_FIRST: Duration = Duration::from_millis(50);
 const REOPEN_LAST: Duration = Duration::from_secs(5);
 
+/// How often a group is given to the store, which is reopened in between, before its batches are refused.
+const ATTEMPTS: usize = 2;
+
 /// Something that waits for the writer.
 pub(super) struct Pending {
     work: Option<Arc<Prepared>>,
     asker: Asker,
+    _queued: Option<Queued>,
+}
+
+/// Counts a waiting batch for as long as it exists, wherever it ends.
+struct Queued(Arc<Shared>);
+
+impl Queued {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.counters.queued.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.counters.queued.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 enum Asker {
@@ -31,16 +52,16 @@ enum Asker {
 }
 
 impl Pending {
-    pub(super) const fn now(work: Arc<Prepared>, reply: Reply<Result<Verdict, CommitError>>) -> Self {
-        Self { work: Some(work), asker: Asker::Waits(reply) }
+    pub(super) fn now(shared: &Arc<Shared>, work: Arc<Prepared>, reply: Reply<Result<Verdict, CommitError>>) -> Self {
+        Self { work: Some(work), asker: Asker::Waits(reply), _queued: Some(Queued::new(shared)) }
     }
 
-    pub(super) const fn with_next(work: Arc<Prepared>) -> Self {
-        Self { work: Some(work), asker: Asker::Left }
+    pub(super) fn with_next(shared: &Arc<Shared>, work: Arc<Prepared>) -> Self {
+        Self { work: Some(work), asker: Asker::Left, _queued: Some(Queued::new(shared)) }
     }
 
     pub(super) const fn flush(flushed: oneshot::Sender<()>) -> Self {
-        Self { work: None, asker: Asker::Flushes(flushed) }
+        Self { work: None, asker: Asker::Flushes(flushed), _queued: None }
     }
 
     const fn is_urgent(&self) -> bool {
@@ -70,10 +91,19 @@ impl Pending {
     }
 }
 
+/// What a group's transaction did, provided that it took place.
+struct Done {
+    /// Its number, which the store holds if it took place; `None` where nothing was to be written.
+    commit: Option<u64>,
+    /// What each batch did, in their order.
+    applied: Vec<Applied>,
+}
+
 /// Why a group was not committed.
 enum GroupError {
-    /// The store needs reopening; whether the group is in it is unknown.
-    Store(EngineError),
+    /// The store needs reopening. Where it was the commit that failed, only looking then tells whether what was done
+    /// is in the store; otherwise nothing is.
+    Store(EngineError, Option<Done>),
     /// One of the batches cannot be written.
     Batch(String),
 }
@@ -81,10 +111,20 @@ enum GroupError {
 impl From<ReadError> for GroupError {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Engine(error) if error.needs_reopen() => Self::Store(error),
+            ReadError::Engine(error) if error.needs_reopen() => Self::Store(error, None),
             error => Self::Batch(error.to_string()),
         }
     }
+}
+
+/// What became of a group whose store failed.
+enum Fate {
+    /// It had been committed.
+    Committed(Done),
+    /// The store is back, without it.
+    Absent,
+    /// The system stops before the store is back.
+    Untold,
 }
 
 pub(super) struct Writer {
@@ -93,16 +133,21 @@ pub(super) struct Writer {
     /// Batches that wait for company, and since when.
     held: Vec<Pending>,
     held_until: Option<Instant>,
+    /// How long to wait before the store is opened again; none where it has worked since.
+    pause: Option<Duration>,
 }
 
 impl Writer {
     pub(super) const fn new(shared: Arc<Shared>, inbox: mpsc::Receiver<Pending>) -> Self {
-        Self { shared, inbox, held: Vec::new(), held_until: None }
+        Self { shared, inbox, held: Vec::new(), held_until: None, pause: None }
     }
 
-    /// Runs until the queue is closed and empty.
+    /// Runs until the queue is closed and empty, once the writer of an earlier incarnation has done so: two at a time
+    /// would tell signals out of order, and could not tell whose transaction the store ends with.
     pub(super) async fn run(mut self) {
-        if !self.shared.engine.is_available() {
+        let shared = Arc::clone(&self.shared);
+        let _turn = shared.writing.lock().await;
+        if !shared.engine.is_available() {
             self.reopen().await;
         }
         while let Some(group) = self.gather().await {
@@ -115,7 +160,7 @@ impl Writer {
         let limit = self.shared.settings.group.max(1);
         loop {
             let mut incoming = Vec::new();
-            let received = self.inbox.recv_many(&mut incoming, limit);
+            let received = self.inbox.recv_many(&mut incoming, limit.saturating_sub(self.held.len()).max(1));
             let count = match self.held_until {
                 None => received.await,
                 Some(until) => match tokio::time::timeout_at(until, received).await {
@@ -123,7 +168,6 @@ impl Writer {
                     Err(_) => return Some(self.take_held()),
                 },
             };
-            self.shared.counters.queued.fetch_sub(count as u64, Ordering::Relaxed);
             let urgent = incoming.iter().any(Pending::is_urgent);
             self.held.append(&mut incoming);
             if count == 0 {
@@ -141,35 +185,38 @@ impl Writer {
         std::mem::take(&mut self.held)
     }
 
+    /// Commits a group whole; where one batch spoils its transaction, each gets its own, so that only that one fails.
     async fn commit(&mut self, group: Vec<Pending>) {
-        match self.attempt(&group).await {
-            Ok(verdicts) => self.conclude(group, verdicts),
-            Err(GroupError::Batch(fault)) if group.len() == 1 => {
-                tracing::error!(%fault, "a batch cannot be committed");
-                self.conclude(group, Vec::new());
-            }
-            Err(GroupError::Batch(_)) => {
-                // One of them spoils the transaction: each gets its own, so that only the culprit fails.
-                for pending in group {
-                    Box::pin(self.commit(vec![pending])).await;
+        let mut groups = VecDeque::from([(group, 1)]);
+        while let Some((group, attempt)) = groups.pop_front() {
+            match self.attempt(&group).await {
+                Ok(done) => self.conclude(group, done),
+                Err(GroupError::Batch(fault)) if group.len() == 1 => {
+                    tracing::error!(%fault, "a batch cannot be committed");
+                    self.refuse(group, CommitError::Failed);
                 }
-            }
-            Err(GroupError::Store(error)) => {
-                tracing::error!(%error, "the store failed and is being reopened");
-                if self.reopen().await {
-                    // Whether the group is in the store is unknown; each batch is told by its outcome or its checks.
-                    Box::pin(self.commit(group)).await;
-                } else {
-                    group.into_iter().for_each(|pending| pending.refuse(&self.shared, CommitError::Unavailable));
+                Err(GroupError::Batch(_)) => groups.extend(group.into_iter().map(|pending| (vec![pending], attempt))),
+                Err(GroupError::Store(error, done)) => {
+                    let committing = done.is_some();
+                    match self.heal(&error, done).await {
+                        Fate::Committed(done) => self.conclude(group, done),
+                        Fate::Absent if attempt < ATTEMPTS => groups.push_front((group, attempt + 1)),
+                        Fate::Untold if committing => self.refuse(group, CommitError::Interrupted),
+                        Fate::Absent | Fate::Untold => self.refuse(group, CommitError::Unavailable),
+                    }
                 }
             }
         }
     }
 
-    async fn attempt(&self, group: &[Pending]) -> Result<Vec<Verdict>, GroupError> {
+    fn refuse(&self, group: Vec<Pending>, error: CommitError) {
+        group.into_iter().for_each(|pending| pending.refuse(&self.shared, error));
+    }
+
+    async fn attempt(&self, group: &[Pending]) -> Result<Done, GroupError> {
         let work: Vec<_> = group.iter().filter_map(|pending| pending.work.clone()).collect();
         if work.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Done { commit: None, applied: Vec::new() });
         }
         let shared = Arc::clone(&self.shared);
         match tokio::task::spawn_blocking(move || commit_group(&shared, &work)).await {
@@ -178,44 +225,69 @@ impl Writer {
         }
     }
 
-    /// Answers everyone, then tells the group's signals.
-    fn conclude(&self, group: Vec<Pending>, verdicts: Vec<Verdict>) {
-        let mut verdicts = verdicts.into_iter();
+    /// Answers everyone, then tells the group's signals. A batch that had been committed before is answered as then,
+    /// and its signals are not told again.
+    fn conclude(&mut self, group: Vec<Pending>, done: Done) {
+        let counters = &self.shared.counters;
+        if let Some(commit) = done.commit {
+            self.pause = None;
+            counters.transactions.fetch_add(1, Ordering::Relaxed);
+            counters.acknowledged.fetch_max(commit, Ordering::Relaxed);
+        }
+        let mut applied = done.applied.into_iter();
         let mut told = Vec::new();
         for pending in group {
-            let verdict = pending.work.as_ref().and_then(|_| verdicts.next());
-            if let (Some(work), Some(Verdict::Committed(first_seq))) = (&pending.work, &verdict) {
-                told.extend(placed(work, *first_seq));
+            let applied = pending.work.as_ref().and_then(|_| applied.next());
+            match (&pending.work, &applied) {
+                (Some(work), Some(Applied { verdict: Verdict::Committed(first_seq), repeated: false })) => {
+                    counters.batches.fetch_add(1, Ordering::Relaxed);
+                    told.extend(placed(work, *first_seq));
+                }
+                (_, Some(Applied { verdict: Verdict::Conflict, .. })) => {
+                    counters.conflicts.fetch_add(1, Ordering::Relaxed);
+                }
+                _ => {}
             }
-            if matches!(verdict, Some(Verdict::Conflict)) {
-                self.shared.counters.conflicts.fetch_add(1, Ordering::Relaxed);
-            }
-            pending.answer(verdict);
+            pending.answer(applied.map(|applied| applied.verdict));
         }
         if !told.is_empty() {
             (self.shared.on_commit)(&told);
         }
     }
 
-    /// Closes the store and opens it again until it answers, with growing pauses. Gives up only when the system stops.
-    async fn reopen(&mut self) -> bool {
-        let mut pause = REOPEN_FIRST;
+    /// Brings the store back, and looks there for the transaction whose commit failed.
+    async fn heal(&mut self, error: &EngineError, done: Option<Done>) -> Fate {
+        tracing::error!(%error, "the store failed and is being reopened");
+        let Some(last_commit) = self.reopen().await else { return Fate::Untold };
+        match done {
+            Some(done) if done.commit == Some(last_commit) => Fate::Committed(done),
+            _ => Fate::Absent,
+        }
+    }
+
+    /// Closes the store and opens it again until it answers, with pauses that grow until a commit succeeds. Answers
+    /// the number of the last transaction in it; gives up only when the system stops.
+    async fn reopen(&mut self) -> Option<u64> {
+        let shared = Arc::clone(&self.shared);
+        let revoked = tokio::task::spawn_blocking(move || shared.engine.revoke()).await;
+        tracing::debug!(?revoked, "the failed store was closed");
         loop {
+            if let Some(pause) = self.pause {
+                tokio::time::sleep(pause).await;
+            }
+            self.pause = Some(self.pause.map_or(REOPEN_FIRST, |pause| (pause * 2).min(REOPEN_LAST)));
             let shared = Arc::clone(&self.shared);
-            let reopened = tokio::task::spawn_blocking(move || reopen_once(&shared)).await;
-            match reopened {
-                Ok(Ok(())) => {
+            match tokio::task::spawn_blocking(move || reopen_once(&shared)).await {
+                Ok(Ok(last_commit)) => {
                     self.shared.counters.reopenings.fetch_add(1, Ordering::Relaxed);
-                    return true;
+                    return Some(last_commit);
                 }
                 Ok(Err(fault)) => tracing::warn!(%fault, "the store cannot be reopened yet"),
                 Err(panicked) => tracing::error!(%panicked, "reopening the store panicked"),
             }
-            if self.inbox.is_closed() {
-                return false;
+            if self.inbox.is_closed() || self.shared.released.load(Ordering::SeqCst) {
+                return None;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(REOPEN_LAST);
         }
     }
 }
@@ -229,52 +301,54 @@ fn placed(work: &Prepared, first_seq: u64) -> impl Iterator<Item = Arc<Envelope>
 }
 
 /// Commits a group as one durable transaction.
-fn commit_group(shared: &Shared, work: &[Arc<Prepared>]) -> Result<Vec<Verdict>, GroupError> {
+fn commit_group(shared: &Shared, work: &[Arc<Prepared>]) -> Result<Done, GroupError> {
+    let mut done = Done { commit: None, applied: Vec::with_capacity(work.len()) };
     let committed = shared.engine.write(|transaction| {
-        let first_seq = transaction.meta_u64(NEXT_SEQ)?.unwrap_or(1);
-        let mut next_seq = first_seq;
-        let mut verdicts = Vec::with_capacity(work.len());
+        let mut next_seq = transaction.meta_u64(NEXT_SEQ)?.unwrap_or(1);
         for prepared in work {
-            verdicts.push(prepared.apply(transaction, &mut next_seq)?);
+            done.applied.push(prepared.apply(transaction, &mut next_seq)?);
         }
-        if next_seq != first_seq {
-            mark_progress(transaction, shared, next_seq)?;
+        if transaction.is_changed() {
+            done.commit = Some(mark_progress(transaction, shared, next_seq)?);
         }
-        Ok::<_, ReadError>((verdicts, next_seq))
+        Ok::<_, ReadError>(())
     });
     match committed {
-        Ok((verdicts, next_seq)) => {
-            let counters = &shared.counters;
-            let done = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Committed(_))).count();
-            counters.batches.fetch_add(done as u64, Ordering::Relaxed);
-            counters.transactions.fetch_add(1, Ordering::Relaxed);
-            counters.acknowledged.fetch_max(next_seq, Ordering::Relaxed);
-            Ok(verdicts)
-        }
+        Ok(()) => Ok(done),
         Err(EngineCommitError::Aborted(error)) => Err(error.into()),
-        Err(EngineCommitError::Failed(error)) => Err(GroupError::Store(error)),
+        Err(EngineCommitError::Failed(error)) => {
+            let done = error.is_outcome_unknown().then_some(done);
+            Err(GroupError::Store(error, done))
+        }
     }
 }
 
-fn mark_progress(transaction: &mut WriteView<'_>, shared: &Shared, next_seq: u64) -> Result<(), ReadError> {
+fn mark_progress(transaction: &mut WriteView<'_>, shared: &Shared, next_seq: u64) -> Result<u64, ReadError> {
+    let commit = transaction.meta_u64(COMMITS)?.unwrap_or(0).saturating_add(1);
     let now = shared.clock.now().as_micros().max(0).cast_unsigned();
+    transaction.put(Table::Meta, COMMITS.as_bytes(), &Key::new().u64(commit))?;
     transaction.put(Table::Meta, NEXT_SEQ.as_bytes(), &Key::new().u64(next_seq))?;
     transaction.put(Table::Meta, HIGH_WATER.as_bytes(), &Key::new().u64(now))?;
-    Ok(())
+    Ok(commit)
 }
 
-/// Opens the store again, trusting neither the page cache nor a log that ends before what was acknowledged.
-fn reopen_once(shared: &Shared) -> Result<(), String> {
-    if let Err(error) = shared.engine.revoke() {
-        tracing::debug!(%error, "the failed store was closed with a fault");
+/// Opens the store again, trusting neither the page cache nor a store that ends before what was acknowledged. Answers
+/// the number of the last transaction in it.
+fn reopen_once(shared: &Shared) -> Result<u64, String> {
+    if shared.released.load(Ordering::SeqCst) {
+        return Err("the system has let go of the store".to_owned());
     }
     let engine =
         Engine::reopen_distrustful(&shared.location, &shared.settings.engine).map_err(|error| error.to_string())?;
-    let found = engine.read(|view| view.meta_u64(NEXT_SEQ)).map_err(|error| error.to_string())?;
+    let found = engine.read(|view| view.meta_u64(COMMITS)).map_err(|error| error.to_string())?.unwrap_or(0);
     let acknowledged = shared.counters.acknowledged.load(Ordering::Relaxed);
-    if found.unwrap_or(1) < acknowledged {
-        return Err(format!("the log ends before place {acknowledged}, which was acknowledged"));
+    if found < acknowledged {
+        return Err(format!("the store ends with transaction {found}, but {acknowledged} was acknowledged"));
     }
     shared.engine.install(engine);
-    Ok(())
+    if shared.released.load(Ordering::SeqCst) {
+        // Let go of meanwhile: whoever did so expects the file to be closed.
+        let _ = shared.engine.revoke();
+    }
+    Ok(found)
 }

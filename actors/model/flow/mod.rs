@@ -23,6 +23,9 @@ mod request_phone_verification;
 mod reset_password;
 mod update;
 
+#[cfg(test)]
+mod tests;
+
 pub use add_contact::{AddContact, AddContactReason, ContactClaim, ContactClaimed};
 pub use authenticate::{Authenticate, AuthenticateReason, LoggedIn};
 pub use authority::Authority;

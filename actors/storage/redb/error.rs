@@ -93,17 +93,6 @@ impl EngineError {
         Self { outcome_unknown, ..error }
     }
 
-    /// The device failed, now or earlier.
-    pub(crate) fn is_io(&self) -> bool {
-        matches!(self.cause, Cause::Io(_) | Cause::EarlierIo)
-    }
-
-    /// The device has no room left. Only the first error after it says so; later ones are an earlier fault.
-    pub(crate) fn is_full(&self) -> bool {
-        let Cause::Io(error) = &self.cause else { return false };
-        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-    }
-
     /// The content contradicts itself and could not be repaired.
     pub(crate) fn is_corruption(&self) -> bool {
         matches!(self.cause, Cause::Corrupt(_))
@@ -122,11 +111,6 @@ impl EngineError {
     /// The file was written by a version too new or too old for this one.
     pub(crate) fn is_unsupported_format(&self) -> bool {
         matches!(self.cause, Cause::UnsupportedFormat(_))
-    }
-
-    /// A file stands where a new one was to be made.
-    pub(crate) fn is_target_exists(&self) -> bool {
-        matches!(self.cause, Cause::TargetExists)
     }
 
     /// The store is revoked; asking again later may succeed.
@@ -156,6 +140,26 @@ impl EngineError {
             | Cause::Unavailable
             | Cause::Other(_) => false,
         }
+    }
+}
+
+/// What only tests ask.
+#[cfg(test)]
+impl EngineError {
+    /// The device failed, now or earlier.
+    pub(crate) fn is_io(&self) -> bool {
+        matches!(self.cause, Cause::Io(_) | Cause::EarlierIo)
+    }
+
+    /// The device has no room left. Only the first error after it says so; later ones are an earlier fault.
+    pub(crate) fn is_full(&self) -> bool {
+        let Cause::Io(error) = &self.cause else { return false };
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// A file stands where a new one was to be made.
+    pub(crate) fn is_target_exists(&self) -> bool {
+        matches!(self.cause, Cause::TargetExists)
     }
 }
 

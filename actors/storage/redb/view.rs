@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::ops::{Bound, Deref};
 
-use redb::{AccessGuard, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{AccessGuard, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::error::EngineError;
 use crate::storage::table::{Table, prefix_end};
@@ -27,15 +27,6 @@ pub(crate) trait View {
     ///
     /// `rev()` walks them backwards and `take(n)` bounds them; none is read before it is asked for.
     fn range(&self, table: Table, from: &[u8], to: Option<&[u8]>) -> Result<Rows<'_>, EngineError>;
-
-    /// The row with the lowest key.
-    fn first(&self, table: Table) -> Result<Option<Row<'_>>, EngineError>;
-
-    /// The row with the highest key.
-    fn last(&self, table: Table) -> Result<Option<Row<'_>>, EngineError>;
-
-    /// How many rows the table has; known without counting.
-    fn len(&self, table: Table) -> Result<u64, EngineError>;
 
     /// The rows whose key starts with `prefix`, in the order of keys.
     fn prefix(&self, table: Table, prefix: &[u8]) -> Result<Rows<'_>, EngineError> {
@@ -64,18 +55,6 @@ impl<V: OpenTables> View for V {
         let bounds = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
         let rows = self.opened(table)?.range::<&[u8]>(bounds).map_err(EngineError::from_redb)?;
         Ok(Rows(Some(rows)))
-    }
-
-    fn first(&self, table: Table) -> Result<Option<Row<'_>>, EngineError> {
-        Ok(self.opened(table)?.first().map_err(EngineError::from_redb)?.map(Row::from))
-    }
-
-    fn last(&self, table: Table) -> Result<Option<Row<'_>>, EngineError> {
-        Ok(self.opened(table)?.last().map_err(EngineError::from_redb)?.map(Row::from))
-    }
-
-    fn len(&self, table: Table) -> Result<u64, EngineError> {
-        self.opened(table)?.len().map_err(EngineError::from_redb)
     }
 }
 
@@ -192,7 +171,7 @@ impl<'transaction> WriteView<'transaction> {
     }
 
     /// Whether there is anything to commit.
-    pub(super) fn is_changed(&self) -> bool {
+    pub(crate) fn is_changed(&self) -> bool {
         self.changed
     }
 

@@ -1,0 +1,139 @@
+//! Opening: whose store it is, what outlives a restart, and what a copy holds.
+
+use super::*;
+
+fn open(location: &Location, seed: u8) -> Result<Storage, OpenError> {
+    let hook: CommitHook = Arc::new(|_| {});
+    Storage::open(location.clone(), StorageSettings::default(), &keys(seed), Clock::manual(at(0)), hook)
+}
+
+/// Changes a closed store beneath the storage layer.
+fn tamper(location: &Location, change: impl FnOnce(&mut redb::WriteView<'_>) -> Result<(), EngineError>) {
+    let engine = Engine::open(location, &EngineSettings::default()).unwrap();
+    engine.write(change).unwrap();
+    engine.close().unwrap();
+}
+
+#[test]
+fn other_keys_do_not_open_it() {
+    let location = Location::Memory(MemoryDisk::new());
+    open(&location, 7).unwrap().release();
+    assert!(matches!(open(&location, 8), Err(OpenError::ForeignKeys)));
+    open(&location, 7).unwrap().release();
+    let rotated = Keyring::from_keys(vec![[7; 32], [8; 32]]).unwrap();
+    let hook: CommitHook = Arc::new(|_| {});
+    Storage::open(location, StorageSettings::default(), &rotated, Clock::manual(at(0)), hook).unwrap();
+}
+
+#[test]
+fn a_store_whose_proof_is_gone_is_not_adopted_by_whoever_comes() {
+    for name in [KEY_PROOF, DATABASE, SCHEMA_NAME] {
+        let location = Location::Memory(MemoryDisk::new());
+        open(&location, 7).unwrap().release();
+        tamper(&location, |view| view.remove(Table::Meta, name.as_bytes()).map(|_| ()));
+        assert!(matches!(open(&location, 8), Err(OpenError::ForeignKeys)), "{name}");
+    }
+}
+
+#[test]
+fn a_store_of_a_newer_build_is_refused_whatever_else_it_holds() {
+    let location = Location::Memory(MemoryDisk::new());
+    open(&location, 7).unwrap().release();
+    tamper(&location, |view| {
+        view.remove(Table::Meta, KEY_PROOF.as_bytes())?;
+        view.put(Table::Meta, SCHEMA_NAME.as_bytes(), &table::Key::new().u64(SCHEMA + 1))
+    });
+    assert!(matches!(open(&location, 7), Err(OpenError::NewerSchema { found: 2, known: 1 })));
+}
+
+#[test]
+fn a_store_is_open_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for location in [Location::Memory(MemoryDisk::new()), Location::File(folder.path().join("store"))] {
+        let first = open(&location, 7).unwrap();
+        assert!(matches!(open(&location, 7), Err(OpenError::AlreadyOpen)));
+        assert!(first.observe().available && first.observe().size_bytes > 0);
+        first.release();
+        assert!(!first.observe().available && first.observe().size_bytes == 0);
+        open(&location, 7).unwrap();
+    }
+    std::fs::write(folder.path().join("other"), "something else").unwrap();
+    assert!(matches!(open(&Location::File(folder.path().join("other")), 7), Err(OpenError::NotADatabase)));
+}
+
+#[test]
+fn a_closed_file_can_be_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    assert!(matches!(check_integrity(&path), Err(OpenError::Failed(_))));
+    assert!(!path.exists());
+    let storage = open(&Location::File(path.clone()), 7).unwrap();
+    assert!(matches!(check_integrity(&path), Err(OpenError::AlreadyOpen)));
+    storage.release();
+    assert_eq!(check_integrity(&path).unwrap(), Integrity::Sound);
+}
+
+#[tokio::test]
+async fn time_does_not_fall_behind_what_was_committed() {
+    let disk = MemoryDisk::new();
+    let clock = Clock::manual(at(1_000));
+    let hook: CommitHook = Arc::new(|_| {});
+    let location = Location::Memory(disk.clone());
+    let opened = Storage::open(location.clone(), StorageSettings::default(), &keys(7), clock.clone(), hook.clone());
+    let store = Store::start(opened.unwrap(), Arc::default()).await;
+    store.commit(telling()).await;
+    clock.advance(Duration::from_secs(500));
+    // No signal, but an instant that rows may carry.
+    store.write(vec![Write::RecordLogin(user_id(1), clock.now())]).await;
+    store.close().await;
+    let set_back = Clock::manual(at(10));
+    let _opened = Storage::open(location, StorageSettings::default(), &keys(7), set_back.clone(), hook).unwrap();
+    assert_eq!(set_back.now(), at(1_500));
+}
+
+#[tokio::test]
+async fn a_backup_opens_and_equals() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("backup");
+    let store = Store::new().await;
+    store.write(vec![put_user(user_row(user_id(1))), put_session(2, user_id(1))]).await;
+    store.commit(telling()).await;
+    store.storage.backup(target.clone()).await.unwrap();
+    assert!(store.storage.backup(target.clone()).await.unwrap_err().contains("exists"));
+    let original = store.rows();
+    store.commit(telling()).await;
+
+    assert!(matches!(open(&Location::File(target.clone()), 8), Err(OpenError::ForeignKeys)));
+    let copy = Store::on(Location::File(target)).await;
+    assert_eq!(copy.rows(), original);
+    assert_eq!(copy.commit(telling()).await, 2);
+}
+
+#[tokio::test]
+async fn personal_data_is_read_in_full_while_its_user_lives() {
+    let store = Store::new().await;
+    let user = UserId::new();
+    let stamp = Stamp {
+        flow: FlowId::new(),
+        cause: None,
+        lane: Lane::User(user),
+        actor: OnBehalf::System,
+        context: Context::new(),
+    };
+    let address = majordomo_model::Personal::known("a***@e***.com", "ada@example.com");
+    let told = Signal::UserEmailVerified { user, address, via: majordomo_model::ProofMethod::Link };
+    let key = crate::stamp::SealKey(user_row(user).seal_key.0);
+    let told = stamp.envelope(SignalId::new(), at(1), told, Some(key));
+    store.commit(Batch { writes: vec![put_user(user_row(user))], signals: vec![told], ..batch() }).await;
+    let address = || {
+        let mut found = store.storage.reader().signals_after(0, 1).unwrap();
+        let mut full = None;
+        found[0].signal.visit_personal(&mut |personal| full = personal.expose().map(str::to_owned));
+        full
+    };
+    assert_eq!(address().as_deref(), Some("ada@example.com"));
+    assert_eq!(store.tables_with(b"ada@example.com"), []);
+    store.write(vec![Write::RemoveUser(user)]).await;
+    assert_eq!(address(), None);
+    assert_eq!(store.log(), [1], "the signal stays");
+}

@@ -1,0 +1,263 @@
+//! Rows: the bytes of version 1 for ever, fields that come and go, and bytes that are none.
+
+use std::fmt::Debug;
+
+use majordomo_model::Username;
+use proptest::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::*;
+use crate::storage::row::{AttemptRow, decode, decode_signal, encode};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits: Vec<_> = hex.bytes().filter(u8::is_ascii_hexdigit).map(char::from).collect();
+    let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap();
+    digits.chunks(2).map(byte).collect()
+}
+
+/// The stored form is exactly this, and reads back. Whoever must change one of these literals has to keep reading it.
+#[track_caller]
+fn golden<T: Serialize + DeserializeOwned + PartialEq>(row: &T, stored: &str) {
+    let encoded = hex(&encode(row).unwrap());
+    assert!(decode::<T>(&bytes(stored)).is_ok_and(|found| found == *row), "cannot be read; now it is {encoded}");
+    assert_eq!(encoded, hex(&bytes(stored)));
+}
+
+fn full_user() -> UserRow {
+    let name = Username::parse("Ada").unwrap();
+    let profile = Profile { given_name: Some("Ada".to_owned()), ..Profile::default() };
+    let proven = ContactRow {
+        proven_at: Some(at(3)),
+        primary: true,
+        replaces: Some(id(ContactId::from_bytes, 3)),
+        ..contact_row(2, "ada@example.com")
+    };
+    UserRow {
+        username: Some(UsernameRow::from(&name)),
+        contacts: vec![proven],
+        profile,
+        groups: ["staff".to_owned()].into(),
+        status: UserStatus::Disabled,
+        ..user_row(user_id(1))
+    }
+}
+
+fn full_token() -> TokenRow {
+    let contact = id(ContactId::from_bytes, 2);
+    TokenRow {
+        binding: Binding::ContactRevision { contact, revision: 4 },
+        attempts: 2,
+        end: Some(TokenEnd::Superseded),
+        delivered: DeliveryState::Sent,
+        ..token_row(6, Some(user_id(1)))
+    }
+}
+
+fn full_session() -> SessionRow {
+    let context = Context::new().request_id("r").client_ip([192, 0, 2, 7].into()).user_agent("a");
+    SessionRow { context, ..session_row(8, user_id(1)) }
+}
+
+fn applied_row() -> AppliedRow {
+    AppliedRow {
+        kind: FlowKind::Register,
+        flow: id(FlowId::from_bytes, 4),
+        fingerprint: Bytes([3; 32]),
+        outcome: b"answer".to_vec(),
+        first_seq: 17,
+        expires_at: at(9),
+    }
+}
+
+fn envelope() -> Envelope {
+    let fixed = |mut envelope: Envelope| {
+        envelope.id = id(SignalId::from_bytes, 10);
+        envelope.flow = id(FlowId::from_bytes, 11);
+        envelope
+    };
+    fixed(signal(user_id(1)))
+}
+
+#[test]
+fn version_1_is_read_for_ever() {
+    golden(
+        &full_user(),
+        "018aa26964c41001244b6e95b8df02294c7396bde0072aa776657273696f6e01aa637265617465645f6174ce000f4240a673 \
+         7461747573a864697361626c6564a8757365726e616d6583a963616e6f6e6963616ca3616461a86f726967696e616ca34164 \
+         61a8736b656c65746f6ea3616461a8636f6e74616374739189a26964c4100227486d96bbdc012a4f7095bee30429a7636861 \
+         6e6e656ca5656d61696ca963616e6f6e6963616caf616461406578616d706c652e636f6da86f726967696e616caf61646140 \
+         6578616d706c652e636f6da87265766973696f6e01a970726f76656e5f6174ce002dc6c0a77072696d617279c3a861646465 \
+         645f6174ce000f4240a87265706c61636573c4100326496c97badd002b4e7194bfe20528a770726f66696c6581aa67697665 \
+         6e5f6e616d65a3416461a667726f75707391a57374616666a565706f636801a87365616c5f6b6579c4200909090909090909 \
+         090909090909090909090909090909090909090909090909",
+    );
+    golden(
+        &CredentialRow { phc: "$argon2id$v=19$".to_owned(), revision: 3, set_at: at(2) },
+        "0183a3706863af246172676f6e32696424763d313924a87265766973696f6e03a67365745f6174ce001e8480",
+    );
+    golden(
+        &ActivityRow { last_login_at: Some(at(5)), logins: 300 },
+        "0182ad6c6173745f6c6f67696e5f6174ce004c4b40a66c6f67696e73cd012c",
+    );
+    golden(
+        &AttemptRow { failures: 4, last_at: at(5), expires_at: at(6) },
+        "0183a86661696c7572657304a76c6173745f6174ce004c4b40aa657870697265735f6174ce005b8d80",
+    );
+    golden(
+        &full_token(),
+        "018ca26964c41006234c6992bfd8052e4b7491bae7002da7707572706f7365ae72657365745f62795f656d61696ca4757365 \
+         72c41001244b6e95b8df02294c7396bde0072aa761646472657373af616461406578616d706c652e636f6da762696e64696e \
+         6781b0636f6e746163745f7265766973696f6e82a7636f6e74616374c4100227486d96bbdc012a4f7095bee30429a8726576 \
+         6973696f6e04a36b6579980505050505050505aa637265617465645f6174ce000f4240aa657870697265735f6174ce05f5e1 \
+         00a8617474656d70747302a3656e64aa73757065727365646564a864656c6976657279c41006234c6992bfd8052e4b7491ba \
+         e7002da964656c697665726564a473656e74",
+    );
+    golden(
+        &full_session(),
+        "0187a26964c410082d42679cb1d60b20457a9fb4e90e23a475736572c41001244b6e95b8df02294c7396bde0072aa565706f \
+         636801aa637265617465645f6174ce000f4240ac6c6173745f7365656e5f6174ce000f4240aa657870697265735f6174ce05 \
+         f5e100a7636f6e7465787483aa726571756573745f6964a172a9636c69656e745f697081a2563494ccc0000207aa75736572 \
+         5f6167656e74a161",
+    );
+    golden(
+        &applied_row(),
+        "0186a46b696e64a87265676973746572a4666c6f77c41004214e6b90bdda072c497693b8e5022fab66696e6765727072696e \
+         74c4200303030303030303030303030303030303030303030303030303030303030303a76f7574636f6d65c406616e737765 \
+         72a966697273745f73657111aa657870697265735f6174ce00895440",
+    );
+    golden(
+        &CursorRow { floor: 70_000, created_at: at(-1) },
+        "0182a5666c6f6f72ce00011170aa637265617465645f6174d2fff0bdc0",
+    );
+    golden(
+        &envelope(),
+        "0188a26964c4100a2f40659eb3d4092247789db6eb0c21a4666c6f77c4100b2e41649fb2d5082346799cb7ea0d20a46c616e \
+         6581a475736572c41001244b6e95b8df02294c7396bde0072aa26174ce000f4240a673656e646572ac757365725f6d616e61 \
+         676572a56163746f72a673797374656da6736368656d6101a67369676e616c82a474797065b4757365725f64697361626c65 \
+         5f73746172746564a46461746181a475736572c41001244b6e95b8df02294c7396bde0072a",
+    );
+}
+
+#[test]
+fn a_signal_gets_its_place_from_its_key() {
+    let stored = encode(&envelope()).unwrap();
+    assert_eq!(decode_signal(42, &stored).unwrap(), Envelope { seq: Some(42), ..envelope() });
+}
+
+/// The same row as a later build might write it: with a field that this one does not know.
+#[derive(Serialize)]
+struct Later<'a, T> {
+    #[serde(flatten)]
+    row: &'a T,
+    added_later: Vec<u8>,
+}
+
+/// The same row as an earlier build wrote it: without the field, which here has the value that is its default.
+fn without(encoded: &[u8], field: &str, value: &impl Serialize) -> Vec<u8> {
+    let entry = [rmp_serde::to_vec_named(field).unwrap(), rmp_serde::to_vec_named(value).unwrap()].concat();
+    let place = encoded.windows(entry.len()).position(|window| window == entry).expect("the field and its default");
+    let mut shorter = [&encoded[..place], &encoded[place + entry.len()..]].concat();
+    // The map of at most 15 fields that follows the format byte has its length in the low half of its first byte.
+    assert_eq!(shorter[1] >> 4, 8);
+    shorter[1] -= 1;
+    shorter
+}
+
+#[track_caller]
+fn reads_later<T: Serialize + DeserializeOwned + PartialEq>(row: &T) {
+    let later = encode(&Later { row, added_later: vec![1, 2] }).unwrap();
+    assert!(later.len() > encode(row).unwrap().len() + "added_later".len());
+    assert!(decode::<T>(&later).is_ok_and(|found| found == *row), "{}", std::any::type_name::<T>());
+}
+
+#[test]
+fn a_field_that_a_later_build_added_is_skipped() {
+    reads_later(&full_user());
+    reads_later(&full_user().contacts[0]);
+    reads_later(&CredentialRow { phc: String::new(), revision: 3, set_at: at(2) });
+    reads_later(&ActivityRow::default());
+    reads_later(&AttemptRow::default());
+    reads_later(&full_token());
+    reads_later(&full_session());
+    reads_later(&applied_row());
+    reads_later(&CursorRow { floor: 1, created_at: at(1) });
+    reads_later(&envelope());
+}
+
+#[test]
+fn a_field_that_an_earlier_build_did_not_know_gets_its_default() {
+    let user = user_row(user_id(1));
+    let stored = without(&encode(&user).unwrap(), "profile", &Profile::default());
+    let stored = without(&stored, "groups", &user.groups);
+    assert!(decode::<UserRow>(&stored).unwrap() == user);
+    let contact = contact_row(2, "ada@example.com");
+    let stored = without(&encode(&contact).unwrap(), "replaces", &None::<ContactId>);
+    assert!(decode::<ContactRow>(&stored).unwrap() == contact);
+    let session = session_row(8, user_id(1));
+    let stored = without(&encode(&session).unwrap(), "context", &Context::new());
+    assert_eq!(decode::<SessionRow>(&stored).unwrap(), session);
+    // A field without a default is not invented.
+    let stored = without(&encode(&user).unwrap(), "epoch", &1);
+    assert!(decode::<UserRow>(&stored).is_err());
+}
+
+#[test]
+fn another_format_is_refused_by_name() {
+    let mut stored = encode(&full_user()).unwrap();
+    stored[0] = 2;
+    let refused = decode::<UserRow>(&stored).unwrap_err().to_string();
+    assert_eq!(refused, "a stored UserRow cannot be decoded: unknown format 2");
+    assert!(decode::<UserRow>(&[]).unwrap_err().to_string().ends_with("no bytes"));
+    assert!(decode::<TokenRow>(&encode(&full_user()).unwrap()).is_err());
+}
+
+#[test]
+fn rows_show_nothing_of_their_content() {
+    let user = full_user();
+    let shown = format!(
+        "{user:?} {:?} {:?} {:?}",
+        user.username,
+        user.contacts,
+        CredentialRow { phc: "ada".to_owned(), revision: 1, set_at: at(1) }
+    );
+    assert!(!shown.to_lowercase().contains("ada"), "{shown}");
+    assert!(!format!("{:?}", UniqueKey::username("ada")).contains("ada"));
+}
+
+fn survive<T: DeserializeOwned + Debug>(bytes: &[u8]) {
+    let _ = decode::<T>(bytes);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_decoder_panic(mut bytes: Vec<u8>, format in prop::bool::weighted(0.9)) {
+        if format {
+            bytes.insert(0, 1);
+        }
+        survive::<UserRow>(&bytes);
+        survive::<TokenRow>(&bytes);
+        survive::<SessionRow>(&bytes);
+        survive::<AppliedRow>(&bytes);
+        let _ = decode_signal(1, &bytes);
+    }
+
+    #[test]
+    fn no_damage_makes_the_decoder_panic(place: prop::sample::Index, value: u8, cut: prop::sample::Index) {
+        let (user, token) = (encode(&full_user()).unwrap(), encode(&full_token()).unwrap());
+        let (session, signal) = (encode(&full_session()).unwrap(), encode(&envelope()).unwrap());
+        for mut stored in [user, token, session, signal] {
+            let place = place.index(stored.len());
+            stored[place] = value;
+            stored.truncate(cut.index(stored.len()) + 1);
+            survive::<UserRow>(&stored);
+            survive::<TokenRow>(&stored);
+            survive::<SessionRow>(&stored);
+            let _ = decode_signal(1, &stored);
+        }
+    }
+}
