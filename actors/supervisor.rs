@@ -16,9 +16,7 @@ use crate::keys::Keyring;
 use crate::live::LiveGroup;
 use crate::outbox::{Doorbell, Outbox, Registration, RegistrationError, SubscriptionState};
 use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, StorageState};
-use crate::supervision::{
-    Child, Limits, Plan, SupervisionNote, SupervisorMessage, SupervisorState, spawn_supervisor,
-};
+use crate::supervision::{Child, Limits, Plan, SupervisionNote, SupervisorMessage, SupervisorState, spawn_supervisor};
 use crate::token::Tokens;
 use crate::user_manager::{Answer, Budget, Manager, Policy, Question, Services, UserManagerMessage};
 

@@ -96,11 +96,7 @@ impl Person {
     fn new() -> Self {
         let id = UserId::new().to_string();
         let tail = id.rsplit('-').next().unwrap_or_default();
-        Self {
-            username: format!("ada.{tail}"),
-            email: format!("ada.{tail}@example.com"),
-            phone: "+44 7911 123456",
-        }
+        Self { username: format!("ada.{tail}"), email: format!("ada.{tail}@example.com"), phone: "+44 7911 123456" }
     }
 }
 

@@ -142,7 +142,10 @@ impl Accounts {
     ///
     /// # Errors
     /// [`RequestEmailVerificationReason`], or why it could not be done.
-    pub async fn request_email_verification(&self, command: impl Into<Command<RequestEmailVerification>>) -> Answer<RequestEmailVerification> {
+    pub async fn request_email_verification(
+        &self,
+        command: impl Into<Command<RequestEmailVerification>>,
+    ) -> Answer<RequestEmailVerification> {
         self.ask(command).await
     }
 
@@ -158,7 +161,10 @@ impl Accounts {
     ///
     /// # Errors
     /// [`RequestPhoneVerificationReason`], or why it could not be done.
-    pub async fn request_phone_verification(&self, command: impl Into<Command<RequestPhoneVerification>>) -> Answer<RequestPhoneVerification> {
+    pub async fn request_phone_verification(
+        &self,
+        command: impl Into<Command<RequestPhoneVerification>>,
+    ) -> Answer<RequestPhoneVerification> {
         self.ask(command).await
     }
 
@@ -246,7 +252,10 @@ impl Accounts {
     ///
     /// # Errors
     /// [`RequestPasswordResetReason`], or why it could not be done.
-    pub async fn request_password_reset(&self, command: impl Into<Command<RequestPasswordReset>>) -> Answer<RequestPasswordReset> {
+    pub async fn request_password_reset(
+        &self,
+        command: impl Into<Command<RequestPasswordReset>>,
+    ) -> Answer<RequestPasswordReset> {
         self.ask(command).await
     }
 

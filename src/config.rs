@@ -66,7 +66,9 @@ impl Config {
             faults.push("storage.queue and storage.group: at least 1".to_owned());
         }
         if self.storage.queue < self.requests {
-            faults.push("storage.queue: at least as many as requests, or an admitted flow could find no place".to_owned());
+            faults.push(
+                "storage.queue: at least as many as requests, or an admitted flow could find no place".to_owned(),
+            );
         }
         for (name, span) in [("patience", self.patience), ("shutdown_within", self.shutdown_within)] {
             if span.is_zero() {

@@ -4,7 +4,11 @@ use majordomo_actors::auditor::{AuditPage, AuditQuery, AuditReadError};
 use majordomo_actors::storage::{ProjectionRange, Reader, Unreadable};
 
 /// The page of records that a query asks for.
-pub(crate) fn read(reader: &Reader, auditor: &str, query: &AuditQuery) -> Result<AuditPage, AuditReadError<Unreadable>> {
+pub(crate) fn read(
+    reader: &Reader,
+    auditor: &str,
+    query: &AuditQuery,
+) -> Result<AuditPage, AuditReadError<Unreadable>> {
     query.read(|range| {
         let range = ProjectionRange {
             prefix: &range.prefix,

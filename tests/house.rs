@@ -23,9 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("supervision", &["address"]),
     (
         "supervisor",
-        &[
-            "address", "clock", "hasher", "keys", "live", "outbox", "storage", "supervision", "token", "user_manager",
-        ],
+        &["address", "clock", "hasher", "keys", "live", "outbox", "storage", "supervision", "token", "user_manager"],
     ),
     ("token", &["keys"]),
     (
@@ -173,7 +171,8 @@ fn heavy_crates_have_one_home() {
             let named = !names_behind(&source.code, &format!("{name}::")).is_empty()
                 || source.code.contains(&format!("use {name};"));
             // A module of ours may have the same name as the crate it wraps.
-            let own = source.code.contains(&format!("self::{name}::")) || source.code.contains(&format!("super::{name}::"));
+            let own =
+                source.code.contains(&format!("self::{name}::")) || source.code.contains(&format!("super::{name}::"));
             assert!(!named || own || source.path.starts_with(home), "{} names {name}", source.path);
         }
     }

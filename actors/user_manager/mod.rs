@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{
-    Actor as OnBehalfOf, Authenticate, Command, CommandId, Context, Delete, DeletionCause, Flow, FlowId, Lane, Register, SignalId,
+    Actor as OnBehalfOf, Authenticate, Command, CommandId, Context, Delete, DeletionCause, Flow, FlowId, Lane,
+    Register, SignalId,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
