@@ -15,8 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{
-    Actor as OnBehalfOf, Authenticate, Command, CommandId, Context, Delete, DeletionCause, Flow, FlowId, Lane,
-    Register, SignalId,
+    Actor as OnBehalfOf, Authenticate, Command, CommandId, Context, Flow, FlowId, Lane, Register, SignalId,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -157,14 +156,6 @@ impl Manager {
     /// Removes what has ended by time, deletes accounts that were never verified, and prunes the log.
     pub async fn sweep(&self) {
         let services = &self.services;
-        let due = services.reader.never_verified(services.clock.now(), SWEEP_USERS).unwrap_or_default();
-        for (user, _) in due {
-            let deletion = Delete { user, cause: DeletionCause::NeverVerified };
-            let command = Command::new(deletion).actor(OnBehalfOf::System);
-            if let Err(error) = flow::run(services, &command, None).await {
-                tracing::warn!(%user, %error, "an account that was never verified could not be deleted");
-            }
-        }
         if let Err(error) = services.storage.maintain().await {
             tracing::debug!(?error, "maintenance is put off");
         }

@@ -201,6 +201,7 @@ fn outcome(command: CommandId) -> Outcome {
         command,
         kind: FlowKind::Register,
         fingerprint: [3; 32],
+        settled: true,
         answer: b"answer".to_vec(),
         renew: false,
         keep: Duration::from_secs(10),
@@ -223,6 +224,7 @@ fn user_row(id: UserId) -> UserRow {
         profile: Profile::default(),
         groups: std::collections::BTreeSet::new(),
         epoch: 1,
+        verify_by: None,
         seal_key: Bytes([9; 32]),
     }
 }

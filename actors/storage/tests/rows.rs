@@ -43,6 +43,7 @@ fn full_user() -> UserRow {
         profile,
         groups: ["staff".to_owned()].into(),
         status: UserStatus::Disabled,
+        verify_by: Some(at(8)),
         ..user_row(user_id(1))
     }
 }
@@ -68,6 +69,7 @@ fn applied_row() -> AppliedRow {
         kind: FlowKind::Register,
         flow: id(FlowId::from_bytes, 4),
         fingerprint: Bytes([3; 32]),
+        settled: true,
         outcome: b"answer".to_vec(),
         first_seq: 17,
         expires_at: at(9),

@@ -297,7 +297,7 @@ async fn a_projection_is_read_by_prefix_in_either_direction() {
     let put = |name: &str, key: &[u8]| Write::PutProjection(name.to_owned(), key.to_vec(), key.to_vec());
     store.write(vec![put("a", b"x1"), put("a", b"x2"), put("a", b"x3"), put("a", b"y"), put("ab", b"x2")]).await;
     let keys = |prefix: &[u8], from: &[u8], newest_first, limit| {
-        let range = ProjectionRange { prefix, from, newest_first, limit };
+        let range = ProjectionRange { prefix, from, until: None, newest_first, limit };
         let found = store.storage.reader().projection("a", range).unwrap();
         assert!(found.iter().all(|(key, value)| key == value));
         found.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect::<Vec<_>>()
