@@ -6,6 +6,8 @@ pub mod clock;
 pub mod gauge;
 pub mod hasher;
 pub mod keys;
+pub mod live;
+pub mod outbox;
 pub mod seal;
 pub mod session_secret;
 pub mod stamp;

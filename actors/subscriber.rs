@@ -196,7 +196,7 @@ impl SubscriberContext {
         self.desk.delivery(token)
     }
 
-    /// A value of this subscription's own projection, as last committed.
+    /// A value of this subscription's own projection, as the signals handled before this one left it.
     ///
     /// # Errors
     /// [`Unanswered::StorageUnavailable`].

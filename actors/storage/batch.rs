@@ -73,6 +73,8 @@ pub enum Check {
     Session([u8; 32], SessionId),
     /// The subscription's cursor stands here.
     Cursor(String, u64),
+    /// The subscription has no cursor yet.
+    NoCursor(String),
 }
 
 /// A change of rows. Applied after every check held, in order.
@@ -217,6 +219,7 @@ impl Check {
             }
             Self::Session(hash, id) => view.session(hash)?.is_some_and(|session| session.id == *id),
             Self::Cursor(subscription, floor) => view.cursor(subscription)?.is_some_and(|row| row.floor == *floor),
+            Self::NoCursor(subscription) => view.cursor(subscription)?.is_none(),
         })
     }
 }

@@ -28,7 +28,7 @@ pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
 pub use self::faulty_disk::FaultyDisk;
 pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
-pub use self::reader::Reader;
+pub use self::reader::{Reader, Unreadable};
 pub use self::redb::{Disk, EngineSettings, Location, MemoryDisk};
 use self::redb::{Engine, EngineError, EngineHandle, View};
 pub use self::row::{

@@ -143,6 +143,14 @@ impl Reader {
         self.snapshot(|view| super::write::never_verified(view, now, limit))
     }
 
+    /// One value of a subscriber's projection.
+    pub fn projected(&self, subscription: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
+        self.snapshot(|view| {
+            let key = super::lookup::projection_key(subscription, key)?;
+            Ok(view.get(Table::Projections, &key)?.map(|value| value.to_vec()))
+        })
+    }
+
     /// The values of a subscriber's projection whose key starts with `prefix`, from `from` on, at most so many.
     pub fn projection(
         &self,

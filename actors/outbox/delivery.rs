@@ -1,0 +1,298 @@
+//! Deliveries, purely: how the token of a message stands, and what tells that its delivery ended.
+
+use majordomo_model::{
+    Channel, Contact, Email, ErrorType, Failure, Personal, Phone, Signal, Timestamp, TokenPurpose, UserId,
+};
+
+use crate::storage::{Check, ContactRow, DeliveryState, TokenEnd, TokenRow, UserRow, Write};
+use crate::token::Binding;
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// The transport accepted it.
+    Sent,
+    /// It was given up.
+    GaveUp(Failure),
+}
+
+/// The end of a delivery, to be committed whole.
+#[derive(Debug)]
+pub(super) struct End {
+    /// That it has not ended before.
+    pub(super) checks: Vec<Check>,
+    /// The mark on the token's row.
+    pub(super) writes: Vec<Write>,
+    /// What ends the delivery's flow.
+    pub(super) signal: Signal,
+}
+
+/// How the token of a message stands.
+#[derive(Clone, Copy)]
+pub(super) enum Standing<'row> {
+    /// The message is to be sent to this contact.
+    Live(&'row ContactRow),
+    /// A newer token took its place, or what it was for is gone.
+    Superseded,
+    /// It was used.
+    Used,
+    /// It ended by time.
+    Expired,
+    /// The delivery ended before.
+    Ended,
+}
+
+/// What ends a delivery. `None` for nobody's token, which no message is sent for.
+pub(super) fn end(token: &TokenRow, sending: Sending) -> Option<End> {
+    let state = match sending {
+        Sending::Sent => DeliveryState::Sent,
+        Sending::GaveUp(_) => DeliveryState::Failed,
+    };
+    Some(End {
+        checks: vec![Check::DeliveryPending(token.id)],
+        writes: vec![Write::EndDelivery(token.id, state)],
+        signal: ending(token, token.user?, sending)?,
+    })
+}
+
+fn ending(token: &TokenRow, user: UserId, sending: Sending) -> Option<Signal> {
+    let (address, channel, delivery) = (personal(token)?, channel(token.purpose)?, token.delivery);
+    let failed = || (Some(user), Some(address.clone()), Some(token.id), Failure::EmailSendFailed);
+    Some(match (token.purpose, sending) {
+        (TokenPurpose::VerifyEmail, Sending::Sent) => {
+            Signal::UserEmailVerificationInitiated { user, address, delivery }
+        }
+        (TokenPurpose::VerifyPhone, Sending::Sent) => {
+            Signal::UserPhoneVerificationInitiated { user, address, delivery }
+        }
+        (TokenPurpose::VerifyEmail, Sending::GaveUp(_)) => {
+            let (user, address, token, reason) = failed();
+            Signal::UserEmailVerificationFailed { user, address, token, reason }
+        }
+        (TokenPurpose::VerifyPhone, Sending::GaveUp(_)) => {
+            let (user, address, token, reason) = failed();
+            Signal::UserPhoneVerificationFailed { user, address, token, reason }
+        }
+        (TokenPurpose::ResetByEmail | TokenPurpose::ResetByPhone, Sending::Sent) => {
+            Signal::PasswordResetRequestProcessed { user, address, channel, delivery }
+        }
+        (TokenPurpose::ResetByEmail | TokenPurpose::ResetByPhone, Sending::GaveUp(reason)) => {
+            let error_type = ErrorType::EmailSendFailed;
+            Signal::PasswordResetRequestFailed { user: Some(user), channel, identifier: address, error_type, reason }
+        }
+        _ => return None,
+    })
+}
+
+/// The way that the message of a token travels; `None` for a purpose that sends none.
+const fn channel(purpose: TokenPurpose) -> Option<Channel> {
+    match purpose {
+        TokenPurpose::VerifyEmail | TokenPurpose::ResetByEmail => Some(Channel::Email),
+        TokenPurpose::VerifyPhone | TokenPurpose::ResetByPhone => Some(Channel::Phone),
+        _ => None,
+    }
+}
+
+fn personal(token: &TokenRow) -> Option<Personal> {
+    let (canonical, original) = (token.address.clone(), token.address.clone());
+    let address = match channel(token.purpose)? {
+        Channel::Email => Contact::Email(Email::from_stored(canonical, original)),
+        Channel::Phone => Contact::Phone(Phone::from_stored(canonical, original)),
+    };
+    Some(Personal::known(address.redacted(), token.address.clone()))
+}
+
+/// How a token stands, given its user and who has proven its address.
+pub(super) fn standing<'row>(
+    token: &TokenRow,
+    user: Option<&'row UserRow>,
+    owner: Option<UserId>,
+    now: Timestamp,
+) -> Standing<'row> {
+    match token.end {
+        Some(TokenEnd::Used) => return Standing::Used,
+        Some(TokenEnd::Superseded) => return Standing::Superseded,
+        None => {}
+    }
+    if token.expires_at <= now {
+        return Standing::Expired;
+    }
+    if token.delivered != DeliveryState::Pending {
+        return Standing::Ended;
+    }
+    user.and_then(|user| bound_contact(token, user, owner)).map_or(Standing::Superseded, Standing::Live)
+}
+
+/// The contact that the message goes to, as long as the token is good for anything.
+fn bound_contact<'row>(token: &TokenRow, user: &'row UserRow, owner: Option<UserId>) -> Option<&'row ContactRow> {
+    let channel = channel(token.purpose)?;
+    match token.binding {
+        Binding::CredentialEpoch(epoch) if epoch == user.epoch => user.contact_at(channel, &token.address),
+        Binding::CredentialEpoch(_) => None,
+        Binding::ContactRevision { contact, revision } => user.contact(contact).filter(|contact| {
+            contact.channel == channel
+                && contact.canonical == token.address
+                && contact.revision == revision
+                && contact.proven_at.is_none()
+                && owner.is_none_or(|owner| owner == user.id)
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use majordomo_model::{ContactId, FlowId, Profile, TokenId, UserStatus};
+
+    use super::*;
+    use crate::bytes::Bytes;
+    use crate::token::KeyId;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_000_000);
+
+    fn user(channel: Channel, canonical: &str) -> UserRow {
+        let contact = ContactRow {
+            id: ContactId::new(),
+            channel,
+            canonical: canonical.into(),
+            original: canonical.into(),
+            revision: 3,
+            proven_at: None,
+            primary: true,
+            added_at: NOW,
+            replaces: None,
+        };
+        UserRow {
+            id: UserId::new(),
+            version: 1,
+            created_at: NOW,
+            status: UserStatus::Active,
+            username: None,
+            contacts: vec![contact],
+            profile: Profile::default(),
+            groups: BTreeSet::new(),
+            epoch: 5,
+            seal_key: Bytes([7; 32]),
+        }
+    }
+
+    fn token(user: &UserRow, purpose: TokenPurpose) -> TokenRow {
+        let contact = &user.contacts[0];
+        let binding = if purpose.is_reset() {
+            Binding::CredentialEpoch(user.epoch)
+        } else {
+            Binding::ContactRevision { contact: contact.id, revision: contact.revision }
+        };
+        TokenRow {
+            id: TokenId::new(),
+            purpose,
+            user: Some(user.id),
+            address: contact.canonical.clone(),
+            binding,
+            key: KeyId::from_bytes([1; 8]),
+            created_at: NOW,
+            expires_at: NOW.plus(Duration::from_secs(60)),
+            attempts: 0,
+            end: None,
+            delivery: FlowId::new(),
+            delivered: DeliveryState::Pending,
+        }
+    }
+
+    #[test]
+    fn every_purpose_has_its_two_ends() {
+        for (purpose, channel, address, sent, failed) in [
+            (
+                TokenPurpose::VerifyEmail,
+                Channel::Email,
+                "ada@example.com",
+                "user_email_verification_initiated",
+                "user_email_verification_failed",
+            ),
+            (
+                TokenPurpose::VerifyPhone,
+                Channel::Phone,
+                "+447911123412",
+                "user_phone_verification_initiated",
+                "user_phone_verification_failed",
+            ),
+            (
+                TokenPurpose::ResetByEmail,
+                Channel::Email,
+                "ada@example.com",
+                "password_reset_request_processed",
+                "password_reset_request_failed",
+            ),
+            (
+                TokenPurpose::ResetByPhone,
+                Channel::Phone,
+                "+447911123412",
+                "password_reset_request_processed",
+                "password_reset_request_failed",
+            ),
+        ] {
+            let user = user(channel, address);
+            let token = token(&user, purpose);
+            for (sending, name, state) in [
+                (Sending::Sent, sent, DeliveryState::Sent),
+                (Sending::GaveUp(Failure::Expired), failed, DeliveryState::Failed),
+            ] {
+                let mut end = end(&token, sending).unwrap();
+                assert_eq!((end.signal.kind().as_str(), end.signal.user()), (name, Some(user.id)));
+                assert!(end.signal.kind().ends().contains(&majordomo_model::FlowKind::Delivery));
+                assert!(matches!(end.checks.as_slice(), [Check::DeliveryPending(id)] if *id == token.id));
+                assert!(
+                    matches!(end.writes.as_slice(), [Write::EndDelivery(id, to)] if *id == token.id && *to == state)
+                );
+                let shown = serde_json::to_value(&end.signal).unwrap()["data"].to_string();
+                assert!(!shown.contains(address) && !shown.contains("ada@"), "{shown}");
+                assert_eq!(shown.contains("email_send_failed"), sending != Sending::Sent, "{shown}");
+                end.signal.visit_personal(&mut |personal| assert_eq!(personal.expose(), Some(address)));
+            }
+            assert!(end(&TokenRow { user: None, ..token }, Sending::Sent).is_none());
+        }
+    }
+
+    #[test]
+    fn a_token_is_live_only_as_long_as_everything_fits() {
+        let user = user(Channel::Email, "ada@example.com");
+        let (proof, reset) = (token(&user, TokenPurpose::VerifyEmail), token(&user, TokenPurpose::ResetByEmail));
+        let name = |token: &TokenRow, user: Option<&UserRow>, owner, now| match standing(token, user, owner, now) {
+            Standing::Live(contact) => contact.canonical.clone(),
+            Standing::Superseded => "superseded".into(),
+            Standing::Used => "used".into(),
+            Standing::Expired => "expired".into(),
+            Standing::Ended => "ended".into(),
+        };
+        let stands = |token: &TokenRow, user: &UserRow| name(token, Some(user), None, NOW);
+        for token in [&proof, &reset] {
+            assert_eq!(stands(token, &user), "ada@example.com");
+            assert_eq!(name(token, None, None, NOW), "superseded");
+            assert_eq!(name(token, Some(&user), None, token.expires_at), "expired");
+            for (end, expected) in [(TokenEnd::Used, "used"), (TokenEnd::Superseded, "superseded")] {
+                let ended = TokenRow { end: Some(end), ..token.clone() };
+                assert_eq!(name(&ended, Some(&user), None, token.expires_at), expected);
+            }
+            for delivered in [DeliveryState::Sent, DeliveryState::Failed] {
+                assert_eq!(stands(&TokenRow { delivered, ..token.clone() }, &user), "ended");
+            }
+            let mut gone = user.clone();
+            gone.contacts.clear();
+            assert_eq!(stands(token, &gone), "superseded");
+        }
+        let changed = |change: fn(&mut UserRow)| {
+            let mut row = user.clone();
+            change(&mut row);
+            (stands(&proof, &row), stands(&reset, &row))
+        };
+        let (live, superseded) = ("ada@example.com".to_owned(), "superseded".to_owned());
+        assert_eq!(changed(|row| row.epoch += 1), (live.clone(), superseded.clone()));
+        assert_eq!(changed(|row| row.contacts[0].revision += 1), (superseded.clone(), live.clone()));
+        assert_eq!(changed(|row| row.contacts[0].proven_at = Some(NOW)), (superseded.clone(), live.clone()));
+        assert_eq!(changed(|row| row.contacts[0].canonical.push('x')), (superseded.clone(), superseded.clone()));
+        assert_eq!(name(&proof, Some(&user), Some(UserId::new()), NOW), superseded);
+        assert_eq!(name(&proof, Some(&user), Some(user.id), NOW), live);
+    }
+}
