@@ -174,7 +174,6 @@ mod tests {
             profile: Profile::default(),
             groups: BTreeSet::new(),
             epoch: 5,
-            verify_by: None,
             seal_key: Bytes([7; 32]),
         }
     }
