@@ -174,6 +174,7 @@ mod tests {
             profile: Profile::default(),
             groups: BTreeSet::new(),
             epoch: 5,
+            verify_by: None,
             seal_key: Bytes([7; 32]),
         }
     }

@@ -544,6 +544,7 @@ fn user_row(contact: ContactId) -> UserRow {
         profile: Profile::default(),
         groups: std::collections::BTreeSet::new(),
         epoch: 5,
+        verify_by: None,
         seal_key: Bytes([7; 32]),
     }
 }

@@ -32,8 +32,9 @@ pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
 pub use self::faulty_disk::FaultyDisk;
 pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
-pub use self::reader::{Reader, Unreadable};
-pub use self::redb::{Disk, EngineSettings, Location, MemoryDisk};
+pub use self::reader::{ProjectionRange, ProjectionValues, Reader, Unreadable};
+pub(crate) use self::redb::ReadView;
+pub use self::redb::{Disk, EngineSettings, Integrity, Location, MemoryDisk};
 use self::redb::{Engine, EngineError, EngineHandle, View};
 pub use self::row::{
     ActivityRow, AppliedRow, ContactRow, CredentialRow, CursorRow, DeliveryState, SessionRow, TokenEnd, TokenRow,
