@@ -2,12 +2,17 @@
 
 mod authenticate;
 mod budget;
+mod confirm_email;
+mod confirm_phone;
 #[cfg(test)]
 mod fixture;
 mod flow;
 mod policy;
 mod proof;
 mod register;
+mod request_email_verification;
+mod request_phone_verification;
+mod verification;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{
-    Actor as OnBehalfOf, Authenticate, Command, CommandId, Context, Flow, FlowId, Lane, Register, SignalId,
+    Actor as OnBehalfOf, Authenticate, Command, CommandId, ConfirmEmail, ConfirmPhone, Context, Flow, FlowId, Lane,
+    Register, RequestEmailVerification, RequestPhoneVerification, SignalId,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -71,7 +77,9 @@ macro_rules! mailbox {
     };
 }
 
-mailbox! { Register Authenticate }
+mailbox! {
+    Register Authenticate RequestEmailVerification ConfirmEmail RequestPhoneVerification ConfirmPhone
+}
 
 /// A flow's message as the mailbox takes it.
 pub trait Question: Flow {

@@ -1,0 +1,643 @@
+//! Verification: what a proof of an address changes, and what asking for one leaves behind, whatever the channel.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use majordomo_model::{
+    Channel, Claimant, Confirmed, Contact, ContactId, Email, Failure, Personal, Phone, ProofMethod, Signal, Timestamp,
+    TokenId, TokenPurpose, UserId, UserStatus, VerificationRequested,
+};
+
+use super::flow::{Services, Told};
+use super::policy::{FreshToken, Policy, personal_contact, seal_key, typed, verification_purpose};
+use super::proof::{Judgement, Parsed, judge};
+use crate::keys::Keyring;
+use crate::stamp::SealKey;
+use crate::storage::{Check, ContactRow, Lookup, ReadError, ReadView, TokenEnd, TokenRow, UniqueKey, UserRow, Write};
+use crate::token::{Binding, KeyId};
+
+/// What the store says about a presented proof.
+#[derive(Clone, Debug)]
+pub(super) struct ProofFacts {
+    /// The token that the proof names.
+    presented: Option<TokenId>,
+    /// How the proof came.
+    via: ProofMethod,
+    /// What the proof is worth by its token's row.
+    judgement: Judgement,
+    token: Option<TokenRow>,
+    user: Option<UserRow>,
+    /// Who has proven the token's address.
+    owner: Option<UserId>,
+    /// The user's open tokens that prove addresses of the channel.
+    verifications: Vec<TokenRow>,
+    /// The user's open tokens that reset the password by way of the channel.
+    resets: Vec<TokenRow>,
+    now: Timestamp,
+}
+
+impl ProofFacts {
+    pub(super) fn read(
+        view: &ReadView,
+        services: &Services,
+        parsed: &Parsed<'_>,
+        channel: Channel,
+        now: Timestamp,
+    ) -> Result<Self, ReadError> {
+        let (purpose, presented) = (verification_purpose(channel), parsed.token());
+        let token = presented.map_or(Ok(None), |token| view.token(token))?;
+        let judgement = judge(&services.tokens, parsed, token.as_ref(), &[purpose], now, &services.policy);
+        let holder = token.as_ref().and_then(|token| Some((token.user?, &token.address)));
+        let (user, owner, verifications, resets) = match holder {
+            Some((user, address)) => (
+                view.user(user)?,
+                view.owner(&UniqueKey::address(channel, address))?,
+                view.open_tokens(user, purpose, None)?,
+                view.open_tokens(user, reset_purpose(channel), None)?,
+            ),
+            None => (None, None, Vec::new(), Vec::new()),
+        };
+        let via = if parsed.is_link() { ProofMethod::Link } else { ProofMethod::Code };
+        Ok(Self { presented, via, judgement, token, user, owner, verifications, resets, now })
+    }
+
+    /// What the proof comes to.
+    pub(super) fn prove(&self, channel: Channel) -> Result<Proven<'_>, Unproven<'_>> {
+        let unproven = |failure| self.unproven(failure);
+        match self.judgement {
+            Judgement::Good | Judgement::Used => {}
+            Judgement::WrongCode => return Err(self.wrong_code()),
+            Judgement::Bad(failure) => return Err(unproven(failure)),
+        }
+        let token = self.token.as_ref().ok_or_else(|| unproven(Failure::InvalidToken))?;
+        let (user, contact) = self.bound(token, channel).map_err(unproven)?;
+        let open = self.judgement == Judgement::Good;
+        match contact.proven_at {
+            None if open => Ok(self.first_proof(token, user, contact)),
+            None => Err(unproven(Failure::TokenMismatchOrExpired)),
+            Some(_) => {
+                let mut proven = Proven::already(user, contact, self.via);
+                if open {
+                    proven.checks.push(Check::TokenOpen(token.id, token.attempts));
+                    proven.writes.push(Write::EndToken(token.id, TokenEnd::Used));
+                }
+                Ok(proven)
+            }
+        }
+    }
+
+    /// The user and the contact that a token is bound to, if they are as they were when it was made.
+    fn bound(&self, token: &TokenRow, channel: Channel) -> Result<(&UserRow, &ContactRow), Failure> {
+        let user = self.user.as_ref().ok_or(Failure::UserNotFound)?;
+        let contact = bound_contact(token, user, channel).ok_or(Failure::TokenMismatchOrExpired)?;
+        if user.status != UserStatus::Active {
+            return Err(Failure::UserInactive);
+        }
+        match self.owner {
+            Some(owner) if owner != user.id => Err(taken(channel)),
+            _ => Ok((user, contact)),
+        }
+    }
+
+    /// The revision stays, so that the used link still fits its contact and is told so; what else was open for the
+    /// contact ends by name.
+    fn first_proof<'a>(&'a self, token: &TokenRow, user: &'a UserRow, contact: &'a ContactRow) -> Proven<'a> {
+        let replaced = contact.replaces.and_then(|replaced| user.contact(replaced));
+        let key = address_key(contact);
+        let names = |tokens: &[TokenRow]| tokens.iter().map(|token| token.id).collect();
+        let mut checks = vec![
+            Check::UserVersion(user.id, user.version),
+            Check::TokenOpen(token.id, token.attempts),
+            Check::Owner(key.clone(), self.owner),
+            Check::OpenTokens(user.id, verification_purpose(contact.channel), names(&self.verifications)),
+        ];
+        let mut writes = vec![Write::EndToken(token.id, TokenEnd::Used)];
+        if let Some(replaced) = replaced {
+            checks.push(Check::OpenTokens(user.id, reset_purpose(contact.channel), names(&self.resets)));
+            let sent_there = self.resets.iter().filter(|reset| reset.address == replaced.canonical);
+            writes.extend(sent_there.map(|reset| Write::EndToken(reset.id, TokenEnd::Superseded)));
+            writes.push(match replaced.proven_at {
+                Some(_) => Write::RemoveOwner(address_key(replaced)),
+                None => Write::RemoveClaim(replaced.channel, replaced.canonical.clone(), user.id),
+            });
+        }
+        let ends = |bound: ContactId| bound == contact.id || replaced.is_some_and(|replaced| replaced.id == bound);
+        let others = self.verifications.iter().filter(|other| other.id != token.id);
+        let others = others.filter(|other| other.binding.contact().is_some_and(ends));
+        writes.extend(others.map(|other| Write::EndToken(other.id, TokenEnd::Superseded)));
+        writes.extend(user.verify_by.map(|at| Write::ForgetVerification(user.id, at)));
+        writes.push(Write::RemoveClaim(contact.channel, contact.canonical.clone(), user.id));
+        writes.push(Write::PutOwner(key, user.id));
+        writes.push(Write::PutUser(Box::new(with_proof(user, contact, replaced, self.now))));
+        Proven { checks, writes, replaced, already: false, ..Proven::already(user, contact, self.via) }
+    }
+
+    /// Counted in the commit that refuses it, against the count it was compared under, so that no two guesses share a
+    /// count. A token that has ended is worth no guess; there the count need not be exact.
+    fn wrong_code(&self) -> Unproven<'_> {
+        let mut unproven = self.unproven(Failure::InvalidToken);
+        if let Some(token) = &self.token {
+            unproven.writes.push(Write::CountAttempt(token.id));
+            if token.end.is_none() {
+                unproven.checks.push(Check::TokenOpen(token.id, token.attempts));
+            }
+        }
+        unproven
+    }
+
+    fn unproven(&self, failure: Failure) -> Unproven<'_> {
+        let user = self.user.as_ref();
+        let named = self.token.as_ref().and_then(|token| token.binding.contact());
+        let contact = user.zip(named).and_then(|(user, named)| user.contact(named));
+        let known = Known { user, contact };
+        Unproven { checks: Vec::new(), writes: Vec::new(), failure, token: self.presented, known }
+    }
+}
+
+/// An address that is proven.
+pub(super) struct Proven<'a> {
+    pub(super) checks: Vec<Check>,
+    pub(super) writes: Vec<Write>,
+    /// Its user, as before.
+    pub(super) user: &'a UserRow,
+    /// Its contact, as before.
+    pub(super) contact: &'a ContactRow,
+    /// How it was proven.
+    pub(super) via: ProofMethod,
+    /// Whether it was proven before.
+    pub(super) already: bool,
+    /// The contact that gives way to it.
+    replaced: Option<&'a ContactRow>,
+}
+
+impl<'a> Proven<'a> {
+    const fn already(user: &'a UserRow, contact: &'a ContactRow, via: ProofMethod) -> Self {
+        Self { checks: Vec::new(), writes: Vec::new(), user, contact, via, already: true, replaced: None }
+    }
+
+    /// What is told between start and end, given the signal of the fact; nothing if it is no news.
+    pub(super) fn told(&self, verified: Signal) -> Vec<Told> {
+        if self.already {
+            return Vec::new();
+        }
+        let changed = self.replaced.map(|replaced| Signal::ContactChanged {
+            user: self.user.id,
+            contact: self.contact.id,
+            address: personal_contact(self.contact),
+            previous: personal_contact(replaced),
+            channel: self.contact.channel,
+        });
+        std::iter::once(verified).chain(changed).map(Told::from).collect()
+    }
+
+    pub(super) const fn reply(&self) -> Confirmed {
+        Confirmed { user: self.user.id, contact: self.contact.id, already: self.already }
+    }
+}
+
+/// A proof that proves nothing.
+pub(super) struct Unproven<'a> {
+    pub(super) checks: Vec<Check>,
+    pub(super) writes: Vec<Write>,
+    /// The truth, which the caller is not told.
+    pub(super) failure: Failure,
+    /// The token that was named.
+    pub(super) token: Option<TokenId>,
+    /// Whom and what it is about.
+    pub(super) known: Known<'a>,
+}
+
+/// Whom and what a refusal is about, as far as that is known.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    user: Option<&'a UserRow>,
+    contact: Option<&'a ContactRow>,
+}
+
+impl Known<'_> {
+    pub(super) fn subject(self) -> Option<(UserId, SealKey)> {
+        self.user.map(|user| (user.id, seal_key(user)))
+    }
+
+    pub(super) fn user(self) -> Option<UserId> {
+        self.user.map(|user| user.id)
+    }
+
+    pub(super) fn address(self) -> Option<Personal> {
+        self.contact.map(personal_contact)
+    }
+}
+
+/// The contact that a token is bound to, in the state and with the address that it had then.
+fn bound_contact<'a>(token: &TokenRow, user: &'a UserRow, channel: Channel) -> Option<&'a ContactRow> {
+    let Binding::ContactRevision { contact, revision } = token.binding else { return None };
+    let same = |contact: &&ContactRow| {
+        contact.revision == revision && contact.channel == channel && contact.canonical == token.address
+    };
+    user.contact(contact).filter(same)
+}
+
+/// The user once a contact is proven: what it replaces is gone, and it is primary if that was or if none is.
+fn with_proof(user: &UserRow, proven: &ContactRow, replaced: Option<&ContactRow>, now: Timestamp) -> UserRow {
+    let mut user = UserRow { version: user.version.saturating_add(1), verify_by: None, ..user.clone() };
+    if let Some(replaced) = replaced {
+        user.contacts.retain(|contact| contact.id != replaced.id);
+        for other in user.contacts.iter_mut().filter(|contact| contact.replaces == Some(replaced.id)) {
+            other.replaces = None;
+        }
+    }
+    let primary = !user.contacts.iter().any(|contact| contact.channel == proven.channel && contact.primary);
+    for contact in user.contacts.iter_mut().filter(|contact| contact.id == proven.id) {
+        contact.proven_at = Some(now);
+        contact.primary = primary;
+        contact.replaces = None;
+    }
+    user
+}
+
+/// Whose verification is asked for, found acceptable.
+pub(super) enum Sought {
+    /// Whoever has or claims this address.
+    Address(Contact),
+    /// A contact of this user; the first unproven one of the channel if none is named.
+    Contact(UserId, Option<ContactId>),
+}
+
+impl Sought {
+    /// What a claimant means; nothing if the address is not acceptable.
+    pub(super) fn of(claimant: &Claimant, channel: Channel) -> Option<Self> {
+        match (claimant, channel) {
+            (Claimant::User { user, contact }, _) => Some(Self::Contact(*user, *contact)),
+            (Claimant::Address(text), Channel::Email) => Some(Self::Address(Email::parse(text).ok()?.into())),
+            (Claimant::Address(text), Channel::Phone) => Some(Self::Address(Phone::parse(text).ok()?.into())),
+        }
+    }
+
+    /// The keyed hash that stands for it in the row of a token that is nobody's.
+    fn hidden(&self, keys: &Keyring) -> String {
+        URL_SAFE_NO_PAD.encode(match self {
+            Self::Address(address) => keys.identifier_hash(address.channel().as_str(), address.canonical()),
+            Self::Contact(user, _) => keys.identifier_hash("user", &user.to_string()),
+        })
+    }
+}
+
+/// How signals show a claimant before anything is looked up: the user, or what was typed.
+pub(super) fn shown(claimant: &Claimant, services: &Services) -> (Option<UserId>, Option<Personal>) {
+    match claimant {
+        Claimant::Address(text) => (None, Some(typed(&services.keys, text))),
+        Claimant::User { user, .. } => (Some(*user), None),
+    }
+}
+
+/// What is drawn for a request, not decided.
+#[derive(Clone, Debug)]
+pub(super) struct FreshRequest {
+    token: FreshToken,
+    /// What a token that is nobody's is bound to.
+    nobodys: ContactId,
+    /// What a token that is nobody's tells of its address.
+    hidden: String,
+    /// A token that never was.
+    spare: TokenId,
+}
+
+impl FreshRequest {
+    pub(super) fn draw(sought: &Sought, key: KeyId, keys: &Keyring) -> Self {
+        let hidden = sought.hidden(keys);
+        Self { token: FreshToken::draw(key), nobodys: ContactId::new(), hidden, spare: TokenId::new() }
+    }
+
+    /// The row of a token that nobody is told of.
+    fn nobodys(&self, channel: Channel, now: Timestamp, policy: &Policy) -> TokenRow {
+        let binding = Binding::ContactRevision { contact: self.nobodys, revision: 0 };
+        let span = (now, now.plus(policy.verification_lifetime));
+        self.token.row(verification_purpose(channel), None, &self.hidden, binding, span)
+    }
+}
+
+/// What the store says about a request for a verification message.
+#[derive(Clone, Debug)]
+pub(super) struct ClaimFacts {
+    user: Option<UserRow>,
+    /// The contact of the user that is meant.
+    contact: Option<ContactRow>,
+    /// The address that is meant, if one is, and who has proven it.
+    owner: Option<(UniqueKey, Option<UserId>)>,
+    /// The user's open tokens that prove addresses of the channel.
+    open: Vec<TokenRow>,
+    now: Timestamp,
+}
+
+impl ClaimFacts {
+    pub(super) fn read(view: &ReadView, sought: &Sought, channel: Channel, now: Timestamp) -> Result<Self, ReadError> {
+        let (user, contact, key) = match sought {
+            Sought::Address(address) => {
+                let key = UniqueKey::address(channel, address.canonical());
+                let owner = view.owner(&key)?;
+                let claimant =
+                    owner.map_or_else(|| view.newest_claimant(channel, address.canonical()), |id| Ok(Some(id)));
+                let user = claimant?.map_or(Ok(None), |id| view.user(id))?;
+                let contact = user.as_ref().and_then(|user| user.contact_at(channel, address.canonical())).cloned();
+                (user, contact, Some(key))
+            }
+            Sought::Contact(user, contact) => {
+                let user = view.user(*user)?;
+                let contact = user.as_ref().and_then(|user| meant(user, *contact, channel)).cloned();
+                let key = contact.as_ref().map(address_key);
+                (user, contact, key)
+            }
+        };
+        let owner = key.map(|key| view.owner(&key).map(|owner| (key, owner))).transpose()?;
+        let open = user.as_ref().map(|user| view.open_tokens(user.id, verification_purpose(channel), None));
+        Ok(Self { user, contact, owner, open: open.transpose()?.unwrap_or_default(), now })
+    }
+
+    /// What is recorded and told.
+    pub(super) fn request(&self, channel: Channel, fresh: &FreshRequest, policy: &Policy) -> Requested<'_> {
+        let mut checks: Vec<_> = self.owner.iter().map(|(key, owner)| Check::Owner(key.clone(), *owner)).collect();
+        let claim = self.user.as_ref().zip(self.contact.as_ref().filter(|contact| contact.proven_at.is_none()));
+        let mut supersedes = Vec::new();
+        let token = match claim {
+            Some((user, contact)) => {
+                let names = self.open.iter().map(|token| token.id).collect();
+                checks.push(Check::UserVersion(user.id, user.version));
+                checks.push(Check::OpenTokens(user.id, verification_purpose(channel), names));
+                let earlier = self.open.iter().filter(|token| token.binding.contact() == Some(contact.id));
+                supersedes.extend(earlier.map(|token| token.id));
+                fresh.token.verification(user.id, contact, self.now, policy)
+            }
+            None => fresh.nobodys(channel, self.now, policy),
+        };
+        // A token that never was ends where no earlier one does, so that every request changes as much.
+        let ended = if supersedes.is_empty() { std::slice::from_ref(&fresh.spare) } else { supersedes.as_slice() };
+        let mut writes: Vec<_> = ended.iter().map(|token| Write::EndToken(*token, TokenEnd::Superseded)).collect();
+        writes.push(Write::PutToken(Box::new(token.clone())));
+        Requested {
+            checks,
+            writes,
+            token,
+            supersedes: supersedes.into_iter().max(),
+            known: Known { user: self.user.as_ref(), contact: self.contact.as_ref() },
+            due: self.due(channel),
+        }
+    }
+
+    /// The claim that a message is due for, or why none is.
+    fn due(&self, channel: Channel) -> Result<(&UserRow, &ContactRow), Failure> {
+        let user = self.user.as_ref().ok_or(Failure::UserNotFound)?;
+        let contact = self.contact.as_ref().ok_or(Failure::ContactNotFound)?;
+        if contact.proven_at.is_some() {
+            Err(Failure::AlreadyVerified)
+        } else if self.owner.as_ref().is_some_and(|(_, owner)| owner.is_some()) {
+            Err(taken(channel))
+        } else if user.status != UserStatus::Active {
+            Err(Failure::UserInactive)
+        } else {
+            Ok((user, contact))
+        }
+    }
+}
+
+/// What a request for a verification message comes to. Whether or not a message is due, a token is recorded and the
+/// reply is the same.
+pub(super) struct Requested<'a> {
+    pub(super) checks: Vec<Check>,
+    pub(super) writes: Vec<Write>,
+    /// The token of the message.
+    pub(super) token: TokenRow,
+    /// The newest of the tokens that give way.
+    pub(super) supersedes: Option<TokenId>,
+    /// The claim that a message is due for, or why none is: the truth, which the caller is not told.
+    pub(super) due: Result<(&'a UserRow, &'a ContactRow), Failure>,
+    /// Whom and what it is about.
+    pub(super) known: Known<'a>,
+}
+
+impl Requested<'_> {
+    pub(super) const fn reply(&self) -> VerificationRequested {
+        VerificationRequested { challenge: self.token.id, expires_at: self.token.expires_at }
+    }
+}
+
+/// The contact that a user means: the named one, else the first that is unproven, else the first.
+fn meant(user: &UserRow, named: Option<ContactId>, channel: Channel) -> Option<&ContactRow> {
+    let mut contacts = user.contacts.iter().filter(|contact| contact.channel == channel);
+    match named {
+        Some(named) => contacts.find(|contact| contact.id == named),
+        None => contacts.clone().find(|contact| contact.proven_at.is_none()).or_else(|| contacts.next()),
+    }
+}
+
+fn address_key(contact: &ContactRow) -> UniqueKey {
+    UniqueKey::address(contact.channel, &contact.canonical)
+}
+
+const fn reset_purpose(channel: Channel) -> TokenPurpose {
+    match channel {
+        Channel::Email => TokenPurpose::ResetByEmail,
+        Channel::Phone => TokenPurpose::ResetByPhone,
+    }
+}
+
+const fn taken(channel: Channel) -> Failure {
+    match channel {
+        Channel::Email => Failure::EmailTaken,
+        Channel::Phone => Failure::PhoneTaken,
+    }
+}
+
+/// Facts of every shape, and what holds for whatever is decided on them.
+#[cfg(test)]
+pub(super) mod cases {
+    use std::mem::discriminant;
+
+    use majordomo_model::{Flow, FlowId};
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::super::fixture::Fixture;
+    use super::super::flow::Decision;
+    use super::*;
+    use crate::bytes::Bytes;
+    use crate::storage::{Batch, Verdict};
+
+    const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    /// An address of each channel.
+    pub(in super::super) fn address(channel: Channel, name: &str) -> Contact {
+        match channel {
+            Channel::Email => Email::parse(&format!("{name}@example.com")).unwrap().into(),
+            Channel::Phone => Phone::parse(&format!("+4479111234{:02}", name.len())).unwrap().into(),
+        }
+    }
+
+    /// A user with a contact that is to be proven and one that it may replace.
+    fn user(channel: Channel) -> impl Strategy<Value = UserRow> {
+        let status = select(&[UserStatus::Active, UserStatus::Disabled][..]);
+        (status, any::<bool>(), any::<bool>(), any::<bool>(), 0..2_u32).prop_map(
+            move |(status, proven, old_proven, replaces, revision)| {
+                let old = ContactRow {
+                    proven_at: old_proven.then_some(NOW),
+                    primary: old_proven,
+                    ..ContactRow::claim(ContactId::from_bytes([1; 16]), &address(channel, "old"), NOW)
+                };
+                let new = ContactRow {
+                    proven_at: proven.then_some(NOW),
+                    replaces: replaces.then_some(old.id),
+                    revision,
+                    ..ContactRow::claim(ContactId::from_bytes([2; 16]), &address(channel, "young"), NOW)
+                };
+                UserRow {
+                    id: UserId::from_bytes([3; 16]),
+                    version: 4,
+                    created_at: NOW,
+                    status,
+                    username: None,
+                    contacts: vec![old, new],
+                    profile: majordomo_model::Profile::default(),
+                    groups: std::collections::BTreeSet::new(),
+                    epoch: 1,
+                    verify_by: (!proven && !old_proven).then_some(NOW),
+                    seal_key: Bytes([5; 32]),
+                }
+            },
+        )
+    }
+
+    fn token(channel: Channel) -> impl Strategy<Value = TokenRow> {
+        let end = select(&[None, Some(TokenEnd::Used), Some(TokenEnd::Superseded)][..]);
+        (any::<[u8; 16]>(), any::<bool>(), 0..2_u32, 1..3_u8, 0..6_u32, end).prop_map(
+            move |(id, held, revision, contact, attempts, end)| {
+                let fresh = FreshToken {
+                    token: TokenId::from_bytes(id),
+                    delivery: FlowId::new(),
+                    key: Keyring::ephemeral().unwrap().current(),
+                };
+                let binding = Binding::ContactRevision { contact: ContactId::from_bytes([contact; 16]), revision };
+                let holder = held.then_some(UserId::from_bytes([3; 16]));
+                let of = address(channel, if contact == 1 { "old" } else { "young" });
+                let row = fresh.row(verification_purpose(channel), holder, of.canonical(), binding, (NOW, NOW));
+                TokenRow { attempts, end, ..row }
+            },
+        )
+    }
+
+    fn owner() -> impl Strategy<Value = Option<UserId>> {
+        select(vec![None, Some(UserId::from_bytes([3; 16])), Some(UserId::from_bytes([9; 16]))])
+    }
+
+    pub(in super::super) fn proof_facts(channel: Channel) -> impl Strategy<Value = ProofFacts> {
+        let judgement = prop_oneof![
+            3 => Just(Judgement::Good),
+            1 => Just(Judgement::Used),
+            1 => Just(Judgement::WrongCode),
+            1 => select(Failure::ALL).prop_map(Judgement::Bad),
+        ];
+        let open = || prop::collection::vec(token(channel), 0..3);
+        let rows = (prop::option::of(token(channel)), prop::option::of(user(channel)), open(), open());
+        (judgement, owner(), rows).prop_map(|(judgement, owner, (token, user, verifications, resets))| ProofFacts {
+            presented: token.as_ref().map(|token| token.id),
+            via: ProofMethod::Link,
+            judgement,
+            token,
+            user,
+            owner,
+            verifications,
+            resets,
+            now: NOW,
+        })
+    }
+
+    pub(in super::super) fn claim_facts(channel: Channel) -> impl Strategy<Value = ClaimFacts> {
+        let open = prop::collection::vec(token(channel), 0..3);
+        (prop::option::of(user(channel)), prop::option::of(0..2_usize), owner(), open).prop_map(
+            move |(user, which, owner, open)| {
+                let contact = user.as_ref().zip(which).and_then(|(user, which)| user.contacts.get(which)).cloned();
+                let owner = contact.as_ref().map(|contact| (address_key(contact), owner));
+                ClaimFacts { user, contact, owner, open, now: NOW }
+            },
+        )
+    }
+
+    /// What a request draws, for a proptest.
+    pub(in super::super) fn fresh_request(channel: Channel) -> FreshRequest {
+        let keys = Keyring::ephemeral().unwrap();
+        FreshRequest::draw(&Sought::Address(address(channel, "young")), keys.current(), &keys)
+    }
+
+    /// One end, which ends this flow; nothing between that starts or ends it; no row of a user without its guard.
+    pub(in super::super) fn assert_sound<F: Flow>(decision: &Decision<F>) {
+        assert!(decision.end.kind().ends().contains(&F::KIND), "{:?}", decision.end);
+        for told in &decision.told {
+            let kind = told.signal.kind();
+            assert!(!kind.starts().contains(&F::KIND) && !kind.ends().contains(&F::KIND), "{kind:?}");
+        }
+        for write in &decision.writes {
+            let Write::PutUser(after) = write else { continue };
+            let guarded = |check: &Check| match check {
+                Check::UserVersion(user, version) => *user == after.id && version + 1 == after.version,
+                _ => false,
+            };
+            assert!(decision.checks.iter().any(guarded));
+            let primaries = after.contacts.iter().filter(|contact| contact.primary);
+            assert_eq!(primaries.count(), 1);
+        }
+    }
+
+    /// The kinds of a decision's changes, in order.
+    pub(in super::super) fn shape<F: Flow>(decision: &Decision<F>) -> Vec<std::mem::Discriminant<Write>> {
+        decision.writes.iter().map(discriminant).collect()
+    }
+
+    impl Fixture {
+        /// Stores rows as some other flow would.
+        pub(in super::super) async fn store(&self, writes: Vec<Write>) {
+            let batch = Batch { flow: FlowId::new(), outcome: None, checks: Vec::new(), writes, signals: Vec::new() };
+            self.services.storage.commit(batch).await.unwrap();
+        }
+
+        /// Changes a user's row as some other flow would.
+        pub(in super::super) async fn change(&self, user: UserId, change: impl FnOnce(&mut UserRow)) {
+            let mut row = self.row(user);
+            change(&mut row);
+            row.version += 1;
+            self.store(vec![Write::PutUser(Box::new(row))]).await;
+        }
+
+        /// Commits what was decided, and tells whether its facts still held.
+        pub(in super::super) async fn commit<F: Flow>(&self, decision: Decision<F>) -> bool {
+            let Decision { checks, writes, .. } = decision;
+            let batch = Batch { flow: FlowId::new(), outcome: None, checks, writes, signals: Vec::new() };
+            matches!(self.services.storage.commit(batch).await.unwrap(), Verdict::Committed(_))
+        }
+
+        pub(in super::super) fn row(&self, user: UserId) -> UserRow {
+            self.services.reader.user_row(user).unwrap().unwrap()
+        }
+
+        pub(in super::super) fn stored_token(&self, token: TokenId) -> TokenRow {
+            self.services.reader.token(token).unwrap().unwrap()
+        }
+
+        pub(in super::super) fn owner_of(&self, address: &Contact) -> Option<UserId> {
+            let key = UniqueKey::address(address.channel(), address.canonical());
+            self.services.reader.snapshot(|view| view.owner(&key)).unwrap()
+        }
+
+        /// An open token of any purpose.
+        pub(in super::super) async fn token(
+            &self,
+            purpose: TokenPurpose,
+            user: UserId,
+            address: &str,
+            binding: Binding,
+        ) -> TokenId {
+            let now = self.clock.now();
+            let fresh = FreshToken::draw(self.services.tokens.current_key());
+            let span = (now, now.plus(std::time::Duration::from_secs(3600)));
+            let row = fresh.row(purpose, Some(user), address, binding, span);
+            self.store(vec![Write::PutToken(Box::new(row))]).await;
+            fresh.token
+        }
+    }
+}
