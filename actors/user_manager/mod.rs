@@ -1,6 +1,7 @@
 //! The user manager: admits typed messages and runs each as a flow of its own, so that a panic ends that flow alone.
 
 mod authenticate;
+mod authority;
 mod budget;
 #[cfg(test)]
 mod fixture;
@@ -8,6 +9,7 @@ mod flow;
 mod policy;
 mod proof;
 mod register;
+mod session;
 
 use std::collections::HashMap;
 use std::fmt;
