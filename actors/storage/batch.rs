@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use majordomo_model::{Channel, CommandId, Envelope, FlowId, FlowKind, SessionId, Timestamp, TokenId, UserId};
+use majordomo_model::{
+    Channel, CommandId, Envelope, FlowId, FlowKind, SessionId, Timestamp, TokenId, TokenPurpose, UserId,
+};
 
 use super::lookup::{Lookup, ReadError, UniqueKey};
 use super::redb::{View, WriteView};
@@ -67,6 +69,8 @@ pub enum Check {
     Owner(UniqueKey, Option<UserId>),
     /// The token has not ended, and this many wrong codes were presented.
     TokenOpen(TokenId, u32),
+    /// The user's tokens for this purpose that have not ended are exactly these, in the order of their index.
+    OpenTokens(UserId, TokenPurpose, Vec<TokenId>),
     /// The token's message is neither sent nor given up.
     DeliveryPending(TokenId),
     /// The user has exactly this many sessions.
@@ -211,6 +215,9 @@ impl Check {
             Self::Owner(key, owner) => view.owner(key)? == *owner,
             Self::TokenOpen(token, attempts) => {
                 view.token(*token)?.is_some_and(|row| row.end.is_none() && row.attempts == *attempts)
+            }
+            Self::OpenTokens(user, purpose, tokens) => {
+                view.open_tokens(*user, *purpose, None)?.iter().map(|row| row.id).eq(tokens.iter().copied())
             }
             Self::DeliveryPending(token) => {
                 view.token(*token)?.is_some_and(|row| row.delivered == DeliveryState::Pending)

@@ -13,7 +13,7 @@ use crate::storage::{Lookup, SessionRow, UserRow, Write};
 /// What was shown, gathered before anything is decided; what it is worth is for [`holds`] to say, each time anew.
 pub(super) enum Permit {
     /// A password, compared.
-    Password(Compared),
+    Password(Box<Compared>),
     /// The session that a token names, if it names one.
     Session(Option<SessionRow>),
 }
@@ -35,7 +35,7 @@ pub(super) async fn gather<F: Perform>(run: &Run<'_, F>, user: UserId, authority
         Authority::Password(password) => {
             let compared = compare(run, user, password).await?;
             compared.verdict.map_err(Fault::from)?;
-            Ok(Permit::Password(compared))
+            Ok(Permit::Password(Box::new(compared)))
         }
         Authority::RecentSession(token) => {
             let hash = session_secret::hash(token.expose());
@@ -106,10 +106,20 @@ impl Permit {
 }
 
 impl Compared {
+    #[cfg(test)]
+    pub(super) const fn of(user: Option<UserRow>, verdict: Result<Verified, HashError>) -> Self {
+        Self { user, verdict }
+    }
+
     /// Whether the password is that of the user as they are now: it matched, and the epoch is still the same.
     pub(super) fn is_right_for(&self, user: &UserRow) -> bool {
         let same = self.user.as_ref().is_some_and(|then| then.id == user.id && then.epoch == user.epoch);
         same && matches!(self.verdict, Ok(Verified::Match { .. }))
+    }
+
+    /// The user whose password it was when it was compared.
+    pub(super) fn matched(&self) -> Option<&UserRow> {
+        self.user.as_ref().filter(|user| self.is_right_for(user))
     }
 
     /// Why the hasher could not compare, if it could not.
@@ -158,4 +168,81 @@ fn failure_subjects(keys: &Keyring, user: &UserRow) -> impl Iterator<Item = [u8;
     let proven = user.contacts.iter().filter(|contact| contact.proven_at.is_some());
     let names = username.chain(proven.map(|contact| Identifier::from(contact.address())));
     names.map(|name| keys.identifier_hash(name.kind().as_str(), name.canonical()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use majordomo_model::{ChangePassword, Command, Disable, Enable, SessionToken};
+
+    use super::super::fixture::{Fixture, OTHER_PASSWORD, PASSWORD};
+    use super::*;
+
+    async fn gathered(fixture: &Fixture, user: UserId, authority: &Authority) -> Permit {
+        let command = Command::new(Enable { user });
+        gather(&Run::new(&fixture.services, &command, None, None), user, authority).await.unwrap()
+    }
+
+    async fn permits(fixture: &Fixture, user: UserId, authority: &Authority) -> bool {
+        let permit = gathered(fixture, user, authority).await;
+        still(fixture, user, &permit)
+    }
+
+    fn still(fixture: &Fixture, user: UserId, permit: &Permit) -> bool {
+        let row = fixture.services.reader.user_row(user).unwrap().unwrap();
+        holds(permit, &row, fixture.clock.now(), &fixture.services.policy)
+    }
+
+    #[tokio::test]
+    async fn the_current_password_or_a_recent_session_of_the_same_user_permits() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", None, None).await;
+        let stranger = fixture.register_proven("grace", None, None).await;
+        let recent = Authority::RecentSession(fixture.session("ada").await.token);
+        let jobs = fixture.services.hasher.observe().jobs_done;
+        assert!(permits(&fixture, user, &Authority::Password(Password::new(PASSWORD))).await);
+        let wrong = gathered(&fixture, user, &Authority::Password(Password::new("wrong"))).await;
+        assert!(!still(&fixture, user, &wrong));
+        assert_eq!(wrong.failure(), Failure::IncorrectPassword);
+        let row = fixture.services.reader.user_row(user).unwrap().unwrap();
+        let told = Signal::UserPasswordChecked { user, success: false, needs_rehash: false };
+        assert_eq!(wrong.told(&row), Some(told));
+        let counted = wrong.count_failure(&fixture.services.keys, &row, fixture.clock.now(), &fixture.services.policy);
+        assert!(matches!(counted, Some(Write::RecordFailure(..))));
+        assert_eq!(fixture.services.hasher.observe().jobs_done - jobs, 2, "one job a password, none a session");
+        assert!(permits(&fixture, user, &recent).await);
+        assert!(!permits(&fixture, stranger, &recent).await);
+        assert!(!permits(&fixture, user, &Authority::RecentSession(SessionToken::new("mds_"))).await);
+        fixture.pass(Duration::from_secs(600));
+        assert!(!permits(&fixture, user, &recent).await);
+    }
+
+    #[tokio::test]
+    async fn a_permit_of_an_older_epoch_does_not_hold() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", None, None).await;
+        let session = fixture.session("ada").await;
+        let password = gathered(&fixture, user, &Authority::Password(Password::new(PASSWORD))).await;
+        let recent = gathered(&fixture, user, &Authority::RecentSession(session.token)).await;
+        assert!(still(&fixture, user, &password) && still(&fixture, user, &recent));
+        let (current, new) = (Password::new(PASSWORD), Password::new(OTHER_PASSWORD));
+        fixture.run(ChangePassword { user, current, new, keep: Some(session.session) }).await.unwrap();
+        assert!(!still(&fixture, user, &password) && !still(&fixture, user, &recent));
+        let password = gathered(&fixture, user, &Authority::Password(Password::new(OTHER_PASSWORD))).await;
+        fixture.run(Disable { user }).await.unwrap();
+        assert!(!still(&fixture, user, &password));
+        assert!(!permits(&fixture, user, &Authority::Password(Password::new(OTHER_PASSWORD))).await);
+    }
+
+    #[tokio::test]
+    async fn failures_are_counted_under_what_the_user_signs_in_with() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("Ada@example.com"), Some("+447911123456")).await;
+        let row = fixture.services.reader.user_row(user).unwrap().unwrap();
+        let keys = &fixture.services.keys;
+        let expected = [("username", "ada"), ("email", "ada@example.com"), ("phone", "+447911123456")];
+        let expected: Vec<_> = expected.map(|(kind, name)| keys.identifier_hash(kind, name)).into();
+        assert_eq!(failure_subjects(keys, &row).collect::<Vec<_>>(), expected);
+    }
 }

@@ -3,13 +3,23 @@
 mod authenticate;
 mod authority;
 mod budget;
+mod change_password;
+mod delete;
+mod disable;
+mod enable;
+mod end_sessions;
+mod epoch;
 #[cfg(test)]
 mod fixture;
 mod flow;
+mod log_out;
+mod new_password;
 mod policy;
 mod proof;
 mod register;
-mod session;
+mod request_password_reset;
+mod reset_password;
+pub(crate) mod session;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +27,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{
-    Actor as OnBehalfOf, Authenticate, Command, CommandId, Context, Flow, FlowId, Lane, Register, SignalId,
+    Actor as OnBehalfOf, Authenticate, ChangePassword, Command, CommandId, Context, Delete, Disable, Enable,
+    EndSessions, Flow, FlowId, Lane, LogOut, Register, RequestPasswordReset, ResetPassword, SignalId,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -66,7 +77,9 @@ macro_rules! mailbox {
     };
 }
 
-mailbox! { Register Authenticate }
+mailbox! {
+    Register Authenticate LogOut EndSessions ChangePassword RequestPasswordReset ResetPassword Disable Enable Delete
+}
 
 /// A flow's message as the mailbox takes it.
 pub trait Question: Flow {
