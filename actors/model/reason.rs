@@ -55,6 +55,7 @@ words! {
         EmailRequired = "email_required": "an e-mail address is required",
         PhoneRequired = "phone_required": "a phone number is required",
         IdentifierRequired = "identifier_required": "at least one identifier is required",
+        IdentifierInvalid = "identifier_invalid": "that is no username, e-mail address or phone number",
         IdentifierNotAllowed = "identifier_not_allowed": "this kind of identifier is not allowed here",
         PasswordTooShort = "password_too_short": "the password is too short",
         PasswordTooLong = "password_too_long": "the password is too long",

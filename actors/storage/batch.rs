@@ -72,7 +72,7 @@ pub enum Check {
     Owner(UniqueKey, Option<UserId>),
     /// The token has not ended, and this many wrong codes were presented.
     TokenOpen(TokenId, u32),
-    /// The user's tokens for this purpose that have not ended are these, in the order of their names.
+    /// The user's tokens for this purpose that have not ended are exactly these, in the order of their index.
     OpenTokens(UserId, TokenPurpose, Vec<TokenId>),
     /// The token's message is neither sent nor given up.
     DeliveryPending(TokenId),
@@ -236,7 +236,7 @@ impl Check {
                 view.token(*token)?.is_some_and(|row| row.end.is_none() && row.attempts == *attempts)
             }
             Self::OpenTokens(user, purpose, tokens) => {
-                view.open_tokens(*user, *purpose, None)?.iter().map(|token| token.id).eq(tokens.iter().copied())
+                view.open_tokens(*user, *purpose, None)?.iter().map(|row| row.id).eq(tokens.iter().copied())
             }
             Self::DeliveryPending(token) => {
                 view.token(*token)?.is_some_and(|row| row.delivered == DeliveryState::Pending)

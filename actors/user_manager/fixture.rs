@@ -1,20 +1,27 @@
 //! A system for tests of flows: storage in memory, cheap hashes, a clock that stands still.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_model::{
-    Accepted, Command, Envelope, LoggedIn, OneTimeToken, Proof, Register, Signal, SignalKind, SystemId, Timestamp,
-    TokenId, TokenPurpose, UserId,
+    Accepted, Channel, Command, Contact, ContactId, Context, Email, Envelope, Flow, FlowId, LoggedIn, OneTimeToken,
+    Phone, Profile, Proof, Register, RequestPasswordReset, SessionId, Signal, SignalKind, SystemId, Timestamp, TokenId,
+    TokenPurpose, UserId, UserStatus, Username,
 };
+use proptest::prelude::*;
 
-use super::flow::{Answer, Perform, Services, run};
+use super::flow::{Answer, Decision, Perform, Services, run};
 use super::{Budget, Policy};
+use crate::bytes::Bytes;
 use crate::clock::Clock;
 use crate::hasher::{HashParameters, Hasher, HasherSettings};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
-use crate::storage::{Location, MemoryDisk, Storage, StorageSettings};
+use crate::storage::{
+    Batch, Check, ContactRow, Location, MemoryDisk, SessionRow, Storage, StorageSettings, UniqueKey, UserRow,
+    UsernameRow, Verdict, Write,
+};
 use crate::supervision::{Child, Limits, Plan, spawn_supervisor};
 use crate::token::{Tokens, parse_link};
 
@@ -77,6 +84,37 @@ impl Fixture {
         let (email, phone) = (email.map(str::to_owned), phone.map(str::to_owned));
         let username = Some(username.to_owned());
         self.run(Register { username, email, phone, ..Register::new(PASSWORD) }).await.unwrap()
+    }
+
+    /// Registers a user and proves every address.
+    pub(crate) async fn register_proven(&self, username: &str, email: Option<&str>, phone: Option<&str>) -> UserId {
+        let user = self.register(username, email, phone).await.user;
+        let mut row = self.services.reader.user_row(user).unwrap().unwrap();
+        let checks = vec![Check::UserVersion(user, row.version)];
+        row.version += 1;
+        let mut writes: Vec<_> =
+            row.verify_by.take().map(|at| Write::ForgetVerification(user, at)).into_iter().collect();
+        for contact in &mut row.contacts {
+            (contact.proven_at, contact.primary) = (Some(self.clock.now()), true);
+            writes.push(Write::PutOwner(UniqueKey::address(contact.channel, &contact.canonical), user));
+        }
+        writes.push(Write::PutUser(Box::new(row)));
+        self.write(checks, writes).await;
+        user
+    }
+
+    /// Asks for a reset by e-mail, which the user must have proven.
+    pub(crate) async fn reset_token(&self, identifier: &str) -> TokenId {
+        let identifier = identifier.to_owned();
+        let request = RequestPasswordReset { identifier, channel: Channel::Email };
+        self.run(request).await.unwrap().challenge
+    }
+
+    /// Changes rows directly.
+    pub(crate) async fn write(&self, checks: Vec<Check>, writes: Vec<Write>) {
+        let batch = Batch { flow: FlowId::new(), outcome: None, checks, writes, signals: Vec::new() };
+        let verdict = self.services.storage.commit(batch).await.unwrap();
+        assert!(matches!(verdict, Verdict::Committed(_)));
     }
 
     /// Signs in with [`PASSWORD`].
@@ -159,4 +197,67 @@ impl Fixture {
     pub(crate) fn pass(&self, span: Duration) {
         self.clock.advance(span);
     }
+}
+
+/// The instant that arbitrary facts are about.
+pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+/// Fails unless the decision ends its flow, once.
+pub(crate) fn assert_one_end<F: Flow>(decision: &Decision<F>) {
+    let end = decision.end.kind();
+    assert!(end.ends().contains(&F::KIND), "{end:?} does not end {:?}", F::KIND);
+    for told in &decision.told {
+        let kind = told.signal.kind();
+        assert!(!kind.ends().contains(&F::KIND) && !kind.starts().contains(&F::KIND), "{kind:?} in {:?}", F::KIND);
+        assert_eq!(told.delivery.is_some(), !kind.starts().is_empty(), "{kind:?} starts a flow, or does not");
+    }
+}
+
+/// A user in any state, who may have a username, an e-mail address and a phone number, proven or not.
+pub(crate) fn any_user() -> impl Strategy<Value = UserRow> {
+    let contact = prop::option::of((any::<bool>(), any::<bool>()));
+    let state = (any::<bool>(), 0_u64..3, 1_u64..9, prop::option::of(-1_i64..2));
+    (any::<bool>(), contact.clone(), contact, state).prop_map(|(named, email, phone, state)| {
+        let (active, epoch, version, verify_by) = state;
+        let email = email.map(|state| (Contact::from(Email::parse("ada@example.com").unwrap()), state));
+        let phone = phone.map(|state| (Contact::from(Phone::parse("+447911123456").unwrap()), state));
+        let contacts = email.into_iter().chain(phone).map(|(address, (proven, primary))| ContactRow {
+            proven_at: proven.then_some(NOW),
+            primary: proven && primary,
+            ..ContactRow::claim(ContactId::new(), &address, NOW)
+        });
+        UserRow {
+            id: UserId::from_bytes([1; 16]),
+            version,
+            created_at: NOW,
+            status: if active { UserStatus::Active } else { UserStatus::Disabled },
+            username: named.then(|| UsernameRow::from(&Username::parse("ada").unwrap())),
+            contacts: contacts.collect(),
+            profile: Profile::default(),
+            groups: BTreeSet::new(),
+            epoch,
+            verify_by: verify_by.map(|micros| Timestamp::from_micros(NOW.as_micros() + micros)),
+            seal_key: Bytes([7; 32]),
+        }
+    })
+}
+
+/// Sessions of that user, live and dead; the public name of each repeats the first byte of its hash.
+pub(crate) fn any_sessions() -> impl Strategy<Value = Vec<([u8; 32], SessionRow)>> {
+    let session = (0_u64..3, -1_i64..3);
+    prop::collection::vec(session, 0..5).prop_map(|sessions| {
+        let row = |(number, (epoch, left)): (u8, (u64, i64))| {
+            let session = SessionRow {
+                id: SessionId::from_bytes([number; 16]),
+                user: UserId::from_bytes([1; 16]),
+                epoch,
+                created_at: NOW,
+                last_seen_at: NOW,
+                expires_at: Timestamp::from_micros(NOW.as_micros() + left),
+                context: Context::new(),
+            };
+            ([number; 32], session)
+        };
+        (0..).zip(sessions).map(row).collect()
+    })
 }

@@ -229,7 +229,8 @@ pub(crate) struct Run<'a, F: Perform> {
     /// The outcome that the same command had before, if it is to be done anew.
     pub(crate) earlier: Option<AppliedRow>,
     flow: FlowId,
-    start: (SignalId, Timestamp),
+    /// The start, told once and stored with the end: the same signal both times.
+    start: (SignalId, Timestamp, Signal),
     ended: AtomicBool,
 }
 
@@ -252,15 +253,7 @@ pub(crate) async fn run<F: Perform>(services: &Services, command: &Command<F>, d
             return answer.map_err(Error::Refused);
         }
     }
-    let run = Run {
-        services,
-        command,
-        deadline,
-        earlier,
-        flow: FlowId::new(),
-        start: (SignalId::new(), services.clock.now()),
-        ended: AtomicBool::new(false),
-    };
+    let run = Run::new(services, command, deadline, earlier);
     run.publish(&run.start_envelope(run.stamp(None)));
     let performed = AssertUnwindSafe(command.message.perform(&run)).catch_unwind().await;
     let fault = match performed {
@@ -276,7 +269,17 @@ fn fingerprint<F: Flow>(services: &Services, command: &Command<F>) -> [u8; 32] {
     services.keys.fingerprint(&[F::KIND.as_str().as_bytes(), command.message.visible().as_bytes()])
 }
 
-impl<F: Perform> Run<'_, F> {
+impl<'a, F: Perform> Run<'a, F> {
+    pub(super) fn new(
+        services: &'a Services,
+        command: &'a Command<F>,
+        deadline: Option<Instant>,
+        earlier: Option<AppliedRow>,
+    ) -> Self {
+        let start = (SignalId::new(), services.clock.now(), command.message.started(services));
+        Self { services, command, deadline, earlier, flow: FlowId::new(), start, ended: AtomicBool::new(false) }
+    }
+
     /// Reads facts, decides and commits, and decides again on fresh facts if they had changed: without hashing again.
     pub(crate) async fn settle(
         &self,
@@ -393,8 +396,8 @@ impl<F: Perform> Run<'_, F> {
     }
 
     fn start_envelope(&self, stamp: Stamp) -> Envelope {
-        let (id, at) = self.start;
-        stamp.envelope(id, at, self.command.message.started(self.services), None)
+        let (id, at, signal) = &self.start;
+        stamp.envelope(*id, *at, signal.clone(), None)
     }
 
     fn publish(&self, envelope: &Envelope) {

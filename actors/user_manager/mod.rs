@@ -1,17 +1,36 @@
 //! The user manager: admits typed messages and runs each as a flow of its own, so that a panic ends that flow alone.
 
+mod add_contact;
 mod authenticate;
+mod authority;
 mod budget;
+mod change_contact;
+mod change_groups;
+mod change_password;
 mod confirm_email;
 mod confirm_phone;
+mod contacts;
+mod delete;
+mod disable;
+mod enable;
+mod end_sessions;
+mod epoch;
 #[cfg(test)]
 mod fixture;
 mod flow;
+mod log_out;
+mod make_primary;
+mod new_password;
 mod policy;
 mod proof;
 mod register;
+mod remove_contact;
 mod request_email_verification;
+mod request_password_reset;
 mod request_phone_verification;
+mod reset_password;
+pub(crate) mod session;
+mod update;
 mod verification;
 
 use std::collections::HashMap;
@@ -20,8 +39,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{
-    Actor as OnBehalfOf, Authenticate, Command, CommandId, ConfirmEmail, ConfirmPhone, Context, Flow, FlowId, Lane,
-    Register, RequestEmailVerification, RequestPhoneVerification, SignalId,
+    Actor as OnBehalfOf, AddContact, Authenticate, ChangeContact, ChangeGroups, ChangePassword, Command, CommandId,
+    ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Lane, LogOut,
+    MakePrimary, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset, RequestPhoneVerification,
+    ResetPassword, SignalId, Update,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -78,7 +99,9 @@ macro_rules! mailbox {
 }
 
 mailbox! {
-    Register Authenticate RequestEmailVerification ConfirmEmail RequestPhoneVerification ConfirmPhone
+    Register Authenticate LogOut EndSessions ChangePassword RequestEmailVerification ConfirmEmail
+    RequestPhoneVerification ConfirmPhone AddContact ChangeContact RemoveContact MakePrimary Update ChangeGroups
+    Disable Enable Delete RequestPasswordReset ResetPassword
 }
 
 /// A flow's message as the mailbox takes it.

@@ -261,6 +261,14 @@ pub(super) const fn verification_purpose(channel: Channel) -> TokenPurpose {
     }
 }
 
+/// The purpose of the token that permits a new password, by the channel of its message.
+pub(super) const fn reset_purpose(channel: Channel) -> TokenPurpose {
+    match channel {
+        Channel::Email => TokenPurpose::ResetByEmail,
+        Channel::Phone => TokenPurpose::ResetByPhone,
+    }
+}
+
 /// What makes a token: names and times that are not decided but drawn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FreshToken {

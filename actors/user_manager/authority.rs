@@ -1,0 +1,248 @@
+//! Authority: whether whoever asks has shown that they may change how the account is reached (ASVS 7.5.1).
+
+use majordomo_model::{Authority, Failure, Identifier, Password, Signal, Timestamp, UserId, UserStatus};
+
+use super::flow::{Fault, Perform, Run};
+use super::policy::Policy;
+use super::session::is_live;
+use crate::hasher::{HashError, Verified};
+use crate::keys::Keyring;
+use crate::session_secret;
+use crate::storage::{Lookup, SessionRow, UserRow, Write};
+
+/// What was shown, gathered before anything is decided; what it is worth is for [`holds`] to say, each time anew.
+pub(super) enum Permit {
+    /// A password, compared.
+    Password(Box<Compared>),
+    /// The session that a token names, if it names one.
+    Session(Option<SessionRow>),
+}
+
+/// A password, compared with a user's credential.
+pub(super) struct Compared {
+    /// The user, as they were then.
+    user: Option<UserRow>,
+    /// What the comparison showed.
+    verdict: Result<Verified, HashError>,
+}
+
+/// Gathers what an authority is worth: one hashing job for a password, one look-up for a session.
+///
+/// # Errors
+/// Storage is out, or the hasher could not compare.
+pub(super) async fn gather<F: Perform>(run: &Run<'_, F>, user: UserId, authority: &Authority) -> Result<Permit, Fault> {
+    match authority {
+        Authority::Password(password) => {
+            let compared = compare(run, user, password).await?;
+            compared.verdict.map_err(Fault::from)?;
+            Ok(Permit::Password(Box::new(compared)))
+        }
+        Authority::RecentSession(token) => {
+            let hash = session_secret::hash(token.expose());
+            let session = run.services.reader.snapshot(|view| hash.map_or(Ok(None), |hash| view.session(&hash)))?;
+            Ok(Permit::Session(session))
+        }
+    }
+}
+
+/// Whether a permit is good for the user as they are now: one of an older epoch is not.
+pub(super) fn holds(permit: &Permit, user: &UserRow, now: Timestamp, policy: &Policy) -> bool {
+    match permit {
+        Permit::Password(compared) => user.status == UserStatus::Active && compared.is_right_for(user),
+        Permit::Session(session) => session.as_ref().is_some_and(|session| {
+            is_live(session, user, now, policy) && now < session.created_at.plus(policy.session_recent)
+        }),
+    }
+}
+
+/// Compares a password with a user's credential: one job, against a decoy where there is no user or no credential.
+///
+/// # Errors
+/// Storage is out. That the hasher could not compare is a verdict.
+pub(super) async fn compare<F: Perform>(
+    run: &Run<'_, F>,
+    user: UserId,
+    password: &Password,
+) -> Result<Compared, Fault> {
+    let services = run.services;
+    let (row, stored) = services.reader.snapshot(|view| Ok((view.user(user)?, view.credential(user)?)))?;
+    let stored = stored.map(|credential| credential.phc);
+    let decoy = services.keys.decoy_seed(&user.to_string());
+    let password = services.policy.password_to_compare(password);
+    let verdict = services.hasher.verify(password, stored, decoy, run.deadline).await;
+    Ok(Compared { user: row, verdict })
+}
+
+impl Permit {
+    /// The signal that tells of the comparison, if there was one.
+    pub(super) fn told(&self, user: &UserRow) -> Option<Signal> {
+        match self {
+            Self::Password(compared) => compared.told(user),
+            Self::Session(_) => None,
+        }
+    }
+
+    /// What signals call it when it does not hold.
+    pub(super) fn failure(&self) -> Failure {
+        match self {
+            Self::Password(compared) => compared.failure(),
+            Self::Session(_) => Failure::SessionNotFound,
+        }
+    }
+
+    /// Counts a wrong password as a failed login; nothing for a session, which nobody guesses.
+    pub(super) fn count_failure(
+        &self,
+        keys: &Keyring,
+        user: &UserRow,
+        now: Timestamp,
+        policy: &Policy,
+    ) -> Option<Write> {
+        match self {
+            Self::Password(_) => count_failure(keys, user, now, policy),
+            Self::Session(_) => None,
+        }
+    }
+}
+
+impl Compared {
+    #[cfg(test)]
+    pub(super) const fn of(user: Option<UserRow>, verdict: Result<Verified, HashError>) -> Self {
+        Self { user, verdict }
+    }
+
+    /// Whether the password is that of the user as they are now: it matched, and the epoch is still the same.
+    pub(super) fn is_right_for(&self, user: &UserRow) -> bool {
+        let same = self.user.as_ref().is_some_and(|then| then.id == user.id && then.epoch == user.epoch);
+        same && matches!(self.verdict, Ok(Verified::Match { .. }))
+    }
+
+    /// The user whose password it was when it was compared.
+    pub(super) fn matched(&self) -> Option<&UserRow> {
+        self.user.as_ref().filter(|user| self.is_right_for(user))
+    }
+
+    /// Why the hasher could not compare, if it could not.
+    pub(super) fn error(&self) -> Option<HashError> {
+        self.verdict.err()
+    }
+
+    /// The signal that tells of the comparison, unless it was with a decoy alone.
+    pub(super) fn told(&self, user: &UserRow) -> Option<Signal> {
+        let (user, success) = (user.id, self.is_right_for(user));
+        match self.verdict {
+            Ok(Verified::Decoy) => None,
+            Ok(Verified::Malformed) => Some(Signal::UserPasswordCheckFailed { user, reason: Failure::MalformedHash }),
+            Ok(Verified::Match { needs_rehash }) => {
+                Some(Signal::UserPasswordChecked { user, success, needs_rehash: success && needs_rehash })
+            }
+            Ok(_) => Some(Signal::UserPasswordChecked { user, success: false, needs_rehash: false }),
+            Err(error) => Some(Signal::UserPasswordCheckFailed { user, reason: Fault::from(error).failure() }),
+        }
+    }
+
+    /// What signals call it when the password is not right.
+    pub(super) fn failure(&self) -> Failure {
+        match self.verdict {
+            Ok(Verified::Decoy) => Failure::NoPassword,
+            Ok(Verified::Malformed) => Failure::MalformedHash,
+            Ok(_) => Failure::IncorrectPassword,
+            Err(error) => Fault::from(error).failure(),
+        }
+    }
+}
+
+/// Counts a wrong password where a login by the user's first name would count it.
+pub(super) fn count_failure(keys: &Keyring, user: &UserRow, now: Timestamp, policy: &Policy) -> Option<Write> {
+    failure_subjects(keys, user).next().map(|subject| Write::RecordFailure(subject, now, policy.failures_keep))
+}
+
+/// Forgets the failed attempts at each name of a user.
+pub(super) fn forget_failures(keys: &Keyring, user: &UserRow) -> Vec<Write> {
+    failure_subjects(keys, user).map(Write::ClearFailures).collect()
+}
+
+/// The keyed hashes that failed logins are counted under: of the username, then of each proven address.
+fn failure_subjects(keys: &Keyring, user: &UserRow) -> impl Iterator<Item = [u8; 32]> {
+    let username = user.username.iter().map(|username| Identifier::from(username.word()));
+    let proven = user.contacts.iter().filter(|contact| contact.proven_at.is_some());
+    let names = username.chain(proven.map(|contact| Identifier::from(contact.address())));
+    names.map(|name| keys.identifier_hash(name.kind().as_str(), name.canonical()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use majordomo_model::{ChangePassword, Command, Disable, Enable, SessionToken};
+
+    use super::super::fixture::{Fixture, OTHER_PASSWORD, PASSWORD};
+    use super::*;
+
+    async fn gathered(fixture: &Fixture, user: UserId, authority: &Authority) -> Permit {
+        let command = Command::new(Enable { user });
+        gather(&Run::new(&fixture.services, &command, None, None), user, authority).await.unwrap()
+    }
+
+    async fn permits(fixture: &Fixture, user: UserId, authority: &Authority) -> bool {
+        let permit = gathered(fixture, user, authority).await;
+        still(fixture, user, &permit)
+    }
+
+    fn still(fixture: &Fixture, user: UserId, permit: &Permit) -> bool {
+        let row = fixture.services.reader.user_row(user).unwrap().unwrap();
+        holds(permit, &row, fixture.clock.now(), &fixture.services.policy)
+    }
+
+    #[tokio::test]
+    async fn the_current_password_or_a_recent_session_of_the_same_user_permits() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", None, None).await;
+        let stranger = fixture.register_proven("grace", None, None).await;
+        let recent = Authority::RecentSession(fixture.session("ada").await.token);
+        let jobs = fixture.services.hasher.observe().jobs_done;
+        assert!(permits(&fixture, user, &Authority::Password(Password::new(PASSWORD))).await);
+        let wrong = gathered(&fixture, user, &Authority::Password(Password::new("wrong"))).await;
+        assert!(!still(&fixture, user, &wrong));
+        assert_eq!(wrong.failure(), Failure::IncorrectPassword);
+        let row = fixture.services.reader.user_row(user).unwrap().unwrap();
+        let told = Signal::UserPasswordChecked { user, success: false, needs_rehash: false };
+        assert_eq!(wrong.told(&row), Some(told));
+        let counted = wrong.count_failure(&fixture.services.keys, &row, fixture.clock.now(), &fixture.services.policy);
+        assert!(matches!(counted, Some(Write::RecordFailure(..))));
+        assert_eq!(fixture.services.hasher.observe().jobs_done - jobs, 2, "one job a password, none a session");
+        assert!(permits(&fixture, user, &recent).await);
+        assert!(!permits(&fixture, stranger, &recent).await);
+        assert!(!permits(&fixture, user, &Authority::RecentSession(SessionToken::new("mds_"))).await);
+        fixture.pass(Duration::from_secs(600));
+        assert!(!permits(&fixture, user, &recent).await);
+    }
+
+    #[tokio::test]
+    async fn a_permit_of_an_older_epoch_does_not_hold() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", None, None).await;
+        let session = fixture.session("ada").await;
+        let password = gathered(&fixture, user, &Authority::Password(Password::new(PASSWORD))).await;
+        let recent = gathered(&fixture, user, &Authority::RecentSession(session.token)).await;
+        assert!(still(&fixture, user, &password) && still(&fixture, user, &recent));
+        let (current, new) = (Password::new(PASSWORD), Password::new(OTHER_PASSWORD));
+        fixture.run(ChangePassword { user, current, new, keep: Some(session.session) }).await.unwrap();
+        assert!(!still(&fixture, user, &password) && !still(&fixture, user, &recent));
+        let password = gathered(&fixture, user, &Authority::Password(Password::new(OTHER_PASSWORD))).await;
+        fixture.run(Disable { user }).await.unwrap();
+        assert!(!still(&fixture, user, &password));
+        assert!(!permits(&fixture, user, &Authority::Password(Password::new(OTHER_PASSWORD))).await);
+    }
+
+    #[tokio::test]
+    async fn failures_are_counted_under_what_the_user_signs_in_with() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("Ada@example.com"), Some("+447911123456")).await;
+        let row = fixture.services.reader.user_row(user).unwrap().unwrap();
+        let keys = &fixture.services.keys;
+        let expected = [("username", "ada"), ("email", "ada@example.com"), ("phone", "+447911123456")];
+        let expected: Vec<_> = expected.map(|(kind, name)| keys.identifier_hash(kind, name)).into();
+        assert_eq!(failure_subjects(keys, &row).collect::<Vec<_>>(), expected);
+    }
+}
