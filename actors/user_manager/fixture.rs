@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_model::{
-    Accepted, Command, Envelope, LoggedIn, OneTimeToken, Proof, Register, Signal, SignalKind, SystemId, Timestamp,
-    TokenId, TokenPurpose, UserId,
+    Accepted, Command, Contact, ContactId, Email, Envelope, FlowId, LoggedIn, OneTimeToken, Proof, Register, Signal,
+    SignalKind, SystemId, Timestamp, TokenId, TokenPurpose, UserId, UserStatus, Username,
 };
 
-use super::flow::{Answer, Perform, Services, run};
+use super::flow::{Answer, Decision, Perform, Services, run};
 use super::{Budget, Policy};
+use crate::bytes::Bytes;
 use crate::clock::Clock;
 use crate::hasher::{HashParameters, Hasher, HasherSettings};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
-use crate::storage::{Location, MemoryDisk, Storage, StorageSettings};
+use crate::storage::{
+    Batch, Check, ContactRow, Location, MemoryDisk, Storage, StorageSettings, UniqueKey, UserRow, UsernameRow, Write,
+};
 use crate::supervision::{Child, Limits, Plan, spawn_supervisor};
 use crate::token::{Tokens, parse_link};
 
@@ -155,8 +158,75 @@ impl Fixture {
         Proof::Link { user: user.to_owned(), token: OneTimeToken::new("mdt_nonsense") }
     }
 
+    /// A user's row.
+    pub(crate) fn user(&self, user: UserId) -> UserRow {
+        self.services.reader.user_row(user).unwrap().unwrap()
+    }
+
+    /// Proves an address of a user without a flow.
+    pub(crate) async fn prove(&self, user: UserId, canonical: &str) {
+        let before = self.user(user);
+        let mut row = UserRow { version: before.version + 1, verify_by: None, ..before.clone() };
+        let position = row.contacts.iter().position(|contact| contact.canonical == canonical).unwrap();
+        let channel = row.contacts[position].channel;
+        let primary = !row.contacts.iter().any(|contact| contact.channel == channel && contact.primary);
+        let proven_at = Some(self.clock.now());
+        row.contacts[position] = ContactRow { proven_at, primary, ..row.contacts[position].clone() };
+        let mut writes = vec![
+            Write::PutUser(Box::new(row)),
+            Write::PutOwner(UniqueKey::address(channel, canonical), user),
+            Write::RemoveClaim(channel, canonical.to_owned(), user),
+        ];
+        writes.extend(before.verify_by.map(|at| Write::ForgetVerification(user, at)));
+        self.write(writes).await;
+    }
+
+    /// Commits rows without a flow.
+    pub(crate) async fn write(&self, writes: Vec<Write>) {
+        let batch = Batch { flow: FlowId::new(), outcome: None, checks: Vec::new(), writes, signals: Vec::new() };
+        self.services.storage.commit(batch).await.unwrap();
+    }
+
     /// Lets time pass.
     pub(crate) fn pass(&self, span: Duration) {
         self.clock.advance(span);
+    }
+}
+
+/// An active user of version 7 with a username, and with an e-mail address that is proven.
+pub(crate) fn user_row(username: &str, proven: Option<&str>) -> UserRow {
+    let now = Timestamp::from_micros(1_800_000_000_000_000);
+    let proven = proven.map(|address| ContactRow {
+        proven_at: Some(now),
+        primary: true,
+        ..ContactRow::claim(ContactId::new(), &Contact::Email(Email::parse(address).unwrap()), now)
+    });
+    UserRow {
+        id: UserId::new(),
+        version: 7,
+        created_at: now,
+        status: UserStatus::Active,
+        username: Some(UsernameRow::from(&Username::parse(username).unwrap())),
+        contacts: proven.into_iter().collect(),
+        profile: Default::default(),
+        groups: Default::default(),
+        epoch: 1,
+        verify_by: None,
+        seal_key: Bytes([7; 32]),
+    }
+}
+
+/// Whether a decision obeys the laws: its end ends its flow, no signal before it starts or ends that flow, and a
+/// write of a user's row raises the version by one and is guarded by the version before.
+pub(crate) fn assert_well_formed<F: Perform>(decision: &Decision<F>) {
+    assert!(decision.end.kind().ends().contains(&F::KIND), "{:?}", decision.end);
+    for told in &decision.told {
+        let kind = told.signal.kind();
+        assert!(!kind.ends().contains(&F::KIND) && !kind.starts().contains(&F::KIND), "{kind:?}");
+    }
+    for write in &decision.writes {
+        let Write::PutUser(row) = write else { continue };
+        let guard = |check: &Check| matches!(check, Check::UserVersion(id, version) if *id == row.id && version + 1 == row.version);
+        assert!(decision.checks.iter().any(guard));
     }
 }

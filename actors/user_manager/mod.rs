@@ -2,12 +2,14 @@
 
 mod authenticate;
 mod budget;
+mod change_groups;
 #[cfg(test)]
 mod fixture;
 mod flow;
 mod policy;
 mod proof;
 mod register;
+mod update;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{
-    Actor as OnBehalfOf, Authenticate, Command, CommandId, Context, Flow, FlowId, Lane, Register, SignalId,
+    Actor as OnBehalfOf, Authenticate, ChangeGroups, Command, CommandId, Context, Flow, FlowId, Lane, Register,
+    SignalId, Update,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -64,7 +67,7 @@ macro_rules! mailbox {
     };
 }
 
-mailbox! { Register Authenticate }
+mailbox! { Register Authenticate ChangeGroups Update }
 
 /// A flow's message as the mailbox takes it.
 pub trait Question: Flow {
