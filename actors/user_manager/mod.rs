@@ -1,6 +1,7 @@
 //! The user manager: admits typed messages and runs each as a flow of its own, so that a panic ends that flow alone.
 
 mod authenticate;
+mod authority;
 mod budget;
 mod change_groups;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod flow;
 mod policy;
 mod proof;
 mod register;
+mod session;
 mod update;
 
 use std::collections::HashMap;
