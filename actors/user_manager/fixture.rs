@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_model::{
-    Accepted, Command, Contact, ContactId, Email, Envelope, FlowId, LoggedIn, OneTimeToken, Proof, Register, Signal,
-    SignalKind, SystemId, Timestamp, TokenId, TokenPurpose, UserId, UserStatus, Username,
+    Accepted, AddContact, Authority, Command, Contact, ContactClaim, ContactId, Email, Envelope, Error, FlowId,
+    LoggedIn, OneTimeToken, Proof, Register, SessionId, Signal, SignalKind, SystemId, Timestamp, TokenId, TokenPurpose,
+    UserId, UserStatus, Username,
 };
 
+use super::authority::Permit;
 use super::flow::{Answer, Decision, Perform, Services, run};
 use super::{Budget, Policy};
 use crate::bytes::Bytes;
@@ -16,7 +18,8 @@ use crate::hasher::{HashParameters, Hasher, HasherSettings};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
 use crate::storage::{
-    Batch, Check, ContactRow, Location, MemoryDisk, Storage, StorageSettings, UniqueKey, UserRow, UsernameRow, Write,
+    Batch, Check, ContactRow, Location, MemoryDisk, SessionRow, Storage, StorageSettings, UniqueKey, UserRow,
+    UsernameRow, Write,
 };
 use crate::supervision::{Child, Limits, Plan, spawn_supervisor};
 use crate::token::{Tokens, parse_link};
@@ -181,6 +184,43 @@ impl Fixture {
         self.write(writes).await;
     }
 
+    /// A contact of a user.
+    pub(crate) fn contact(&self, user: UserId, canonical: &str) -> ContactRow {
+        self.user(user).contacts.into_iter().find(|contact| contact.canonical == canonical).unwrap()
+    }
+
+    /// A user with a username and proven e-mail addresses.
+    pub(crate) async fn proven(&self, username: &str, addresses: &[&str]) -> UserId {
+        let user = self.register(username, None, None).await.user;
+        for address in addresses {
+            let address = ContactClaim::Email((*address).to_owned());
+            self.run(AddContact { user, address, authority: authority() }).await.unwrap();
+        }
+        for address in addresses {
+            self.prove(user, address).await;
+        }
+        user
+    }
+
+    /// Shuts a user out without a flow.
+    pub(crate) async fn disable(&self, user: UserId) {
+        let row = self.user(user);
+        let (version, epoch) = (row.version + 1, row.epoch + 1);
+        let row = UserRow { status: UserStatus::Disabled, version, epoch, ..row };
+        self.write(vec![Write::PutUser(Box::new(row))]).await;
+    }
+
+    /// Runs a flow that must be refused, in one commit that leaves the user as it was; the reason and what was told.
+    pub(crate) async fn refused<F: Perform>(&self, user: UserId, message: F) -> (F::Reason, Vec<Signal>) {
+        let (head, commits) = (self.head(), self.services.storage.observe().batches);
+        let before = self.services.reader.user_row(user).unwrap();
+        let Err(Error::Refused(reason)) = self.run(message).await else { panic!("not refused") };
+        assert_eq!(self.services.storage.observe().batches - commits, 1, "{reason:?}");
+        assert!(self.services.reader.user_row(user).unwrap() == before, "{reason:?}");
+        let told = self.services.reader.signals_after(head, usize::MAX).unwrap();
+        (reason, told.into_iter().map(|envelope| envelope.signal).collect())
+    }
+
     /// Commits rows without a flow.
     pub(crate) async fn write(&self, writes: Vec<Write>) {
         let batch = Batch { flow: FlowId::new(), outcome: None, checks: Vec::new(), writes, signals: Vec::new() };
@@ -191,6 +231,24 @@ impl Fixture {
     pub(crate) fn pass(&self, span: Duration) {
         self.clock.advance(span);
     }
+}
+
+/// The current password of every user of a fixture.
+pub(crate) fn authority() -> Authority {
+    Authority::Password(majordomo_model::Password::new(PASSWORD))
+}
+
+/// A permit that holds for a user right now: a session just opened.
+pub(super) fn recent_session(user: &UserRow, now: Timestamp) -> Permit {
+    Permit::Session(Some(SessionRow {
+        id: SessionId::new(),
+        user: user.id,
+        epoch: user.epoch,
+        created_at: now,
+        last_seen_at: now,
+        expires_at: now.plus(Duration::from_secs(60)),
+        context: majordomo_model::Context::new(),
+    }))
 }
 
 /// An active user of version 7 with a username, and with an e-mail address that is proven.

@@ -1,15 +1,20 @@
 //! The user manager: admits typed messages and runs each as a flow of its own, so that a panic ends that flow alone.
 
+mod add_contact;
 mod authenticate;
 mod authority;
 mod budget;
+mod change_contact;
 mod change_groups;
+mod contacts;
 #[cfg(test)]
 mod fixture;
 mod flow;
+mod make_primary;
 mod policy;
 mod proof;
 mod register;
+mod remove_contact;
 mod session;
 mod update;
 
@@ -19,8 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{
-    Actor as OnBehalfOf, Authenticate, ChangeGroups, Command, CommandId, Context, Flow, FlowId, Lane, Register,
-    SignalId, Update,
+    Actor as OnBehalfOf, AddContact, Authenticate, ChangeContact, ChangeGroups, Command, CommandId, Context, Flow,
+    FlowId, Lane, MakePrimary, Register, RemoveContact, SignalId, Update,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -69,7 +74,10 @@ macro_rules! mailbox {
     };
 }
 
-mailbox! { Register Authenticate ChangeGroups Update }
+mailbox! {
+    Register Authenticate
+    Update ChangeGroups AddContact ChangeContact RemoveContact MakePrimary
+}
 
 /// A flow's message as the mailbox takes it.
 pub trait Question: Flow {
