@@ -8,6 +8,7 @@ pub mod gauge;
 pub mod hasher;
 pub mod keys;
 pub mod live;
+pub mod notifier;
 pub mod outbox;
 pub mod seal;
 pub mod session_secret;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use majordomo_model::{Command, Error, Flow, RefusalCause, SystemId};
+use majordomo_model::{Command, Error, Flow, RefusalCause, Session, SessionToken, SystemId, User};
 use ractor::{ActorCell, SpawnErr};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -15,10 +15,10 @@ use crate::hasher::{Hasher, HasherSettings, HasherSettingsError, HasherState};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
 use crate::outbox::{Doorbell, Outbox, Registration, RegistrationError, SubscriptionState};
-use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, StorageState};
+use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, StorageState, Unreadable};
 use crate::supervision::{Child, Limits, Plan, SupervisionNote, SupervisorMessage, SupervisorState, spawn_supervisor};
 use crate::token::Tokens;
-use crate::user_manager::{Answer, Budget, Manager, Policy, Question, Services, UserManagerMessage};
+use crate::user_manager::{Answer, Budget, Manager, Policy, Question, Services, UserManagerMessage, session};
 
 /// How long the shutdown waits for each child of the tree, once flows have drained.
 const CHILD_STOP: Duration = Duration::from_secs(5);
@@ -253,9 +253,12 @@ impl System {
         &self.0.services.reader
     }
 
-    /// What flows work with.
-    pub(crate) fn services(&self) -> &Services {
-        &self.0.services
+    /// The session that a token opens, and its user, if it is alive. Its use is noted, to the minute.
+    ///
+    /// # Errors
+    /// [`Unreadable`] while storage is out.
+    pub fn check_session(&self, token: &SessionToken) -> Result<Option<(Session, User)>, Unreadable> {
+        session::check(&self.0.services, token)
     }
 
     /// The live members.

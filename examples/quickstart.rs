@@ -56,7 +56,9 @@ async fn main() -> Result<(), Failure> {
     let messages = CapturedOutbox::new();
     let accounts = Accounts::builder()
         .file(folder.join("accounts.redb"))
-        .configure(|config| config.messages = NotifierSettings::new("Quickstart", "https://accounts.example.com"))
+        .configure(|config| {
+            config.messages = Some(NotifierSettings::new("Quickstart", "https://accounts.example.com"));
+        })
         .transport(messages.transport(Channel::Email))
         .transport(messages.transport(Channel::Phone))
         .spawn()

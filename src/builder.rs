@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use majordomo_actors::auditor::Auditor;
 use majordomo_actors::clock::Clock;
 use majordomo_actors::keys::{KeyError, Keyring};
-use majordomo_actors::notifier::{BoxedTransport, Notifier, Templates, Transport};
+use majordomo_actors::notifier::{BoxedTransport, Notifier, NotifierFault, Templates, Transport};
 use majordomo_actors::outbox::{Registration, Start};
 use majordomo_actors::storage::Location;
 use majordomo_actors::subscriber::{Capability, Subscriber};
@@ -182,14 +182,17 @@ impl Builder {
         let transports = std::mem::take(&mut self.transports);
         let templates = std::mem::replace(&mut self.templates, Templates::embedded());
         if !transports.is_empty() {
-            match Notifier::new(self.config.messages.clone(), templates) {
-                Ok(notifier) => {
+            match self.config.messages.clone().map(|settings| Notifier::new(settings, templates)) {
+                Some(Ok(notifier)) => {
                     let notifier = transports.into_iter().fold(notifier, Notifier::with_boxed_transport);
                     let mut notifier = registration(NOTIFIER, Notifier::filter(), Start::Beginning, notifier);
                     notifier.capabilities.push(Capability::Deliver);
                     all.push(notifier);
                 }
-                Err(fault) => faults.push(format!("messages: {fault}")),
+                Some(Err(NotifierFault::Templates(fault))) => faults.push(format!("messages: {fault}")),
+                // Told by the configuration itself.
+                Some(Err(_)) => {}
+                None => faults.push("messages: a transport needs to know the app's name and base URL".to_owned()),
             }
         }
         all.append(&mut self.subscriptions);

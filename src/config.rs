@@ -28,8 +28,8 @@ pub struct Config {
     pub hashing: HasherSettings,
     /// How storage commits, caches and forgets.
     pub storage: StorageSettings,
-    /// What messages say of the app and where their links lead.
-    pub messages: NotifierSettings,
+    /// What messages say of the app and where their links lead. Needed where the builder is given a transport.
+    pub messages: Option<NotifierSettings>,
     /// How many requests may be under way; one more is refused with `Overloaded`. Default 4,096: each holds a few
     /// kilobytes, and what cannot be done soon is better refused at once.
     pub requests: usize,
@@ -45,7 +45,7 @@ impl Default for Config {
             policy: Policy::default(),
             hashing: HasherSettings::default(),
             storage: StorageSettings::default(),
-            messages: NotifierSettings::default(),
+            messages: None,
             requests: 4_096,
             patience: Duration::from_secs(30),
             shutdown_within: Duration::from_secs(10),
@@ -59,6 +59,8 @@ impl Config {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = self.policy.faults();
         faults.extend(self.hashing.validate().err().map(|fault| format!("hashing: {fault}")));
+        let messages = self.messages.as_ref().and_then(|messages| messages.validate().err());
+        faults.extend(messages.map(|fault| format!("messages: {fault}")));
         if !(1..=1_000_000).contains(&self.requests) {
             faults.push("requests: 1 to 1,000,000".to_owned());
         }

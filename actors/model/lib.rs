@@ -46,6 +46,7 @@ pub use signal::{FlowKind, Signal, SignalClass, SignalField, SignalKind, catalog
 pub use time::Timestamp;
 pub use token_purpose::TokenPurpose;
 pub use user::{
-    ATTRIBUTES_LIMIT, NAME_LIMIT, PROFILE_FIELD_LIMIT, Profile, Session, User, UserContact, UserStatus, is_fit_name,
+    ATTRIBUTE_DEPTH_LIMIT, ATTRIBUTES_LIMIT, NAME_LIMIT, PROFILE_FIELD_LIMIT, Profile, Session, User, UserContact,
+    UserStatus, is_fit_name,
 };
 pub use username::Username;

@@ -14,6 +14,8 @@ use crate::{Channel, Contact, Username};
 pub const PROFILE_FIELD_LIMIT: usize = 256;
 /// The most that all attributes of a user may take as JSON, in bytes.
 pub const ATTRIBUTES_LIMIT: usize = 16 * 1024;
+/// How deep an attribute's value may be nested: far below what a stored row can be decoded with.
+pub const ATTRIBUTE_DEPTH_LIMIT: usize = 64;
 /// The longest attribute or group name, in bytes.
 pub const NAME_LIMIT: usize = 64;
 
@@ -106,8 +108,8 @@ pub struct Profile {
 
 impl Profile {
     /// The names of the fields that are not acceptable: longer than [`PROFILE_FIELD_LIMIT`], with control characters,
-    /// an attribute name longer than [`NAME_LIMIT`] or not of letters, digits, `_`, `-`, `.`, or attributes that take
-    /// more than [`ATTRIBUTES_LIMIT`] as JSON.
+    /// an attribute name longer than [`NAME_LIMIT`] or not of letters, digits, `_`, `-`, `.`, a value nested deeper than
+    /// [`ATTRIBUTE_DEPTH_LIMIT`], or attributes that take more than [`ATTRIBUTES_LIMIT`] as JSON.
     #[must_use]
     pub fn faults(&self) -> Vec<&'static str> {
         let texts = [
@@ -119,8 +121,9 @@ impl Profile {
         ];
         let unfit = |text: &Option<String>| text.as_ref().is_some_and(|text| !is_fit_text(text));
         let mut faults: Vec<_> = texts.into_iter().filter(|(_, text)| unfit(text)).map(|(name, _)| name).collect();
-        let size = serde_json::to_vec(&self.attributes).map_or(usize::MAX, |json| json.len());
-        if size > ATTRIBUTES_LIMIT || !self.attributes.keys().all(|name| is_fit_name(name)) {
+        let fit = |(name, value): (&String, _)| is_fit_name(name) && is_within_depth(value, ATTRIBUTE_DEPTH_LIMIT);
+        let size = || serde_json::to_vec(&self.attributes).map_or(usize::MAX, |json| json.len());
+        if !self.attributes.iter().all(fit) || size() > ATTRIBUTES_LIMIT {
             faults.push("attributes");
         }
         faults
@@ -136,6 +139,15 @@ impl fmt::Debug for Profile {
 
 fn is_fit_text(text: &str) -> bool {
     text.len() <= PROFILE_FIELD_LIMIT && !text.chars().any(char::is_control)
+}
+
+fn is_within_depth(value: &serde_json::Value, limit: usize) -> bool {
+    let within = |inner| limit > 0 && is_within_depth(inner, limit.saturating_sub(1));
+    match value {
+        serde_json::Value::Array(values) => values.iter().all(within),
+        serde_json::Value::Object(values) => values.values().all(within),
+        _ => true,
+    }
 }
 
 /// Whether a text may name an attribute or a group: 1 to [`NAME_LIMIT`] bytes of ASCII letters, digits, `_`, `-`, `.`.
@@ -172,6 +184,15 @@ mod tests {
         profile.attributes.insert("no spaces".into(), true.into());
         assert_eq!(profile.faults(), ["display_name", "attributes"]);
         assert_eq!(Profile::default().faults(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn attributes_are_bounded_in_depth() {
+        let nested = |depth| (0..depth).fold(serde_json::Value::Null, |inner, _| vec![inner].into());
+        for (depth, faults) in [(64, [].as_slice()), (65, &["attributes"])] {
+            let attributes = BTreeMap::from([("nested".to_owned(), nested(depth))]);
+            assert_eq!(Profile { attributes, ..Profile::default() }.faults(), faults, "{depth}");
+        }
     }
 
     #[test]

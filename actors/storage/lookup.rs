@@ -189,6 +189,11 @@ pub(crate) trait Lookup: View + Sized {
         Ok(open)
     }
 
+    /// How many tokens of a user are stored, ended ones among them.
+    fn token_count(&self, user: UserId) -> Result<usize, ReadError> {
+        Ok(self.prefix(Table::TokensByUser, user.as_bytes())?.count())
+    }
+
     /// A session, by the hash of its secret.
     fn session(&self, hash: &[u8; 32]) -> Result<Option<SessionRow>, ReadError> {
         self.row(Table::Sessions, hash)

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use self::actor::StorageMessage;
 pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
 #[cfg(any(test, feature = "testing"))]
-pub use self::faulty_disk::FaultyDisk;
+pub use self::faulty_disk::{FaultyDisk, Operation};
 pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
 pub use self::reader::{ProjectionRange, ProjectionValues, Reader, Unreadable};

@@ -83,9 +83,9 @@ struct Terms<'a> {
     context: &'a majordomo_model::Context,
 }
 
-/// A user without any address has nothing to verify.
-fn may_enter(user: &UserRow) -> bool {
-    user.contacts.is_empty() || user.is_verified()
+/// A user who registered with addresses must prove one first. What is claimed later shuts nobody out.
+const fn may_enter(user: &UserRow) -> bool {
+    user.verify_by.is_none()
 }
 
 fn signed_in(

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_model::{
-    Accepted, Channel, Command, Contact, ContactId, Context, Email, Envelope, Flow, FlowId, LoggedIn, OneTimeToken,
-    Phone, Profile, Proof, Register, RequestPasswordReset, SessionId, Signal, SignalKind, SystemId, Timestamp, TokenId,
-    TokenPurpose, UserId, UserStatus, Username,
+    Accepted, AddContact, Authority, Channel, Command, Contact, ContactClaim, ContactId, Context, Email, Envelope,
+    Error, Flow, FlowId, LoggedIn, OneTimeToken, Phone, Profile, Proof, Register, RequestPasswordReset, SessionId,
+    Signal, SignalKind, SystemId, Timestamp, TokenId, TokenPurpose, UserId, UserStatus, Username,
 };
 use proptest::prelude::*;
 
+use super::authority::Permit;
 use super::flow::{Answer, Decision, Perform, Services, run};
 use super::{Budget, Policy};
 use crate::bytes::Bytes;
@@ -193,6 +194,66 @@ impl Fixture {
         Proof::Link { user: user.to_owned(), token: OneTimeToken::new("mdt_nonsense") }
     }
 
+    /// A user's row.
+    pub(crate) fn user(&self, user: UserId) -> UserRow {
+        self.services.reader.user_row(user).unwrap().unwrap()
+    }
+
+    /// Proves an address of a user without a flow.
+    pub(crate) async fn prove(&self, user: UserId, canonical: &str) {
+        let before = self.user(user);
+        let mut row = UserRow { version: before.version + 1, verify_by: None, ..before.clone() };
+        let position = row.contacts.iter().position(|contact| contact.canonical == canonical).unwrap();
+        let channel = row.contacts[position].channel;
+        let primary = !row.contacts.iter().any(|contact| contact.channel == channel && contact.primary);
+        let proven_at = Some(self.clock.now());
+        row.contacts[position] = ContactRow { proven_at, primary, ..row.contacts[position].clone() };
+        let mut writes = vec![
+            Write::PutUser(Box::new(row)),
+            Write::PutOwner(UniqueKey::address(channel, canonical), user),
+            Write::RemoveClaim(channel, canonical.to_owned(), user),
+        ];
+        writes.extend(before.verify_by.map(|at| Write::ForgetVerification(user, at)));
+        self.write(Vec::new(), writes).await;
+    }
+
+    /// A contact of a user.
+    pub(crate) fn contact(&self, user: UserId, canonical: &str) -> ContactRow {
+        self.user(user).contacts.into_iter().find(|contact| contact.canonical == canonical).unwrap()
+    }
+
+    /// A user with a username and proven e-mail addresses.
+    pub(crate) async fn proven(&self, username: &str, addresses: &[&str]) -> UserId {
+        let user = self.register(username, None, None).await.user;
+        for address in addresses {
+            let address = ContactClaim::Email((*address).to_owned());
+            self.run(AddContact { user, address, authority: authority() }).await.unwrap();
+        }
+        for address in addresses {
+            self.prove(user, address).await;
+        }
+        user
+    }
+
+    /// Shuts a user out without a flow.
+    pub(crate) async fn disable(&self, user: UserId) {
+        let row = self.user(user);
+        let (version, epoch) = (row.version + 1, row.epoch + 1);
+        let row = UserRow { status: UserStatus::Disabled, version, epoch, ..row };
+        self.write(Vec::new(), vec![Write::PutUser(Box::new(row))]).await;
+    }
+
+    /// Runs a flow that must be refused, in one commit that leaves the user as it was; the reason and what was told.
+    pub(crate) async fn refused<F: Perform>(&self, user: UserId, message: F) -> (F::Reason, Vec<Signal>) {
+        let (head, commits) = (self.head(), self.services.storage.observe().batches);
+        let before = self.services.reader.user_row(user).unwrap();
+        let Err(Error::Refused(reason)) = self.run(message).await else { panic!("not refused") };
+        assert_eq!(self.services.storage.observe().batches - commits, 1, "{reason:?}");
+        assert!(self.services.reader.user_row(user).unwrap() == before, "{reason:?}");
+        let told = self.services.reader.signals_after(head, usize::MAX).unwrap();
+        (reason, told.into_iter().map(|envelope| envelope.signal).collect())
+    }
+
     /// Lets time pass.
     pub(crate) fn pass(&self, span: Duration) {
         self.clock.advance(span);
@@ -260,4 +321,60 @@ pub(crate) fn any_sessions() -> impl Strategy<Value = Vec<([u8; 32], SessionRow)
         };
         (0..).zip(sessions).map(row).collect()
     })
+}
+
+/// The current password of every user of a fixture.
+pub(crate) fn authority() -> Authority {
+    Authority::Password(majordomo_model::Password::new(PASSWORD))
+}
+
+/// A permit that holds for a user right now: a session just opened.
+pub(super) fn recent_session(user: &UserRow, now: Timestamp) -> Permit {
+    Permit::Session(Some(SessionRow {
+        id: SessionId::new(),
+        user: user.id,
+        epoch: user.epoch,
+        created_at: now,
+        last_seen_at: now,
+        expires_at: now.plus(Duration::from_secs(60)),
+        context: Context::new(),
+    }))
+}
+
+/// An active user of version 7 with a username, and with an e-mail address that is proven.
+pub(crate) fn user_row(username: &str, proven: Option<&str>) -> UserRow {
+    let now = Timestamp::from_micros(1_800_000_000_000_000);
+    let proven = proven.map(|address| ContactRow {
+        proven_at: Some(now),
+        primary: true,
+        ..ContactRow::claim(ContactId::new(), &Contact::Email(Email::parse(address).unwrap()), now)
+    });
+    UserRow {
+        id: UserId::new(),
+        version: 7,
+        created_at: now,
+        status: UserStatus::Active,
+        username: Some(UsernameRow::from(&Username::parse(username).unwrap())),
+        contacts: proven.into_iter().collect(),
+        profile: Default::default(),
+        groups: Default::default(),
+        epoch: 1,
+        verify_by: None,
+        seal_key: Bytes([7; 32]),
+    }
+}
+
+/// Whether a decision obeys the laws: its end ends its flow, no signal before it starts or ends that flow, and a
+/// write of a user's row raises the version by one and is guarded by the version before.
+pub(crate) fn assert_well_formed<F: Perform>(decision: &Decision<F>) {
+    assert!(decision.end.kind().ends().contains(&F::KIND), "{:?}", decision.end);
+    for told in &decision.told {
+        let kind = told.signal.kind();
+        assert!(!kind.ends().contains(&F::KIND) && !kind.starts().contains(&F::KIND), "{kind:?}");
+    }
+    for write in &decision.writes {
+        let Write::PutUser(row) = write else { continue };
+        let guard = |check: &Check| matches!(check, Check::UserVersion(id, version) if *id == row.id && version + 1 == row.version);
+        assert!(decision.checks.iter().any(guard));
+    }
 }

@@ -307,11 +307,6 @@ impl<'a, F: Perform> Run<'a, F> {
         Err(Fault::Contended)
     }
 
-    /// The run's name.
-    pub(crate) const fn flow(&self) -> FlowId {
-        self.flow
-    }
-
     /// Ends the run with a fault: committed if storage works, else told live and kept until it does.
     async fn end(&self, fault: Fault) {
         if self.ended.load(Ordering::Relaxed) {

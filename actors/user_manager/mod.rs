@@ -40,9 +40,9 @@ use std::time::Duration;
 
 use majordomo_model::{
     Actor as OnBehalfOf, AddContact, Authenticate, ChangeContact, ChangeGroups, ChangePassword, Command, CommandId,
-    ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Lane, LogOut,
-    MakePrimary, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset, RequestPhoneVerification,
-    ResetPassword, SignalId, Update,
+    ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Lane,
+    LogOut, MakePrimary, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset,
+    RequestPhoneVerification, ResetPassword, SignalId, Update,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -187,6 +187,14 @@ impl Manager {
     /// Removes what has ended by time, deletes accounts that were never verified, and prunes the log.
     pub async fn sweep(&self) {
         let services = &self.services;
+        let due = services.reader.never_verified(services.clock.now(), SWEEP_USERS).unwrap_or_default();
+        for (user, _) in due {
+            let deletion = Delete { user, cause: DeletionCause::NeverVerified };
+            let command = Command::new(deletion).actor(OnBehalfOf::System);
+            if let Err(error) = flow::run(services, &command, None).await {
+                tracing::warn!(%user, %error, "an account that was never verified could not be deleted");
+            }
+        }
         if let Err(error) = services.storage.maintain().await {
             tracing::debug!(?error, "maintenance is put off");
         }

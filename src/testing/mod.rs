@@ -67,7 +67,7 @@ impl TestAccounts {
         let mut config = Config::default();
         config.hashing.parameters = HashParameters::cheap_for_tests();
         config.hashing.queue = Some(10_000);
-        config.messages = NotifierSettings::new("Example", BASE_URL);
+        config.messages = Some(NotifierSettings::new("Example", BASE_URL));
         change(&mut config);
         Self::with(config, |builder| builder).await
     }

@@ -22,6 +22,7 @@ reasons! {
         ContactNotFound = "contact_not_found": "the user has no such contact",
         ContactNotVerified = "contact_not_verified": "the address is not proven",
         NotAuthorised = "not_authorised": "the password is wrong, or the session not recent enough",
+        NothingToDo = "nothing_to_do": "the address is primary already",
     }
 }
 

@@ -141,7 +141,7 @@ impl Store {
         self.storage.reader().user_row(id).unwrap()
     }
 
-    fn look<T>(&self, look: impl FnOnce(&redb::ReadView) -> Result<T, ReadError>) -> T {
+    fn look<T>(&self, look: impl FnOnce(&ReadView) -> Result<T, ReadError>) -> T {
         self.storage.reader().snapshot(look).unwrap()
     }
 }
