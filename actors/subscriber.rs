@@ -75,7 +75,7 @@ pub enum Effect {
         value: Vec<u8>,
     },
     /// Emits a further signal, in the lane of the one that is handled and caused by its flow.
-    Emit(Signal),
+    Emit(Box<Signal>),
     /// Ends the delivery of a token's message: the transport accepted it. Needs [`Capability::Deliver`].
     Delivered(TokenId),
     /// Ends the delivery of a token's message: it was given up, for this reason. Needs [`Capability::Deliver`].

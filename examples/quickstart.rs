@@ -1,5 +1,7 @@
 //! The main job, start to end, on a real database file with real hashes: `cargo run --example quickstart`.
 
+#![allow(clippy::print_stdout, clippy::panic, reason = "it shows something, and one part of it is to fail")]
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,7 +15,7 @@ use majordomo::{
 
 type Failure = Box<dyn std::error::Error>;
 
-const PASSWORD: &str = "correct horse battery staple";
+const PASSWORD: &str = "nine lanterns over a quiet harbour";
 const NEW_PASSWORD: &str = "seventeen purple elephants";
 
 /// A live subscriber: an actor that prints signals as they arrive.
@@ -142,7 +144,7 @@ async fn sign_in_and_mistype(accounts: &Accounts, person: &Person) -> Result<(),
     let token = sign_in(accounts, &person.username, PASSWORD).await?;
     let alive = accounts.check_session(&token)?.is_some();
     println!("   the session is alive: {alive}");
-    match sign_in(accounts, &person.email, "correct horse batery staple").await {
+    match sign_in(accounts, &person.email, "nine lantrens over a quiet harbour").await {
         Ok(_) => return Err("a wrong password was accepted".into()),
         Err(error) => println!("   refused: {error}"),
     }

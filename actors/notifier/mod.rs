@@ -301,7 +301,7 @@ fn settled(envelope: &Envelope) -> Effect {
 
 fn given_up(message: MessageKind, user: UserId, reason: Failure, envelope: &Envelope) -> Outcome {
     let failed = Signal::NotificationFailed { user, message, signal: envelope.id, reason };
-    Outcome::Done(vec![Effect::Emit(failed), settled(envelope)])
+    Outcome::Done(vec![Effect::Emit(Box::new(failed)), settled(envelope)])
 }
 
 /// A message such as a transport gets.

@@ -202,13 +202,11 @@ fn is_retry(outcome: &Outcome) -> bool {
 }
 
 fn gave_up(outcome: Outcome, envelope: &Envelope) -> (MessageKind, Failure) {
-    match effects(outcome).as_slice() {
-        [Effect::Emit(Signal::NotificationFailed { message, signal, reason, .. }), Effect::Project { .. }] => {
-            assert_eq!(*signal, envelope.id);
-            (*message, *reason)
-        }
-        other => panic!("{other:?}"),
-    }
+    let effects = effects(outcome);
+    let [Effect::Emit(told), Effect::Project { .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    let Signal::NotificationFailed { message, signal, reason, .. } = &**told else { panic!("{told:?}") };
+    assert_eq!(*signal, envelope.id);
+    (*message, *reason)
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ pub(super) fn assemble(
                 let write = Write::PutProjection(subscription.to_owned(), key.clone(), value.clone());
                 assembly.follow_ups.writes.push(write);
             }
-            Effect::Emit(signal) => assembly.emit(index, signal.clone()),
+            Effect::Emit(signal) => assembly.emit(index, Signal::clone(signal)),
             Effect::Delivered(token) => assembly.end_delivery(index, *token, Sending::Sent, reader)?,
             Effect::DeliveryFailed(token, failure) => {
                 assembly.end_delivery(index, *token, Sending::GaveUp(*failure), reader)?;

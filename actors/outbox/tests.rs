@@ -305,7 +305,7 @@ fn counting(envelope: &Envelope, context: &SubscriberContext) -> Act {
     let value = (count + 1).to_be_bytes().to_vec();
     let mut effects = vec![Effect::Project { key: b"count".to_vec(), value }];
     if envelope.seq.unwrap().is_multiple_of(3) {
-        effects.push(Effect::Emit(Signal::UserDeletionStarted { user: envelope.signal.user().unwrap() }));
+        effects.push(Effect::Emit(Box::new(Signal::UserDeletionStarted { user: envelope.signal.user().unwrap() })));
     }
     Act::Answer(Outcome::Done(effects))
 }
@@ -386,6 +386,7 @@ async fn effects_are_exactly_once_though_the_disk_fails() {
             system.kill(actor).await;
         }
         disk.heal();
+        until(|| system.storage.observe().available).await;
         soon(system.storage.flush()).await;
         soon(system.outbox.drained(0)).await.unwrap();
     }
@@ -433,7 +434,7 @@ async fn draining_waits_for_follow_ups_of_follow_ups() {
     let mut system = System::new().await;
     let emit = |signal: fn(UserId) -> Signal| {
         move |envelope: &Envelope, _: &SubscriberContext| {
-            Act::Answer(Outcome::Done(vec![Effect::Emit(signal(envelope.signal.user().unwrap()))]))
+            Act::Answer(Outcome::Done(vec![Effect::Emit(Box::new(signal(envelope.signal.user().unwrap())))]))
         }
     };
     let (first, _first_told) = scripted("first", updates(), emit(|user| Signal::UserDeletionStarted { user }));

@@ -148,13 +148,12 @@ fn decide(request: &Request, typed: &Typed, fresh: &Fresh, facts: &Facts, policy
     if facts.username_owner.or(facts.skeleton_owner).is_some() {
         return refusal(typed, RegisterReason::UsernameTaken, Failure::UsernameTaken, &["username"]);
     }
-    if policy.registration == Registration::Open {
-        for (address, _) in request.addresses.iter().zip(&facts.owners).filter(|(_, owner)| owner.is_some()) {
-            return match address.channel() {
-                Channel::Email => refusal(typed, RegisterReason::EmailTaken, Failure::EmailTaken, &["email"]),
-                Channel::Phone => refusal(typed, RegisterReason::PhoneTaken, Failure::PhoneTaken, &["phone"]),
-            };
-        }
+    let taken = request.addresses.iter().zip(&facts.owners).find(|(_, owner)| owner.is_some());
+    if let Some((address, _)) = taken.filter(|_| policy.registration == Registration::Open) {
+        return match address.channel() {
+            Channel::Email => refusal(typed, RegisterReason::EmailTaken, Failure::EmailTaken, &["email"]),
+            Channel::Phone => refusal(typed, RegisterReason::PhoneTaken, Failure::PhoneTaken, &["phone"]),
+        };
     }
     let user = user_row(request, fresh, policy, facts.now);
     let mut told = vec![Told::from(typed.pre_register())];

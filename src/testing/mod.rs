@@ -6,7 +6,7 @@
 //!
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! let test = TestAccounts::start().await;
-//! let password = "correct horse battery staple";
+//! let password = "nine lanterns over a quiet harbour";
 //! test.register(Register { email: Some("ada@example.com".into()), ..Register::new(password) }).await?;
 //! test.drain().await;
 //! let link = test.messages().last_to("ada@example.com").unwrap().link().unwrap().to_owned();

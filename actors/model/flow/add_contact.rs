@@ -11,6 +11,7 @@ use crate::time::Timestamp;
 /// Claims a further e-mail address or phone number for a user, and sends the message that proves it.
 ///
 /// When the reply comes, the claim is durable; it is of no use until it is proven.
+#[derive(Clone)]
 pub struct AddContact {
     /// Whose.
     pub user: UserId,

@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 ///
 /// When the reply comes, the session is durable. Unknown user, wrong password, disabled user: one answer, one hashing
 /// job, one commit. Sent again under the same command id it is a new login, which ends the session of the first.
+#[derive(Clone)]
 pub struct Authenticate {
     /// The username, e-mail address or phone number, as typed.
     pub identifier: String,

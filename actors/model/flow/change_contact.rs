@@ -6,6 +6,7 @@ use crate::reason::reasons;
 
 /// Replaces an address by another of the same channel. The old one stays in force until the new one is proven; then
 /// they change places in one commit, and the old address is told.
+#[derive(Clone)]
 pub struct ChangeContact {
     /// Whose.
     pub user: UserId,

@@ -7,6 +7,7 @@ use crate::id::UserId;
 use crate::reason::reasons;
 
 /// Adds a user to groups and takes them out of others. A group is a name that the app gives meaning to.
+#[derive(Clone)]
 pub struct ChangeGroups {
     /// Who.
     pub user: UserId,

@@ -8,6 +8,7 @@ use crate::reason::reasons;
 use crate::secret::Password;
 
 /// Replaces a password. When the reply comes, the old password, every reset token and every session but `keep` are dead.
+#[derive(Clone)]
 pub struct ChangePassword {
     /// Whose.
     pub user: UserId,

@@ -8,6 +8,7 @@ use crate::reason::reasons;
 
 /// Proves an e-mail address by the link or the code of its message. When the reply comes, the address is the user's, and whoever
 /// else claimed it can no longer prove it. A used link presented again says so ([`Confirmed::already`]).
+#[derive(Clone)]
 pub struct ConfirmEmail {
     /// The link or the code.
     pub proof: Proof,

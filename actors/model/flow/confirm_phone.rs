@@ -5,6 +5,7 @@ use crate::reason::reasons;
 
 /// Proves a phone number by the link or the code of its message. When the reply comes, the address is the user's, and whoever
 /// else claimed it can no longer prove it. A used link presented again says so ([`Confirmed::already`]).
+#[derive(Clone)]
 pub struct ConfirmPhone {
     /// The link or the code.
     pub proof: Proof,

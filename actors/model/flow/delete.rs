@@ -8,6 +8,7 @@ use crate::reason::{DeletionCause, reasons};
 
 /// Removes a user, with credential, indexes, tokens and sessions, and destroys the key that their signals are sealed
 /// with. When the reply comes, username and addresses are free.
+#[derive(Clone)]
 pub struct Delete {
     /// Who.
     pub user: UserId,

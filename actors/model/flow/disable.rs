@@ -5,6 +5,7 @@ use crate::id::UserId;
 use crate::reason::reasons;
 
 /// Shuts a user out. When the reply comes, sessions and reset tokens are dead, and no password opens the account.
+#[derive(Clone)]
 pub struct Disable {
     /// Who.
     pub user: UserId,

@@ -5,6 +5,7 @@ use crate::id::UserId;
 use crate::reason::reasons;
 
 /// Lets a disabled user in again, by the same password. What a disable killed stays dead.
+#[derive(Clone)]
 pub struct Enable {
     /// Who.
     pub user: UserId,

@@ -7,6 +7,7 @@ use crate::id::{SessionId, UserId};
 use crate::reason::reasons;
 
 /// Ends sessions of a user. When the reply comes, their tokens open nothing any more.
+#[derive(Clone)]
 pub struct EndSessions {
     /// Whose.
     pub user: UserId,

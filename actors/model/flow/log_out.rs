@@ -8,6 +8,7 @@ use crate::reason::reasons;
 use crate::secret::SessionToken;
 
 /// Ends the session that this token opens. When the reply comes, the token opens nothing any more.
+#[derive(Clone)]
 pub struct LogOut {
     /// The session's secret.
     pub token: SessionToken,

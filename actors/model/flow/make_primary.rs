@@ -5,6 +5,7 @@ use crate::id::{ContactId, UserId};
 use crate::reason::reasons;
 
 /// Makes a proven address the one that messages go to.
+#[derive(Clone)]
 pub struct MakePrimary {
     /// Whose.
     pub user: UserId,

@@ -12,6 +12,7 @@ use crate::user::Profile;
 ///
 /// When the reply comes, the user, the username's reservation, the address claims and every signal are durable; the
 /// verification messages are on their way. An address that is given is a *claim* until it is proven.
+#[derive(Clone)]
 pub struct Register {
     /// The username, as typed.
     pub username: Option<String>,

@@ -5,6 +5,7 @@ use crate::id::{ContactId, UserId};
 use crate::reason::reasons;
 
 /// Removes an address of a user. When the reply comes, it is free for others, and its tokens are dead.
+#[derive(Clone)]
 pub struct RemoveContact {
     /// Whose.
     pub user: UserId,

@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 /// Asks for a fresh message that proves an e-mail address; earlier ones for the same address stop working.
 ///
 /// The answer is the same whether or not there is anything to send; the signals tell the truth.
+#[derive(Clone)]
 pub struct RequestEmailVerification {
     /// Whose address.
     pub claimant: Claimant,

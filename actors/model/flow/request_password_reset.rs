@@ -12,6 +12,7 @@ use crate::time::Timestamp;
 ///
 /// The answer is the same whether or not there is such a user, and as quick; the signals tell the truth. Nothing about
 /// the account changes until the link or code is presented.
+#[derive(Clone)]
 pub struct RequestPasswordReset {
     /// The username, e-mail address or phone number, as typed.
     pub identifier: String,

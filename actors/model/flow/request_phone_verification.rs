@@ -6,6 +6,7 @@ use crate::reason::reasons;
 /// Asks for a fresh message that proves a phone number; earlier ones for the same address stop working.
 ///
 /// The answer is the same whether or not there is anything to send; the signals tell the truth.
+#[derive(Clone)]
 pub struct RequestPhoneVerification {
     /// Whose address.
     pub claimant: Claimant,

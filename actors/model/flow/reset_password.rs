@@ -6,6 +6,7 @@ use crate::secret::Password;
 
 /// Sets a new password by the link or code of a reset message. When the reply comes, the token is used, and the old
 /// password, every session and every other reset token are dead. It opens no session.
+#[derive(Clone)]
 pub struct ResetPassword {
     /// The link or the code.
     pub proof: Proof,

@@ -9,6 +9,7 @@ use crate::id::UserId;
 use crate::reason::reasons;
 
 /// Changes the named fields of a user and no other.
+#[derive(Clone)]
 pub struct Update {
     /// Whose.
     pub user: UserId,

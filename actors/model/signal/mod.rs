@@ -1,6 +1,7 @@
 //! Signals: what happened, one closed catalogue, each under the name the source documents give it.
 
 mod catalogue;
+mod define;
 mod document;
 mod field;
 mod kind;
