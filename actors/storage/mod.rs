@@ -190,9 +190,18 @@ struct Counters {
     conflicts: AtomicU64,
     reopenings: AtomicU64,
     lost: AtomicU64,
+    lost_signals: AtomicU64,
     queued: AtomicU64,
     /// The number of the last transaction that anybody was told of.
     acknowledged: AtomicU64,
+}
+
+impl Counters {
+    /// Counts a batch that was dropped, with its signals.
+    fn lose(&self, signals: usize) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.lost_signals.fetch_add(signals as u64, Ordering::Relaxed);
+    }
 }
 
 /// What storage has done since it was opened.
@@ -277,12 +286,18 @@ impl Storage {
     /// out it waits. Only for batches that may be lost, such as progress that is then repeated: where there is no
     /// room, or the store fails twice with it, it is dropped and counted ([`StorageState::lost`]).
     pub fn commit_with_next(&self, batch: Batch) {
+        let signals = batch.signals.len();
         let told = batch::Prepared::new(batch).map(|prepared| {
             self.address.tell(|reply| StorageMessage::CommitWithNext { prepared: actor::Work(prepared), reply })
         });
         if !matches!(told, Ok(Ok(_))) {
-            self.shared.counters.lost.fetch_add(1, Ordering::Relaxed);
+            self.shared.counters.lose(signals);
         }
+    }
+
+    /// How many signals were in batches that were dropped since the last call.
+    pub(crate) fn take_lost_signals(&self) -> u64 {
+        self.shared.counters.lost_signals.swap(0, Ordering::Relaxed)
     }
 
     /// Removes what has ended by time, and the signals that are older than [`StorageSettings::keep_signals`] and that
@@ -336,6 +351,12 @@ impl Storage {
             queued: read(&counters.queued),
             size_bytes: self.shared.engine.with_engine(Engine::size_bytes).unwrap_or(0),
         }
+    }
+
+    /// Counts signals as dropped.
+    #[cfg(test)]
+    pub(crate) fn lose(&self, signals: usize) {
+        self.shared.counters.lose(signals);
     }
 
     /// Ends the address: whoever asks from now on is answered `Stopped`.

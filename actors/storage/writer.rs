@@ -74,7 +74,7 @@ impl Pending {
             Asker::Waits(reply) => reply.send(Err(error)),
             Asker::Flushes(flushed) => drop(flushed),
             Asker::Left => {
-                shared.counters.lost.fetch_add(1, Ordering::Relaxed);
+                shared.counters.lose(self.work.map_or(0, |work| work.batch.signals.len()));
             }
         }
     }

@@ -1,12 +1,13 @@
 //! The flow: one run from admission to answer, with exactly one start and one end, whatever happens between.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
 use majordomo_model::{
-    Command, Envelope, Error, Failure, Flow, FlowId, Lane, Personal, Reason, Signal, SignalId, Timestamp, UserId,
+    Command, Envelope, Error, Failure, Flow, FlowId, Lane, Personal, Reason, Signal, SignalClass, SignalId, Timestamp,
+    UserId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -86,6 +87,8 @@ pub(crate) enum Fault {
     Contended,
     /// The system stops.
     Stopped,
+    /// Storage died again and again with the batch: whether it is committed is unknown.
+    Interrupted,
     /// The command was done by another run in the meantime.
     CommandIdReused,
     /// The operating system gave no randomness.
@@ -103,7 +106,7 @@ impl Fault {
             Self::Hashing => Failure::PasswordHashingError,
             Self::Deadline => Failure::DeadlineExceeded,
             Self::Contended => Failure::Contended,
-            Self::Stopped => Failure::Interrupted,
+            Self::Stopped | Self::Interrupted => Failure::Interrupted,
             Self::CommandIdReused => Failure::CommandIdReused,
             Self::Random | Self::Panicked => Failure::UnexpectedException,
         }
@@ -116,6 +119,7 @@ impl Fault {
             Self::Overloaded | Self::Contended => Error::Overloaded,
             Self::Deadline => Error::DeadlineExceeded,
             Self::Stopped => Error::Stopped,
+            Self::Interrupted => Error::Interrupted,
             Self::CommandIdReused => Error::CommandIdReused,
             Self::Hashing | Self::Random | Self::Panicked => Error::Unexpected,
         }
@@ -131,7 +135,8 @@ impl From<Unreadable> for Fault {
 impl From<CommitError> for Fault {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Unavailable | CommitError::Failed | CommitError::Interrupted => Self::Storage,
+            CommitError::Unavailable | CommitError::Failed => Self::Storage,
+            CommitError::Interrupted => Self::Interrupted,
             CommitError::Overloaded => Self::Overloaded,
             CommitError::Stopped => Self::Stopped,
         }
@@ -231,6 +236,8 @@ pub(crate) struct Run<'a, F: Perform> {
     flow: FlowId,
     /// The start, told once and stored with the end: the same signal both times.
     start: (SignalId, Timestamp, Signal),
+    /// The signal that is told just before the commit, and stored with it: the same name and time both times.
+    announced: OnceLock<(SignalId, Timestamp)>,
     ended: AtomicBool,
 }
 
@@ -277,7 +284,16 @@ impl<'a, F: Perform> Run<'a, F> {
         earlier: Option<AppliedRow>,
     ) -> Self {
         let start = (SignalId::new(), services.clock.now(), command.message.started(services));
-        Self { services, command, deadline, earlier, flow: FlowId::new(), start, ended: AtomicBool::new(false) }
+        Self {
+            services,
+            command,
+            deadline,
+            earlier,
+            flow: FlowId::new(),
+            start,
+            announced: OnceLock::new(),
+            ended: AtomicBool::new(false),
+        }
     }
 
     /// Reads facts, decides and commits, and decides again on fresh facts if they had changed: without hashing again.
@@ -285,13 +301,16 @@ impl<'a, F: Perform> Run<'a, F> {
         &self,
         decide: impl Fn(&ReadView, Timestamp) -> Result<Decision<F>, ReadError> + Send + Sync,
     ) -> Result<Answer<F>, Fault> {
-        for _ in 0..DECISIONS {
+        for attempt in 0..DECISIONS {
             let now = self.services.clock.now();
             let decision = self.services.reader.snapshot(|view| decide(view, now))?;
             if decision.is_mere_failure() && !self.services.budget.admits_failure(&self.command.context, now) {
                 return Ok(self.end_uncommitted(decision, now));
             }
             let batch = self.batch(&decision, now);
+            if attempt == 0 {
+                batch.signals.iter().skip(1).filter(|told| is_told_ahead(told)).for_each(|told| self.publish(told));
+            }
             match self.services.storage.commit(batch).await? {
                 Verdict::Committed(_) => {
                     self.ended.store(true, Ordering::Relaxed);
@@ -349,7 +368,11 @@ impl<'a, F: Perform> Run<'a, F> {
                 Some(delivery) => Stamp { flow: delivery, cause: Some(self.flow), ..stamp.clone() },
                 None => stamp.clone(),
             };
-            signals.push(stamp.envelope(SignalId::new(), now, told.signal.clone(), key));
+            let (id, at) = match told.signal.kind().class() {
+                SignalClass::Start => *self.announced.get_or_init(|| (SignalId::new(), now)),
+                _ => (SignalId::new(), now),
+            };
+            signals.push(stamp.envelope(id, at, told.signal.clone(), key));
         }
         signals.push(stamp.envelope(SignalId::new(), now, decision.end.clone(), key));
         Batch {
@@ -398,6 +421,11 @@ impl<'a, F: Perform> Run<'a, F> {
     fn publish(&self, envelope: &Envelope) {
         self.services.live.publish(&[Arc::new(envelope.clone())]);
     }
+}
+
+/// Whether live subscribers hear of it before it is stored.
+fn is_told_ahead(told: &Envelope) -> bool {
+    told.signal.kind().class() == SignalClass::Start
 }
 
 /// An optional typed identifier, as a start signal shows it.

@@ -42,7 +42,7 @@ use majordomo_model::{
     Actor as OnBehalfOf, AddContact, Authenticate, ChangeContact, ChangeGroups, ChangePassword, Command, CommandId,
     ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Lane,
     LogOut, MakePrimary, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset,
-    RequestPhoneVerification, ResetPassword, SignalId, Update,
+    RequestPhoneVerification, ResetPassword, Signal, SignalId, Update,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -163,17 +163,12 @@ impl Manager {
             waiting.push(F::question(command, reply));
             return;
         }
-        self.under_way().insert(command.id, Vec::new());
-        self.count.send_modify(|count| *count += 1);
-        let (manager, myself) = (self.clone(), myself.clone());
+        let under_way = UnderWay::new(self, command.id, myself);
+        let manager = self.clone();
         tokio::spawn(async move {
             let answer = flow::run(&manager.services, &command, reply.deadline()).await;
             reply.send(answer);
-            manager.count.send_modify(|count| *count = count.saturating_sub(1));
-            // A stopped actor has nobody waiting that could still be answered.
-            if myself.cast(UserManagerMessage::Ended(command.id)).is_err() {
-                manager.under_way().remove(&command.id);
-            }
+            drop(under_way);
         });
     }
 
@@ -202,7 +197,13 @@ impl Manager {
 
     /// Commits the signals that tell what was only counted.
     pub(crate) fn tell(&self) {
-        let counted = self.services.budget.take();
+        // What cannot be stored now stays counted.
+        if !self.services.storage.observe().available {
+            return;
+        }
+        let mut counted = self.services.budget.take();
+        let count = self.services.storage.take_lost_signals();
+        counted.extend((count > 0).then_some(Signal::SignalsLost { count }));
         if counted.is_empty() {
             return;
         }
@@ -221,6 +222,31 @@ impl Manager {
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<CommandId, Vec<UserManagerMessage>>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A flow under way: whatever becomes of its task, its command is free again afterwards.
+struct UnderWay {
+    manager: Manager,
+    command: CommandId,
+    actor: ActorRef<UserManagerMessage>,
+}
+
+impl UnderWay {
+    fn new(manager: &Manager, command: CommandId, actor: &ActorRef<UserManagerMessage>) -> Self {
+        manager.under_way().insert(command, Vec::new());
+        manager.count.send_modify(|count| *count += 1);
+        Self { manager: manager.clone(), command, actor: actor.clone() }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        // Where the actor is gone, whoever waits for the same command is told so by the loss of their reply port.
+        if self.actor.cast(UserManagerMessage::Ended(self.command)).is_err() {
+            self.manager.under_way().remove(&self.command);
+        }
+        self.manager.count.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
@@ -262,5 +288,75 @@ impl UserManager {
         manager.idle().await;
         manager.tell();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use majordomo_model::{Failure, Filter, SignalClass, SignalKind};
+
+    use super::fixture::Fixture;
+    use super::*;
+    use crate::live::Live;
+
+    /// Passes what it hears on.
+    struct Ear;
+
+    #[ractor::actor(message = Live, state = tokio::sync::mpsc::UnboundedSender<Live>, arguments = tokio::sync::mpsc::UnboundedSender<Live>)]
+    impl Ear {
+        async fn pre_start(
+            &self,
+            _myself: ActorRef<Live>,
+            heard: tokio::sync::mpsc::UnboundedSender<Live>,
+        ) -> Result<tokio::sync::mpsc::UnboundedSender<Live>, ActorProcessingErr> {
+            Ok(heard)
+        }
+
+        async fn handle(
+            &self,
+            _myself: ActorRef<Live>,
+            live: Live,
+            heard: &mut tokio::sync::mpsc::UnboundedSender<Live>,
+        ) -> Result<(), ActorProcessingErr> {
+            Ok(heard.send(live)?)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_told_ahead_is_the_signal_that_is_stored() {
+        let fixture = Fixture::new().await;
+        let (heard, mut ear) = tokio::sync::mpsc::unbounded_channel();
+        let (actor, _) = Actor::spawn(None, Ear, heard).await.unwrap();
+        fixture.services.live.join(&actor, Filter::all(), 100);
+        fixture.register("ada", None, None).await;
+        let stored = fixture.signals();
+        let ahead = stored.iter().filter(|told| told.signal.kind().class() == SignalClass::Start);
+        for stored in ahead {
+            let live = ear.recv().await.unwrap().envelope;
+            assert_eq!((live.seq, live.id, live.at), (None, stored.id, stored.at), "{:?}", stored.signal.kind());
+        }
+        assert!(stored.iter().any(|told| told.signal.kind() == SignalKind::UserPreRegister));
+    }
+
+    #[tokio::test]
+    async fn signals_that_were_lost_are_told_once_storage_works() {
+        let fixture = Fixture::new().await;
+        let manager = Manager::new(Arc::new(fixture.services));
+        manager.services.storage.lose(3);
+        manager.tell();
+        manager.tell();
+        manager.services.storage.flush().await;
+        let stored = manager.services.reader.signals_after(0, 10).unwrap();
+        assert_eq!(stored.into_iter().map(|told| told.signal).collect::<Vec<_>>(), [Signal::SignalsLost { count: 3 }]);
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_not_told_as_nothing_done() {
+        use majordomo_model::{Error, RegisterReason};
+
+        let fault = flow::Fault::from(crate::storage::CommitError::Interrupted);
+        assert_eq!(fault.failure(), Failure::Interrupted);
+        assert!(fault.error::<RegisterReason>().is_unknown());
+        assert_eq!(flow::Fault::Storage.error::<RegisterReason>(), Error::StorageUnavailable);
     }
 }

@@ -42,7 +42,7 @@ catalogue! {
     8 UserRegistrationStarted "user_registration_started" Start USER_MANAGER [Register] []
         "A registration began; nothing is validated yet."
         { username: Option<Personal>, email: Option<Personal>, phone: Option<Personal> }
-    9 UserPreRegister "user_pre_register" Attempt USER_MANAGER [] []
+    9 UserPreRegister "user_pre_register" Start USER_MANAGER [] []
         "A registration is valid and hashed, and about to be committed."
         { username: Option<Personal>, email: Option<Personal>, phone: Option<Personal> }
     10 UserRegistered "user_registered" Fact USER_MANAGER [] [Register]

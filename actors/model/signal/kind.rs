@@ -36,7 +36,7 @@ words! {
     SignalClass {
         Fact = "fact": "in the transaction of the change it speaks of",
         Attempt = "attempt": "durable before the caller is answered",
-        Start = "start": "live at once; its durable copy comes with the flow's end, at a lower place",
+        Start = "start": "live at once, before the commit; its durable copy comes with the flow's end, at a lower place",
         Delivery = "delivery": "when the transport accepted or gave up the message, with the notifier's progress",
         Operation = "operation": "about the system itself, outside any flow",
     }
