@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::address::{Address, AskError, Binder};
 use crate::clock::Clock;
+use crate::gauge::GaugeReading;
 use crate::hasher::{Hasher, HasherSettings, HasherSettingsError, HasherState};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
@@ -121,8 +122,8 @@ pub struct Tree {
     pub storage: StorageState,
     /// The hasher.
     pub hasher: HasherState,
-    /// How many flows the user manager has under way.
-    pub flows_under_way: usize,
+    /// The flows of the user manager: how many are under way, were run, and how long they took.
+    pub flows: GaugeReading,
     /// How many requests may be under way.
     pub places: usize,
     /// The subscribers' actors.
@@ -313,7 +314,7 @@ impl System {
             supervisor: parts.root.observe().await,
             storage: parts.services.storage.observe(),
             hasher: parts.services.hasher.observe(),
-            flows_under_way: parts.manager.flows_under_way(),
+            flows: parts.manager.gauge(),
             places: parts.address.places(),
             subscribers: parts.subscribers.observe().await,
             subscriptions: parts.outbox.state(),

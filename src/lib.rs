@@ -12,12 +12,15 @@ pub use builder::{BuildError, Builder};
 pub use config::Config;
 pub use majordomo_actors::auditor::{AuditPage, AuditQuery, AuditReadError, AuditRecord};
 pub use majordomo_actors::clock::Clock;
-pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings};
+pub use majordomo_actors::gauge::GaugeReading;
+pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings, HasherState};
 pub use majordomo_actors::keys::{KeyError, Keyring};
 pub use majordomo_actors::live::Live;
 pub use majordomo_actors::notifier;
 pub use majordomo_actors::outbox::{Start, SubscriptionState};
-pub use majordomo_actors::storage::{EngineSettings, OpenError, StorageSettings, Unreadable};
+pub use majordomo_actors::storage::{
+    EngineSettings, Integrity, OpenError, StorageSettings, StorageState, Unreadable, check_integrity,
+};
 pub use majordomo_actors::subscriber::{
     Capability, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,
 };

@@ -25,12 +25,36 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("supervision", &["address"]),
     (
         "supervisor",
-        &["address", "clock", "hasher", "keys", "live", "outbox", "storage", "supervision", "token", "user_manager"],
+        &[
+            "address",
+            "clock",
+            "gauge",
+            "hasher",
+            "keys",
+            "live",
+            "outbox",
+            "storage",
+            "supervision",
+            "token",
+            "user_manager",
+        ],
     ),
     ("token", &["keys"]),
     (
         "user_manager",
-        &["address", "bytes", "clock", "hasher", "keys", "live", "session_secret", "stamp", "storage", "token"],
+        &[
+            "address",
+            "bytes",
+            "clock",
+            "gauge",
+            "hasher",
+            "keys",
+            "live",
+            "session_secret",
+            "stamp",
+            "storage",
+            "token",
+        ],
     ),
 ];
 

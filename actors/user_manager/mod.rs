@@ -53,6 +53,7 @@ use self::flow::Perform;
 pub(crate) use self::flow::Services;
 pub use self::policy::{GROUPS_LIMIT, Policy, Registration, Requirement};
 use crate::address::Reply;
+use crate::gauge::{Gauge, GaugeReading, Handling};
 use crate::stamp::Stamp;
 use crate::storage::Batch;
 
@@ -122,11 +123,12 @@ pub struct Manager {
     services: Arc<Services>,
     under_way: Arc<Mutex<HashMap<CommandId, Vec<UserManagerMessage>>>>,
     count: Arc<watch::Sender<usize>>,
+    gauge: Gauge,
 }
 
 impl Manager {
     pub(crate) fn new(services: Arc<Services>) -> Self {
-        Self { services, under_way: Arc::default(), count: Arc::new(watch::Sender::new(0)) }
+        Self { services, under_way: Arc::default(), count: Arc::new(watch::Sender::new(0)), gauge: Gauge::new() }
     }
 
     /// Starts an incarnation of the actor, linked to its supervisor.
@@ -141,6 +143,13 @@ impl Manager {
     /// Waits until no flow is under way.
     pub async fn idle(&self) {
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// How many flows were run, and how long they took.
+    #[must_use]
+    pub fn gauge(&self) -> GaugeReading {
+        self.gauge.set_queue_depth(self.flows_under_way());
+        self.gauge.reading()
     }
 
     /// How many flows are under way.
@@ -230,13 +239,14 @@ struct UnderWay {
     manager: Manager,
     command: CommandId,
     actor: ActorRef<UserManagerMessage>,
+    _handling: Handling,
 }
 
 impl UnderWay {
     fn new(manager: &Manager, command: CommandId, actor: &ActorRef<UserManagerMessage>) -> Self {
         manager.under_way().insert(command, Vec::new());
         manager.count.send_modify(|count| *count += 1);
-        Self { manager: manager.clone(), command, actor: actor.clone() }
+        Self { manager: manager.clone(), command, actor: actor.clone(), _handling: manager.gauge.begin() }
     }
 }
 

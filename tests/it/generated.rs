@@ -9,7 +9,7 @@ const BEGIN: &str = "<!-- signals:begin -->\n";
 const END: &str = "<!-- signals:end -->";
 
 fn document(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 /// Compares a document with what it should be, or writes it.
@@ -30,14 +30,14 @@ fn with_generated_part(text: &str, part: &str) -> String {
 
 #[test]
 fn the_table_of_signals_is_up_to_date() {
-    let path = document("SIGNALS.md");
+    let path = document("README.md");
     let text = fs::read_to_string(&path).unwrap();
     assert_up_to_date(&path, &with_generated_part(&text, &majordomo_model::catalogue_table()));
 }
 
 #[test]
 fn the_schema_is_up_to_date() {
-    assert_up_to_date(&document("signals.schema.json"), &majordomo_model::json_schema());
+    assert_up_to_date(&document("docs/signals.schema.json"), &majordomo_model::json_schema());
 }
 
 #[test]
