@@ -325,6 +325,14 @@ impl Accounts {
         read.await.unwrap_or(Err(AuditReadError::Unreadable(Unreadable)))
     }
 
+    /// A value of a subscriber's own projection (see [`Effect::Project`](crate::Effect::Project)), as last committed.
+    ///
+    /// # Errors
+    /// [`Unreadable`] while storage is out.
+    pub fn projection(&self, subscription: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
+        self.system().reader().projected(subscription, key)
+    }
+
     /// Signals of the log after a place, at most `limit` and [`PAGE_LIMIT`], with personal data opened where its user
     /// lives.
     ///
