@@ -78,8 +78,6 @@ pub enum Check {
     DeliveryPending(TokenId),
     /// The user has exactly this many sessions.
     SessionCount(UserId, usize),
-    /// The user has exactly this many tokens, ended ones among them.
-    TokenCount(UserId, usize),
     /// The session is this one.
     Session([u8; 32], SessionId),
     /// The subscription's cursor stands here.
@@ -247,7 +245,6 @@ impl Check {
                 let sessions = view.prefix(Table::SessionsByUser, user.as_bytes())?.take(count.saturating_add(1));
                 sessions.map(|row| row.map(|_| 1)).sum::<Result<usize, _>>()? == *count
             }
-            Self::TokenCount(user, count) => view.token_count(*user)? == *count,
             Self::Session(hash, id) => view.session(hash)?.is_some_and(|session| session.id == *id),
             Self::Cursor(subscription, floor) => view.cursor(subscription)?.is_some_and(|row| row.floor == *floor),
             Self::NoCursor(subscription) => view.cursor(subscription)?.is_none(),

@@ -3,6 +3,7 @@
 use majordomo_model::Username;
 
 use super::*;
+use crate::storage::lookup::Stage;
 use crate::storage::reader::ProjectionRange;
 
 #[tokio::test]
@@ -66,6 +67,35 @@ async fn a_check_holds_for_what_was_read_and_for_nothing_else() {
         store.write(vec![Write::EndDelivery(token.id, state)]).await;
         assert!(!store.holds(Check::DeliveryPending(token.id)).await);
     }
+}
+
+#[tokio::test]
+async fn ended_tokens_are_not_met_by_who_looks_for_open_ones_and_go_with_their_user() {
+    let store = Store::new().await;
+    let (ada, eve) = (user_id(1), user_id(2));
+    let rows = (1..=5).map(|seed| token_row(seed, Some(ada))).chain([token_row(9, Some(eve))]);
+    store.write(rows.map(|row| Write::PutToken(Box::new(row))).collect()).await;
+    let [first, second, third, fourth] = [1, 2, 3, 4].map(|seed| id(TokenId::from_bytes, seed));
+    store
+        .write(vec![
+            Write::EndToken(first, TokenEnd::Superseded),
+            Write::EndToken(second, TokenEnd::Used),
+            Write::EndDelivery(second, DeliveryState::Sent),
+            Write::EndDelivery(third, DeliveryState::Failed),
+            Write::EndToken(third, TokenEnd::Used),
+            Write::EndDelivery(fourth, DeliveryState::Sent),
+            Write::CountAttempt(fourth),
+        ])
+        .await;
+    let seeds = |rows: Vec<TokenRow>| rows.iter().map(|row| row.id.as_bytes()[0]).collect::<Vec<_>>();
+    let at_stage = |stage| seeds(store.look(|view| view.tokens_at(ada, stage)));
+    assert_eq!([Stage::Open, Stage::Due, Stage::Over].map(at_stage), [vec![4, 5], vec![1], vec![2, 3]]);
+    assert_eq!(seeds(store.look(|view| view.open_tokens(ada, TokenPurpose::ResetByEmail, None))), [4, 5]);
+    assert_eq!(seeds(store.look(|view| view.due_tokens(ada))), [5, 1]);
+    store.write(vec![put_user(user_row(ada)), Write::RemoveUser(ada)]).await;
+    assert_eq!(store.tables_with(ada.as_bytes()), []);
+    let tables = [Table::Tokens, Table::TokensByUser, Table::Expiry];
+    assert_eq!(tables.map(|table| store.count(table)), [1, 1, 1]);
 }
 
 #[tokio::test]
