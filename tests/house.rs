@@ -11,12 +11,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("auditor", &["subscriber", "clock"]),
     ("bytes", &[]),
     ("clock", &[]),
+    ("delivery_end", &["storage"]),
     ("gauge", &[]),
     ("hasher", &[]),
     ("keys", &[]),
     ("live", &[]),
     ("notifier", &["subscriber", "clock"]),
-    ("outbox", &["storage", "subscriber", "token", "clock", "stamp", "supervision", "live", "bytes"]),
+    ("outbox", &["delivery_end", "storage", "subscriber", "token", "clock", "stamp", "supervision", "live", "bytes"]),
     ("seal", &[]),
     ("session_secret", &[]),
     ("stamp", &["seal"]),
@@ -30,7 +31,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("token", &["keys"]),
     (
         "user_manager",
-        &["address", "bytes", "clock", "hasher", "keys", "live", "session_secret", "stamp", "storage", "token"],
+        &[
+            "address", "bytes", "clock", "delivery_end", "hasher", "keys", "live", "session_secret", "stamp", "storage",
+            "token",
+        ],
     ),
 ];
 

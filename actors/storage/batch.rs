@@ -76,6 +76,8 @@ pub enum Check {
     OpenTokens(UserId, TokenPurpose, Vec<TokenId>),
     /// The token's message is neither sent nor given up.
     DeliveryPending(TokenId),
+    /// The user's tokens whose message is neither sent nor given up are exactly these, in the order of their index.
+    DueTokens(UserId, Vec<TokenId>),
     /// The user has exactly this many sessions.
     SessionCount(UserId, usize),
     /// The session is this one.
@@ -240,6 +242,9 @@ impl Check {
             }
             Self::DeliveryPending(token) => {
                 view.token(*token)?.is_some_and(|row| row.delivered == DeliveryState::Pending)
+            }
+            Self::DueTokens(user, tokens) => {
+                view.due_tokens(*user)?.iter().map(|row| row.id).eq(tokens.iter().copied())
             }
             Self::SessionCount(user, count) => {
                 let sessions = view.prefix(Table::SessionsByUser, user.as_bytes())?.take(count.saturating_add(1));

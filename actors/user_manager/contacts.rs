@@ -186,6 +186,7 @@ pub(super) fn claim(
     }
     let contact = ContactRow { replaces, ..ContactRow::claim(claim.contact, address, terms.now) };
     let token = claim.token.verification(user.id, &contact, terms.now, policy);
+    let token = if facts.owner.is_some() { token.withheld() } else { token };
     contacts.push(contact);
     let version = user.version.saturating_add(1);
     let after = UserRow { version, contacts, ..user.clone() };
@@ -222,7 +223,7 @@ fn tell(
         return vec![Signal::AddressTaken { owner, address: address.clone(), channel }.into()];
     }
     let [generated, due] = verification_signals(user.id, token, address, superseded.map(|token| token.id));
-    vec![generated.into(), Told::starting(due, token.delivery)]
+    vec![generated.into(), Told::of(due, token.delivery)]
 }
 
 #[cfg(test)]

@@ -176,7 +176,7 @@ pub(crate) struct Decision<F: Flow> {
 pub(crate) struct Told {
     /// The signal.
     pub(crate) signal: Signal,
-    /// The delivery flow that it starts, if it starts one.
+    /// The delivery flow that it belongs to, if it starts or ends one.
     pub(crate) delivery: Option<FlowId>,
 }
 
@@ -187,8 +187,8 @@ impl From<Signal> for Told {
 }
 
 impl Told {
-    /// A signal that starts a delivery flow.
-    pub(crate) const fn starting(signal: Signal, delivery: FlowId) -> Self {
+    /// A signal that starts a delivery flow, or ends one.
+    pub(crate) const fn of(signal: Signal, delivery: FlowId) -> Self {
         Self { signal, delivery: Some(delivery) }
     }
 }
