@@ -51,6 +51,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "policy",
     "proof",
     "session",
+    "undelivered",
     "verification",
 ];
 

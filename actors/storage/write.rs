@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::batch::Write;
 use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, projection_key, token_index};
 use super::redb::{View, WriteView};
-use super::row::{ActivityRow, AppliedRow, AttemptRow, SessionRow, TokenRow, UserRow, encode};
+use super::row::{ActivityRow, AppliedRow, AttemptRow, DeliveryState, SessionRow, TokenRow, UserRow, encode};
 use super::table::{Key, KeyReader, Table};
 
 /// How long a token's row outlives the token, so that a second click on a used link can be told so.
@@ -288,12 +288,14 @@ fn subject<const WIDTH: usize>(key: &[u8]) -> Result<[u8; WIDTH], ReadError> {
     Ok(reader.fixed()?)
 }
 
-/// Removes what has ended. Accounts that were never verified are left for their flow, which has signals to tell.
+/// Removes what has ended. Accounts that were never verified are left for their flow, and tokens whose message is
+/// still due for whoever ends their delivery: there are signals to tell.
 fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Result<(), ReadError> {
     let mut left = limit;
     for kind in [Expiring::Token, Expiring::Session, Expiring::Attempt, Expiring::Applied] {
         for (_, key) in due(transaction, kind, now, left)? {
             match kind {
+                Expiring::Token if due_token(transaction, &key)?.is_some() => continue,
                 Expiring::Token => remove_token(transaction, TokenId::from_bytes(subject(&key)?))?,
                 Expiring::Session => remove_session(transaction, &subject(&key)?)?,
                 Expiring::Attempt => remove(transaction, Table::Attempts, &subject::<32>(&key)?)?,
@@ -305,6 +307,18 @@ fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Resul
         }
     }
     Ok(())
+}
+
+/// The token that an entry is about, if its message is neither sent nor given up.
+fn due_token<V: View>(view: &V, key: &[u8]) -> Result<Option<TokenRow>, ReadError> {
+    let token = view.token(TokenId::from_bytes(subject(key)?))?;
+    Ok(token.filter(|row| row.user.is_some() && row.delivered == DeliveryState::Pending))
+}
+
+/// Tokens whose row would go by now, were it not that their message is neither sent nor given up.
+pub(super) fn undelivered<V: View>(view: &V, now: Timestamp, limit: usize) -> Result<Vec<TokenRow>, ReadError> {
+    let entries = due(view, Expiring::Token, now, limit)?;
+    entries.iter().filter_map(|(_, key)| due_token(view, key).transpose()).collect()
 }
 
 fn prune_log(transaction: &mut WriteView<'_>, seq: u64, limit: usize) -> Result<(), ReadError> {

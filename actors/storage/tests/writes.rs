@@ -171,7 +171,8 @@ async fn the_sweeper_removes_what_has_ended_with_its_indexes_and_nothing_else() 
         Batch { outcome: Some(outcome), ..batch() }
     };
     let mut ending = vec![put_session(1, ada), put_session(2, ada)];
-    ending.push(Write::PutToken(Box::new(token_row(3, Some(ada)))));
+    let sent = TokenRow { delivered: DeliveryState::Sent, ..token_row(3, Some(ada)) };
+    ending.push(Write::PutToken(Box::new(sent)));
     ending.push(Write::PutToken(Box::new(token_row(4, None))));
     ending.push(Write::RecordFailure([5; 32], at(1), Duration::from_secs(9)));
     ending.push(Write::ExpectVerification(ada, at(2)));
@@ -203,6 +204,24 @@ async fn the_sweeper_removes_what_has_ended_with_its_indexes_and_nothing_else() 
     assert_eq!(store.storage.reader().never_verified(at(1_000), 10).unwrap(), [(ada, at(2))]);
     // The four that last, and the verification's two.
     assert_eq!(store.count(Table::Expiry), 6);
+}
+
+#[tokio::test]
+async fn a_token_whose_message_is_due_stays_until_its_delivery_has_ended() {
+    let store = Store::new().await;
+    let token = token_row(3, Some(user_id(1)));
+    let superseded = TokenRow { end: Some(TokenEnd::Superseded), ..token_row(4, Some(user_id(1))) };
+    let nobodys = token_row(5, None);
+    let rows = [&token, &superseded, &nobodys].map(|row| Write::PutToken(Box::new(row.clone())));
+    store.write(rows.into()).await;
+    let late = at(101 + 7 * 24 * 3_600);
+    assert_eq!(store.storage.reader().undelivered(at(101), 9).unwrap(), []);
+    store.write(vec![Write::Sweep(late, 100)]).await;
+    assert_eq!(store.storage.reader().undelivered(late, 9).unwrap(), [token.clone(), superseded.clone()]);
+    let ends = [token.id, superseded.id].map(|token| Write::EndDelivery(token, DeliveryState::Failed));
+    store.write(ends.into()).await;
+    store.write(vec![Write::Sweep(late, 100)]).await;
+    assert_eq!([Table::Tokens, Table::TokensByUser, Table::Expiry].map(|table| store.count(table)), [0; 3]);
 }
 
 #[tokio::test]
