@@ -32,7 +32,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "user_manager",
         &[
-            "address", "bytes", "clock", "delivery_end", "hasher", "keys", "live", "session_secret", "stamp", "storage",
+            "address",
+            "bytes",
+            "clock",
+            "delivery_end",
+            "hasher",
+            "keys",
+            "live",
+            "session_secret",
+            "stamp",
+            "storage",
             "token",
         ],
     ),

@@ -159,19 +159,15 @@ mod tests {
         fixture.write(Vec::new(), vec![Write::EndDelivery(sent, DeliveryState::Sent)]).await;
         let due = fixture.reset_token("ada").await;
         // Taken: the row is like any other, and no delivery was started.
-        let taken = AddContact {
-            user,
-            address: ContactClaim::Email("eve@example.com".to_owned()),
-            authority: authority(),
-        };
+        let taken =
+            AddContact { user, address: ContactClaim::Email("eve@example.com".to_owned()), authority: authority() };
         fixture.run(taken).await.unwrap();
         let flow = |token| fixture.services.reader.token(token).unwrap().unwrap().delivery;
         let (superseded, due) = (flow(superseded), flow(due));
         let head = fixture.head();
         fixture.run(Delete::new(user)).await.unwrap();
         let told = fixture.services.reader.signals_after(head, usize::MAX).unwrap();
-        let ends: Vec<_> =
-            told.iter().filter(|told| told.signal.kind().ends().contains(&FlowKind::Delivery)).collect();
+        let ends: Vec<_> = told.iter().filter(|told| told.signal.kind().ends().contains(&FlowKind::Delivery)).collect();
         assert!(ends.iter().all(|end| end.cause == Some(told[0].flow) && end.lane == Lane::User(user)));
         let flows: Vec<_> = ends.iter().map(|end| end.flow).collect();
         assert_eq!(flows.len(), 3, "the verification at registration, and two resets");

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use majordomo_model::{
     Accepted, AddContact, Authority, Channel, Command, Contact, ContactClaim, ContactId, Context, Email, Envelope,
-    Error, Flow, FlowId, FlowKind, LoggedIn, OneTimeToken, Phone, Profile, Proof, Register, RequestPasswordReset, SessionId,
-    Signal, SignalKind, SystemId, Timestamp, TokenId, TokenPurpose, UserId, UserStatus, Username,
+    Error, Flow, FlowId, FlowKind, LoggedIn, OneTimeToken, Phone, Profile, Proof, Register, RequestPasswordReset,
+    SessionId, Signal, SignalKind, SystemId, Timestamp, TokenId, TokenPurpose, UserId, UserStatus, Username,
 };
 use proptest::prelude::*;
 
