@@ -4,6 +4,7 @@ pub mod address;
 pub mod auditor;
 pub mod bytes;
 pub mod clock;
+mod delivery_end;
 pub mod gauge;
 pub mod hasher;
 pub mod keys;

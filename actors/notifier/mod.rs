@@ -88,7 +88,13 @@ impl Notifier {
         let live = match due.context.delivery(token) {
             Ok(Delivery::Live(live)) => live,
             Ok(Delivery::Expired) => return Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::Expired)]),
-            Ok(Delivery::Superseded | Delivery::Used | Delivery::Ended) => return Outcome::done(),
+            // There is nothing to send any more, and still the delivery has to end.
+            Ok(Delivery::Superseded) => {
+                return Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::TokenMismatchOrExpired)]);
+            }
+            // What was used can be known from its message only: an earlier attempt came through.
+            Ok(Delivery::Used) => return Outcome::Done(vec![Effect::Delivered(token)]),
+            Ok(Delivery::Ended) => return Outcome::done(),
             Err(unanswered) => return Outcome::retry(unanswered.to_string()),
         };
         let user = match due.context.user(live.user) {

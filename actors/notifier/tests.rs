@@ -239,10 +239,17 @@ async fn a_token_that_is_not_live_is_not_sent() {
     let token = TokenId::new();
     let [(_, _, signal), ..] = token_signals(stage.user(), token);
     let envelope = envelope(signal);
-    for state in [TokenState::Superseded, TokenState::Used, TokenState::Ended] {
-        stage.desk.token = state;
-        assert!(effects(stage.handle(&envelope).await).is_empty(), "{state:?}");
-    }
+    stage.desk.token = TokenState::Ended;
+    assert!(effects(stage.handle(&envelope).await).is_empty());
+    stage.desk.token = TokenState::Superseded;
+    let outcome = stage.handle(&envelope).await;
+    assert!(matches!(
+        effects(outcome).as_slice(),
+        [Effect::DeliveryFailed(of, Failure::TokenMismatchOrExpired)] if *of == token
+    ));
+    stage.desk.token = TokenState::Used;
+    let outcome = stage.handle(&envelope).await;
+    assert!(matches!(effects(outcome).as_slice(), [Effect::Delivered(of)] if *of == token));
     stage.desk.token = TokenState::Expired;
     let outcome = stage.handle(&envelope).await;
     assert!(matches!(

@@ -1,9 +1,8 @@
 //! Deliveries, purely: how the token of a message stands, and what tells that its delivery ended.
 
-use majordomo_model::{
-    Channel, Contact, Email, ErrorType, Failure, Personal, Phone, Signal, Timestamp, TokenPurpose, UserId,
-};
+use majordomo_model::{ErrorType, Failure, Signal, Timestamp, UserId};
 
+use crate::delivery_end::{self, channel};
 use crate::storage::{Check, ContactRow, DeliveryState, TokenEnd, TokenRow, UserRow, Write};
 use crate::token::Binding;
 
@@ -51,55 +50,18 @@ pub(super) fn end(token: &TokenRow, sending: Sending) -> Option<End> {
     Some(End {
         checks: vec![Check::DeliveryPending(token.id)],
         writes: vec![Write::EndDelivery(token.id, state)],
-        signal: ending(token, token.user?, sending)?,
+        signal: ending(token, sending)?,
     })
 }
 
-fn ending(token: &TokenRow, user: UserId, sending: Sending) -> Option<Signal> {
-    let (address, channel, delivery) = (personal(token)?, channel(token.purpose)?, token.delivery);
-    let failed = || (Some(user), Some(address.clone()), Some(token.id), Failure::EmailSendFailed);
-    Some(match (token.purpose, sending) {
-        (TokenPurpose::VerifyEmail, Sending::Sent) => {
-            Signal::UserEmailVerificationInitiated { user, address, delivery }
+fn ending(token: &TokenRow, sending: Sending) -> Option<Signal> {
+    match sending {
+        Sending::Sent => delivery_end::sent(token),
+        Sending::GaveUp(reason) if token.purpose.is_reset() => {
+            delivery_end::failed(token, ErrorType::EmailSendFailed, reason)
         }
-        (TokenPurpose::VerifyPhone, Sending::Sent) => {
-            Signal::UserPhoneVerificationInitiated { user, address, delivery }
-        }
-        (TokenPurpose::VerifyEmail, Sending::GaveUp(_)) => {
-            let (user, address, token, reason) = failed();
-            Signal::UserEmailVerificationFailed { user, address, token, reason }
-        }
-        (TokenPurpose::VerifyPhone, Sending::GaveUp(_)) => {
-            let (user, address, token, reason) = failed();
-            Signal::UserPhoneVerificationFailed { user, address, token, reason }
-        }
-        (TokenPurpose::ResetByEmail | TokenPurpose::ResetByPhone, Sending::Sent) => {
-            Signal::PasswordResetRequestProcessed { user, address, channel, delivery }
-        }
-        (TokenPurpose::ResetByEmail | TokenPurpose::ResetByPhone, Sending::GaveUp(reason)) => {
-            let error_type = ErrorType::EmailSendFailed;
-            Signal::PasswordResetRequestFailed { user: Some(user), channel, identifier: address, error_type, reason }
-        }
-        _ => return None,
-    })
-}
-
-/// The way that the message of a token travels; `None` for a purpose that sends none.
-const fn channel(purpose: TokenPurpose) -> Option<Channel> {
-    match purpose {
-        TokenPurpose::VerifyEmail | TokenPurpose::ResetByEmail => Some(Channel::Email),
-        TokenPurpose::VerifyPhone | TokenPurpose::ResetByPhone => Some(Channel::Phone),
-        _ => None,
+        Sending::GaveUp(_) => delivery_end::failed(token, ErrorType::EmailSendFailed, Failure::EmailSendFailed),
     }
-}
-
-fn personal(token: &TokenRow) -> Option<Personal> {
-    let (canonical, original) = (token.address.clone(), token.address.clone());
-    let address = match channel(token.purpose)? {
-        Channel::Email => Contact::Email(Email::from_stored(canonical, original)),
-        Channel::Phone => Contact::Phone(Phone::from_stored(canonical, original)),
-    };
-    Some(Personal::known(address.redacted(), token.address.clone()))
 }
 
 /// How a token stands, given its user and who has proven its address.
@@ -144,7 +106,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use majordomo_model::{ContactId, FlowId, Profile, TokenId, UserStatus};
+    use majordomo_model::{Channel, ContactId, FlowId, Profile, TokenId, TokenPurpose, UserStatus};
 
     use super::*;
     use crate::bytes::Bytes;
@@ -276,7 +238,7 @@ mod tests {
                 let ended = TokenRow { end: Some(end), ..token.clone() };
                 assert_eq!(name(&ended, Some(&user), None, token.expires_at), expected);
             }
-            for delivered in [DeliveryState::Sent, DeliveryState::Failed] {
+            for delivered in [DeliveryState::Sent, DeliveryState::Failed, DeliveryState::Withheld] {
                 assert_eq!(stands(&TokenRow { delivered, ..token.clone() }, &user), "ended");
             }
             let mut gone = user.clone();

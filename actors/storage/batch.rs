@@ -64,6 +64,8 @@ pub struct Outcome {
 pub enum Check {
     /// The user's row is at this version.
     UserVersion(UserId, u64),
+    /// There is such a user.
+    UserExists(UserId),
     /// The user is in this credential epoch.
     Epoch(UserId, u64),
     /// The user's credential is at this revision, or there is none.
@@ -76,10 +78,12 @@ pub enum Check {
     OpenTokens(UserId, TokenPurpose, Vec<TokenId>),
     /// The token's message is neither sent nor given up.
     DeliveryPending(TokenId),
+    /// The user's tokens whose message is neither sent nor given up are exactly these, in the order of their index.
+    DueTokens(UserId, Vec<TokenId>),
     /// The user has exactly this many sessions.
     SessionCount(UserId, usize),
-    /// The user has exactly this many tokens, ended ones among them.
-    TokenCount(UserId, usize),
+    /// The user has this many sessions, or fewer.
+    SessionsAtMost(UserId, usize),
     /// The session is this one.
     Session([u8; 32], SessionId),
     /// The subscription's cursor stands here.
@@ -229,6 +233,7 @@ impl Check {
     fn holds<V: View>(&self, view: &V) -> Result<bool, ReadError> {
         Ok(match self {
             Self::UserVersion(user, version) => view.user(*user)?.is_some_and(|row| row.version == *version),
+            Self::UserExists(user) => view.get(Table::Users, user.as_bytes())?.is_some(),
             Self::Epoch(user, epoch) => view.user(*user)?.is_some_and(|row| row.epoch == *epoch),
             Self::CredentialRevision(user, revision) => {
                 view.credential(*user)?.map(|credential| credential.revision) == *revision
@@ -243,11 +248,16 @@ impl Check {
             Self::DeliveryPending(token) => {
                 view.token(*token)?.is_some_and(|row| row.delivered == DeliveryState::Pending)
             }
+            Self::DueTokens(user, tokens) => {
+                view.due_tokens(*user)?.iter().map(|row| row.id).eq(tokens.iter().copied())
+            }
             Self::SessionCount(user, count) => {
                 let sessions = view.prefix(Table::SessionsByUser, user.as_bytes())?.take(count.saturating_add(1));
                 sessions.map(|row| row.map(|_| 1)).sum::<Result<usize, _>>()? == *count
             }
-            Self::TokenCount(user, count) => view.token_count(*user)? == *count,
+            Self::SessionsAtMost(user, most) => {
+                view.prefix(Table::SessionsByUser, user.as_bytes())?.nth(*most).transpose()?.is_none()
+            }
             Self::Session(hash, id) => view.session(hash)?.is_some_and(|session| session.id == *id),
             Self::Cursor(subscription, floor) => view.cursor(subscription)?.is_some_and(|row| row.floor == *floor),
             Self::NoCursor(subscription) => view.cursor(subscription)?.is_none(),

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 
 use super::redb::{EngineError, View};
 use super::row::{
-    ActivityRow, AppliedRow, AttemptRow, CredentialRow, CursorRow, RowError, SessionRow, TokenRow, UserRow, decode,
-    decode_signal,
+    ActivityRow, AppliedRow, AttemptRow, CredentialRow, CursorRow, DeliveryState, RowError, SessionRow, TokenRow,
+    UserRow, decode, decode_signal,
 };
 use super::table::{Key, KeyReader, MalformedKey, NulInText, Table};
 
@@ -94,6 +94,39 @@ fn claim_prefix(channel: Channel, canonical: &str) -> Result<Key, NulInText> {
     Key::new().u8(channel_byte(channel)).text(canonical)
 }
 
+/// How far a token of a user is, which comes before its name in their index: the open ones are found without a look
+/// at those that have ended, which are remembered for a while. Part of the file, never renumbered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It has not ended.
+    Open = 0,
+    /// It has ended while its message was due.
+    Due = 1,
+    /// It has ended, and so has its delivery, if it had one.
+    Over = 2,
+}
+
+/// The key under which a token is found by its user; nothing for nobody's.
+pub(super) fn token_index(row: &TokenRow) -> Option<Key> {
+    let stage = match (row.end, row.delivered) {
+        (None, _) => Stage::Open,
+        (Some(_), DeliveryState::Pending) => Stage::Due,
+        (Some(_), _) => Stage::Over,
+    };
+    Some(stage_prefix(row.user?, stage).fixed(row.id.as_bytes()))
+}
+
+fn stage_prefix(user: UserId, stage: Stage) -> Key {
+    Key::new().fixed(user.as_bytes()).u8(stage as u8)
+}
+
+/// The token that a key of [`token_index`] names.
+pub(super) fn indexed_token(user: UserId, key: &[u8]) -> Result<TokenId, ReadError> {
+    let mut rest = KeyReader::new(key.strip_prefix(user.as_bytes().as_slice()).ok_or(ReadError::Key)?);
+    rest.u8()?;
+    Ok(TokenId::from_bytes(rest.fixed()?))
+}
+
 pub(super) fn projection_key(subscription: &str, key: &[u8]) -> Result<Vec<u8>, NulInText> {
     let mut bytes = Key::new().text(subscription)?.into_bytes();
     bytes.extend_from_slice(key);
@@ -172,26 +205,28 @@ pub(crate) trait Lookup: View + Sized {
         purpose: TokenPurpose,
         contact: Option<ContactId>,
     ) -> Result<Vec<TokenRow>, ReadError> {
-        let prefix = Key::new().fixed(user.as_bytes());
-        let mut open = Vec::new();
-        for row in self.prefix(Table::TokensByUser, &prefix)? {
-            let row = row?;
-            let id = row.key().strip_prefix(&*prefix).ok_or(ReadError::Key)?;
-            let id = TokenId::from_bytes(KeyReader::new(id).fixed()?);
-            if let Some(token) = self.token(id)?
-                && token.end.is_none()
-                && token.purpose == purpose
-                && contact.is_none_or(|contact| token.binding.contact() == Some(contact))
-            {
-                open.push(token);
-            }
-        }
+        let mut open = self.tokens_at(user, Stage::Open)?;
+        open.retain(|token| {
+            token.purpose == purpose && contact.is_none_or(|contact| token.binding.contact() == Some(contact))
+        });
         Ok(open)
     }
 
-    /// How many tokens of a user are stored, ended ones among them.
-    fn token_count(&self, user: UserId) -> Result<usize, ReadError> {
-        Ok(self.prefix(Table::TokensByUser, user.as_bytes())?.count())
+    /// The tokens of a user whose message is due: neither sent nor given up, whether or not the token has ended.
+    fn due_tokens(&self, user: UserId) -> Result<Vec<TokenRow>, ReadError> {
+        let mut due = self.tokens_at(user, Stage::Open)?;
+        due.retain(|token| token.delivered == DeliveryState::Pending);
+        due.extend(self.tokens_at(user, Stage::Due)?);
+        Ok(due)
+    }
+
+    /// The tokens of a user at a stage, in the order of their index.
+    fn tokens_at(&self, user: UserId, stage: Stage) -> Result<Vec<TokenRow>, ReadError> {
+        let mut tokens = Vec::new();
+        for row in self.prefix(Table::TokensByUser, &stage_prefix(user, stage))? {
+            tokens.extend(self.token(indexed_token(user, row?.key())?)?);
+        }
+        Ok(tokens)
     }
 
     /// A session, by the hash of its secret.

@@ -392,7 +392,8 @@ fn prepare(engine: &Engine, keys: &Keyring) -> Result<(), OpenError> {
         return Err(OpenError::NewerSchema { found, known: SCHEMA });
     }
     match (schema, database, proof) {
-        (None, None, None) => mark(engine, keys),
+        (None, None, None) if is_blank(engine)? => mark(engine, keys),
+        (None, None, None) => Err(OpenError::NotADatabase),
         // A mark is written whole; half of one is not made good with whatever keys are at hand.
         (Some(_), Some(database), Some(proof)) => match read_mark(&database, &proof) {
             Ok((database, key, proof)) if keys.recognises(database, key, &proof) => Ok(()),
@@ -400,6 +401,19 @@ fn prepare(engine: &Engine, keys: &Keyring) -> Result<(), OpenError> {
         },
         _ => Err(OpenError::ForeignKeys),
     }
+}
+
+/// Whether no table holds a row: a store that was made, and not marked yet.
+fn is_blank(engine: &Engine) -> Result<bool, ReadError> {
+    engine.read(|view| {
+        for table in Table::ALL {
+            if let Some(row) = view.range(table, &[], None)?.next() {
+                row?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
 }
 
 /// Reads every page of a closed store's file, and repairs what can be repaired. Blocks, in proportion to the file.

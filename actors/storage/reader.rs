@@ -143,6 +143,12 @@ impl Reader {
         self.snapshot(|view| super::write::never_verified(view, now, limit))
     }
 
+    /// Tokens that ended by time so long ago that their row would go, and whose message is neither sent nor given up;
+    /// looked for among the `limit` that ended first.
+    pub fn undelivered(&self, now: majordomo_model::Timestamp, limit: usize) -> Result<Vec<TokenRow>, Unreadable> {
+        self.snapshot(|view| super::write::undelivered(view, now, limit))
+    }
+
     /// One value of a subscriber's projection.
     pub fn projected(&self, subscription: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
         self.snapshot(|view| {

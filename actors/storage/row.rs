@@ -191,9 +191,16 @@ pub enum DeliveryState {
     Sent,
     /// Given up.
     Failed,
+    /// There never was one: the row is kept for its likeness to others, and nobody is sent a message.
+    Withheld,
 }
 
 impl TokenRow {
+    /// The row of a token that no message is sent for.
+    pub fn withheld(self) -> Self {
+        Self { delivered: DeliveryState::Withheld, ..self }
+    }
+
     /// What the secret is derived from.
     pub fn claims(&self) -> TokenClaims<'_> {
         TokenClaims {

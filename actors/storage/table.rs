@@ -22,7 +22,7 @@ pub(crate) enum Table {
     Claims,
     /// One-time tokens and codes, without their secrets.
     Tokens,
-    /// The tokens of a user.
+    /// The tokens of a user, those that have not ended first.
     TokensByUser,
     /// What ends when, ordered by time.
     Expiry,

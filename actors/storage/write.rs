@@ -4,9 +4,9 @@ use majordomo_model::{CommandId, SessionId, Timestamp, TokenId, UserId};
 use serde::Serialize;
 
 use super::batch::Write;
-use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, projection_key};
+use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, projection_key, token_index};
 use super::redb::{View, WriteView};
-use super::row::{ActivityRow, AppliedRow, AttemptRow, SessionRow, TokenRow, UserRow, encode};
+use super::row::{ActivityRow, AppliedRow, AttemptRow, DeliveryState, SessionRow, TokenRow, UserRow, encode};
 use super::table::{Key, KeyReader, Table};
 
 /// How long a token's row outlives the token, so that a second click on a used link can be told so.
@@ -145,8 +145,7 @@ fn remove_user(transaction: &mut WriteView<'_>, user: UserId) -> Result<(), Read
     }
     forget_verification(transaction, user)?;
     for key in keys_under(transaction, Table::TokensByUser, user.as_bytes())? {
-        let id = key.get(user.as_bytes().len()..).ok_or(ReadError::Key)?;
-        let id = TokenId::from_bytes(KeyReader::new(id).fixed()?);
+        let id = indexed_token(user, &key)?;
         if let Some(token) = transaction.token(id)? {
             forget(transaction, token.expires_at.plus(TOKEN_REMEMBERED), Expiring::Token, id.as_bytes())?;
         }
@@ -159,13 +158,11 @@ fn remove_user(transaction: &mut WriteView<'_>, user: UserId) -> Result<(), Read
     remove(transaction, Table::Users, user.as_bytes())
 }
 
-fn token_index(user: UserId, token: TokenId) -> Key {
-    Key::new().fixed(user.as_bytes()).fixed(token.as_bytes())
-}
-
 fn put_token(transaction: &mut WriteView<'_>, row: &TokenRow) -> Result<(), ReadError> {
-    if let Some(user) = row.user {
-        transaction.put(Table::TokensByUser, &token_index(user, row.id), &[])?;
+    if let Some(earlier) = transaction.token(row.id)? {
+        move_in_index(transaction, &earlier, row)?;
+    } else if let Some(key) = token_index(row) {
+        transaction.put(Table::TokensByUser, &key, &[])?;
     }
     expire(transaction, row.expires_at.plus(TOKEN_REMEMBERED), Expiring::Token, row.id.as_bytes())?;
     put(transaction, Table::Tokens, row.id.as_bytes(), row)
@@ -176,14 +173,28 @@ fn change_token(
     token: TokenId,
     change: impl FnOnce(&mut TokenRow),
 ) -> Result<(), ReadError> {
-    let Some(mut row) = transaction.token(token)? else { return Ok(()) };
+    let Some(before) = transaction.token(token)? else { return Ok(()) };
+    let mut row = before.clone();
     change(&mut row);
+    move_in_index(transaction, &before, &row)?;
     put(transaction, Table::Tokens, token.as_bytes(), &row)
 }
 
+/// Keeps the index of a user's tokens in the order of their stages.
+fn move_in_index(transaction: &mut WriteView<'_>, before: &TokenRow, after: &TokenRow) -> Result<(), ReadError> {
+    let (old, new) = (token_index(before), token_index(after));
+    if old == new {
+        return Ok(());
+    }
+    if let Some(old) = old {
+        remove(transaction, Table::TokensByUser, &old)?;
+    }
+    new.map_or(Ok(()), |new| Ok(transaction.put(Table::TokensByUser, &new, &[])?))
+}
+
 fn remove_token(transaction: &mut WriteView<'_>, token: TokenId) -> Result<(), ReadError> {
-    if let Some(user) = transaction.token(token)?.and_then(|row| row.user) {
-        remove(transaction, Table::TokensByUser, &token_index(user, token))?;
+    if let Some(key) = transaction.token(token)?.as_ref().and_then(token_index) {
+        remove(transaction, Table::TokensByUser, &key)?;
     }
     remove(transaction, Table::Tokens, token.as_bytes())
 }
@@ -277,12 +288,14 @@ fn subject<const WIDTH: usize>(key: &[u8]) -> Result<[u8; WIDTH], ReadError> {
     Ok(reader.fixed()?)
 }
 
-/// Removes what has ended. Accounts that were never verified are left for their flow, which has signals to tell.
+/// Removes what has ended. Accounts that were never verified are left for their flow, and tokens whose message is
+/// still due for whoever ends their delivery: there are signals to tell.
 fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Result<(), ReadError> {
     let mut left = limit;
     for kind in [Expiring::Token, Expiring::Session, Expiring::Attempt, Expiring::Applied] {
         for (_, key) in due(transaction, kind, now, left)? {
             match kind {
+                Expiring::Token if due_token(transaction, &key)?.is_some() => continue,
                 Expiring::Token => remove_token(transaction, TokenId::from_bytes(subject(&key)?))?,
                 Expiring::Session => remove_session(transaction, &subject(&key)?)?,
                 Expiring::Attempt => remove(transaction, Table::Attempts, &subject::<32>(&key)?)?,
@@ -294,6 +307,18 @@ fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Resul
         }
     }
     Ok(())
+}
+
+/// The token that an entry is about, if its message is neither sent nor given up.
+fn due_token<V: View>(view: &V, key: &[u8]) -> Result<Option<TokenRow>, ReadError> {
+    let token = view.token(TokenId::from_bytes(subject(key)?))?;
+    Ok(token.filter(|row| row.user.is_some() && row.delivered == DeliveryState::Pending))
+}
+
+/// Tokens whose row would go by now, were it not that their message is neither sent nor given up.
+pub(super) fn undelivered<V: View>(view: &V, now: Timestamp, limit: usize) -> Result<Vec<TokenRow>, ReadError> {
+    let entries = due(view, Expiring::Token, now, limit)?;
+    entries.iter().filter_map(|(_, key)| due_token(view, key).transpose()).collect()
 }
 
 fn prune_log(transaction: &mut WriteView<'_>, seq: u64, limit: usize) -> Result<(), ReadError> {

@@ -48,7 +48,9 @@ struct Facts {
 impl Facts {
     fn read(view: &ReadView, attempt: &Attempt, now: Timestamp) -> Result<Self, ReadError> {
         let user = attempt.identifier.as_ref().map_or(Ok(None), |identifier| view.user_named(identifier))?;
-        let (credential, sessions) = match &user {
+        let matched = matches!(attempt.verdict, Ok(Verified::Match { .. }));
+        // Only for whoever may enter: a wrong password costs the same with sessions as without a user.
+        let (credential, sessions) = match user.as_ref().filter(|_| matched) {
             Some(user) => (view.credential(user.id)?, view.sessions_of(user.id)?),
             None => (None, Vec::new()),
         };
@@ -123,13 +125,16 @@ fn signed_in(
     let repeated = |hash: &[u8; 32]| Some(*hash) == attempt.repeated;
     let others: Vec<_> = facts.sessions.iter().filter(|(hash, _)| !repeated(hash)).collect();
     let surplus = (others.len() + 1).saturating_sub(policy.sessions_per_user);
-    for (hash, old) in facts.sessions.iter().filter(|(hash, _)| repeated(hash)) {
+    let again = facts.sessions.iter().filter(|(hash, _)| repeated(hash)).map(|old| (old, RevocationCause::Repeated));
+    let evicted = others.into_iter().take(surplus).map(|old| (old, RevocationCause::Evicted));
+    let ended: Vec<_> = again.chain(evicted).collect();
+    // As long as there is room for one more, logins do not disturb each other; each session that gives way does so once.
+    let most = policy.sessions_per_user.saturating_sub(1).saturating_add(ended.len());
+    checks.push(Check::SessionsAtMost(user.id, most));
+    for ((hash, old), cause) in ended {
+        checks.push(Check::Session(*hash, old.id));
         writes.push(Write::RemoveSession(*hash));
-        told.extend(revoked([old], RevocationCause::Repeated).into_iter().map(Told::from));
-    }
-    for (hash, old) in others.into_iter().take(surplus) {
-        writes.push(Write::RemoveSession(*hash));
-        told.extend(revoked([old], RevocationCause::Evicted).into_iter().map(Told::from));
+        told.extend(revoked([old], cause).into_iter().map(Told::from));
     }
     writes.push(Write::PutSession(fresh.hash, Box::new(session.clone())));
     let end = Signal::UserAuthenticated { user: user.id, method: LoginMethod::Password, session: Some(session.id) };
@@ -152,12 +157,14 @@ fn shut_out(
         (Failure::UserInactive, AuthenticateReason::InvalidCredentials)
     };
     let checked = Signal::UserPasswordChecked { user: user.id, success: true, needs_rehash };
-    refused(attempt, facts, Some(user), Some(checked), reason, answer, policy)
+    let refusal = refused(attempt, facts, Some(user), Some(checked), reason, answer, policy);
+    Decision { checks: vec![Check::UserVersion(user.id, user.version)], ..refusal }
 }
 
 fn wrong(attempt: &Attempt, facts: &Facts, verdict: Verified, policy: &Policy) -> Decision<Authenticate> {
-    let compared = attempt.compared.as_ref();
-    let user = compared.map(|(user, _)| user);
+    // A user who was deleted since, or lost the name, is none that this attempt could be told of.
+    let compared = attempt.compared.as_ref().map(|(user, _)| user.id);
+    let user = facts.user.as_ref().filter(|user| Some(user.id) == compared);
     let (checked, reason) = match (user, verdict) {
         (Some(user), Verified::Malformed) => (
             Some(Signal::UserPasswordCheckFailed { user: user.id, reason: Failure::MalformedHash }),
@@ -183,7 +190,7 @@ fn refused(
     policy: &Policy,
 ) -> Decision<Authenticate> {
     Decision {
-        checks: Vec::new(),
+        checks: user.map(|user| Check::Epoch(user.id, user.epoch)).into_iter().collect(),
         writes: vec![Write::RecordFailure(attempt.subject, facts.now, policy.failures_keep)],
         told: checked.into_iter().map(Told::from).collect(),
         end: failed(attempt, user, reason),
@@ -198,7 +205,7 @@ fn unhashed(attempt: &Attempt, facts: &Facts, error: HashError) -> Decision<Auth
     let user = facts.user.as_ref();
     let told = user.map(|user| Signal::UserPasswordCheckFailed { user: user.id, reason: fault.failure() });
     Decision {
-        checks: Vec::new(),
+        checks: user.map(|user| Check::Epoch(user.id, user.epoch)).into_iter().collect(),
         writes: Vec::new(),
         told: told.into_iter().map(Told::from).collect(),
         end: failed(attempt, user, fault.failure()),
@@ -340,5 +347,60 @@ mod tests {
         for login in logins.collect::<Vec<_>>() {
             login.await.unwrap().unwrap();
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn parallel_right_logins_at_the_limit_all_pass_and_each_session_gives_way_once() {
+        let policy = Policy { sessions_per_user: 10, ..Policy::default() };
+        let fixture = std::sync::Arc::new(Fixture::with(policy).await);
+        let user = fixture.register("ada", None, None).await.user;
+        let head = fixture.head();
+        let logins = (0..50).map(|_| {
+            let fixture = std::sync::Arc::clone(&fixture);
+            tokio::spawn(async move { fixture.sign_in("ada").await })
+        });
+        let mut opened = std::collections::BTreeSet::new();
+        for login in logins.collect::<Vec<_>>() {
+            opened.insert(login.await.unwrap().unwrap().session);
+        }
+        let left: Vec<_> = fixture.services.reader.sessions_of(user).unwrap().iter().map(|left| left.id).collect();
+        let mut evicted: Vec<_> = fixture.services.reader.signals_after(head, usize::MAX).unwrap();
+        evicted.retain(|told| told.signal.kind() == SignalKind::SessionRevoked);
+        let gone: std::collections::BTreeSet<_> = evicted
+            .iter()
+            .filter_map(|told| match told.signal {
+                Signal::SessionRevoked { session, cause: RevocationCause::Evicted, .. } => Some(session),
+                _ => None,
+            })
+            .collect();
+        assert_eq!((opened.len(), left.len(), evicted.len(), gone.len()), (50, 10, 40, 40));
+        assert!(gone.is_subset(&opened) && left.iter().all(|left| !gone.contains(left)));
+    }
+
+    #[tokio::test]
+    async fn a_failed_login_that_a_deletion_overtakes_is_no_matter_of_that_user() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register("ada", None, None).await.user;
+        let (identifier, password) = ("ada".to_owned(), majordomo_model::Password::new("wrong"));
+        let command = majordomo_model::Command::new(Authenticate { identifier, password });
+        let run = Run::new(&fixture.services, &command, None, None);
+        let attempt = attempt(&command.message, &run).await.unwrap();
+        let (token, hash) = session_secret::generate().unwrap();
+        let fresh = Fresh { token: SessionToken::new(token.as_str()), hash, session: SessionId::new() };
+        let terms = Terms { policy: &fixture.services.policy, context: &command.context };
+        let decided = || {
+            let now = fixture.clock.now();
+            let facts = fixture.services.reader.snapshot(|view| Facts::read(view, &attempt, now)).unwrap();
+            decide(&attempt, &fresh, &facts, &terms)
+        };
+        let before = decided();
+        assert_eq!(before.subject.map(|(user, _)| user), Some(user));
+        fixture.run(majordomo_model::Delete::new(user)).await.unwrap();
+        assert!(!fixture.commit(before).await);
+        let after = decided();
+        assert!(after.subject.is_none() && after.told.is_empty());
+        let Signal::UserAuthenticationFailed { user: None, reason: Failure::UserNotFound, .. } = after.end else {
+            panic!("{:?}", after.end);
+        };
     }
 }

@@ -6,6 +6,7 @@ use majordomo_model::{
 };
 
 use super::authority::{Permit, holds};
+use super::epoch::open_tokens;
 use super::flow::{Decision, Perform, Told};
 use super::policy::{
     FreshToken, Policy, Registration, personal_address, seal_key, supersede, verification_purpose, verification_signals,
@@ -129,8 +130,6 @@ pub(super) struct ClaimFacts {
     pub(super) owner: Option<UserId>,
     /// The user's open tokens of the channel.
     pub(super) tokens: Vec<TokenRow>,
-    /// How many tokens the user has.
-    pub(super) token_count: usize,
 }
 
 impl ClaimFacts {
@@ -142,7 +141,6 @@ impl ClaimFacts {
             user: row,
             owner: view.owner(&claim.key())?,
             tokens: view.open_tokens(user, verification_purpose(claim.address.channel()), None)?,
-            token_count: view.token_count(user)?,
         })
     }
 }
@@ -188,6 +186,7 @@ pub(super) fn claim(
     }
     let contact = ContactRow { replaces, ..ContactRow::claim(claim.contact, address, terms.now) };
     let token = claim.token.verification(user.id, &contact, terms.now, policy);
+    let token = if facts.owner.is_some() { token.withheld() } else { token };
     contacts.push(contact);
     let version = user.version.saturating_add(1);
     let after = UserRow { version, contacts, ..user.clone() };
@@ -197,7 +196,7 @@ pub(super) fn claim(
     let of_earlier = |token: &&TokenRow| earlier.iter().any(|contact| token.binding.contact() == Some(contact.id));
     let superseded: Vec<_> = facts.tokens.iter().filter(of_earlier).cloned().collect();
     if !earlier.is_empty() {
-        checks.push(Check::TokenCount(user.id, facts.token_count));
+        checks.push(open_tokens(user.id, verification_purpose(channel), &facts.tokens));
     }
     writes.extend(earlier.iter().map(|old| Write::RemoveClaim(channel, old.canonical.clone(), user.id)));
     writes.extend(supersede(&superseded));
@@ -224,7 +223,7 @@ fn tell(
         return vec![Signal::AddressTaken { owner, address: address.clone(), channel }.into()];
     }
     let [generated, due] = verification_signals(user.id, token, address, superseded.map(|token| token.id));
-    vec![generated.into(), Told::starting(due, token.delivery)]
+    vec![generated.into(), Told::of(due, token.delivery)]
 }
 
 #[cfg(test)]

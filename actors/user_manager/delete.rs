@@ -6,21 +6,24 @@ use majordomo_model::{
 
 use super::authority::forget_failures;
 use super::epoch::Bound;
-use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
+use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
 use super::policy::{Policy, personal_username, seal_key};
+use crate::delivery_end;
 use crate::keys::Keyring;
-use crate::storage::{Check, Lookup, ReadError, ReadView, UniqueKey, UserRow, Write};
+use crate::storage::{Check, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
 
 /// What the store says.
 struct Facts {
     user: Option<UserRow>,
     bound: Bound,
+    /// The tokens whose message is due.
+    due: Vec<TokenRow>,
     now: Timestamp,
 }
 
 impl Facts {
     fn read(view: &ReadView, user: UserId, now: Timestamp) -> Result<Self, ReadError> {
-        Ok(Self { user: view.user(user)?, bound: Bound::read(view, user)?, now })
+        Ok(Self { user: view.user(user)?, bound: Bound::read(view, user)?, due: view.due_tokens(user)?, now })
     }
 }
 
@@ -37,19 +40,29 @@ fn decide(message: &Delete, facts: &Facts, keys: &Keyring, policy: &Policy) -> D
     }
     let ending = facts.bound.end(user, None, RevocationCause::Deleted, facts.now, policy);
     let sessions_revoked = ending.sessions_revoked;
+    let (mut checks, mut told) = (ending.checks, ending.told);
+    checks.push(Check::DueTokens(user.id, facts.due.iter().map(|token| token.id).collect()));
+    told.extend(facts.due.iter().filter_map(undeliverable));
     let mut writes: Vec<_> = owned(user).map(Write::RemoveOwner).collect();
     writes.extend(user.verify_by.map(|at| Write::ForgetVerification(user.id, at)));
     writes.extend(forget_failures(keys, user));
     writes.push(Write::RemoveUser(user.id));
     let username = user.username.as_ref().map(|username| Personal::redacted_only(username.word().redacted()));
     Decision {
-        checks: ending.checks,
+        checks,
         writes,
-        told: ending.told,
+        told,
         end: Signal::UserDeleted { user: user.id, username, sessions_revoked, cause: message.cause },
         subject: Some((user.id, seal_key(user))),
         answer: Ok(Deleted { sessions_revoked }),
     }
+}
+
+/// The end of a delivery whose user is gone: with the token's row goes the last chance to end it.
+fn undeliverable(token: &TokenRow) -> Option<Told> {
+    let reason = Failure::UserNotFound;
+    let end = delivery_end::failed(token, reason.error_type(), reason)?;
+    Some(Told::of(end, token.delivery))
 }
 
 /// Whether the time to prove an address is over and none is proven.
@@ -96,11 +109,12 @@ impl Perform for Delete {
 mod tests {
     use std::time::Duration;
 
-    use majordomo_model::{AuthenticateReason, Error, SignalKind};
+    use majordomo_model::{AddContact, AuthenticateReason, ContactClaim, Error, FlowKind, Lane, SignalKind};
     use proptest::prelude::*;
 
-    use super::super::fixture::{Fixture, NOW, any_sessions, any_user, assert_one_end};
+    use super::super::fixture::{Fixture, NOW, any_sessions, any_user, assert_one_end, authority};
     use super::*;
+    use crate::storage::DeliveryState;
 
     fn overdue(user: UserId) -> Delete {
         Delete { user, cause: DeletionCause::NeverVerified }
@@ -117,7 +131,14 @@ mod tests {
         assert_eq!(fixture.services.storage.observe().batches - commits, 1);
         assert_eq!(
             fixture.kinds_after(head),
-            [SignalKind::UserDeletionStarted, SignalKind::SessionRevoked, SignalKind::UserDeleted]
+            [
+                SignalKind::UserDeletionStarted,
+                SignalKind::SessionRevoked,
+                SignalKind::UserEmailVerificationFailed,
+                SignalKind::UserPhoneVerificationFailed,
+                SignalKind::PasswordResetRequestFailed,
+                SignalKind::UserDeleted
+            ]
         );
         assert_eq!(super::super::session::check(&fixture.services, &opened.token).unwrap(), None);
         assert_eq!(fixture.services.reader.token(token).unwrap(), None);
@@ -126,6 +147,60 @@ mod tests {
         let again = fixture.register_proven("ada", Some("ada@example.com"), Some("+447911123456")).await;
         assert_ne!(again, user);
         assert_eq!(fixture.session("+447911123456").await.user, again);
+    }
+
+    #[tokio::test]
+    async fn every_delivery_that_is_due_ends_once_and_no_other() {
+        let fixture = Fixture::new().await;
+        let owner = fixture.register_proven("eve", Some("eve@example.com"), None).await;
+        let user = fixture.register_proven("ada", Some("ada@example.com"), None).await;
+        let superseded = fixture.reset_token("ada").await;
+        let sent = fixture.reset_token("ada").await;
+        fixture.write(Vec::new(), vec![Write::EndDelivery(sent, DeliveryState::Sent)]).await;
+        let due = fixture.reset_token("ada").await;
+        // Taken: the row is like any other, and no delivery was started.
+        let taken =
+            AddContact { user, address: ContactClaim::Email("eve@example.com".to_owned()), authority: authority() };
+        fixture.run(taken).await.unwrap();
+        let flow = |token| fixture.services.reader.token(token).unwrap().unwrap().delivery;
+        let (superseded, due) = (flow(superseded), flow(due));
+        let head = fixture.head();
+        fixture.run(Delete::new(user)).await.unwrap();
+        let told = fixture.services.reader.signals_after(head, usize::MAX).unwrap();
+        let ends: Vec<_> = told.iter().filter(|told| told.signal.kind().ends().contains(&FlowKind::Delivery)).collect();
+        assert!(ends.iter().all(|end| end.cause == Some(told[0].flow) && end.lane == Lane::User(user)));
+        let flows: Vec<_> = ends.iter().map(|end| end.flow).collect();
+        assert_eq!(flows.len(), 3, "the verification at registration, and two resets");
+        assert!(flows.contains(&superseded) && flows.contains(&due));
+        let started: Vec<_> = fixture.signals().into_iter().filter(|told| flows.contains(&told.flow)).collect();
+        assert_eq!(started.len(), 6, "each was started");
+        for end in ends {
+            match &end.signal {
+                Signal::UserEmailVerificationFailed { reason, .. }
+                | Signal::PasswordResetRequestFailed { reason, .. } => assert_eq!(*reason, Failure::UserNotFound),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(fixture.services.reader.user(owner).unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_ends_or_starts_meanwhile_is_noticed() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("ada@example.com"), None).await;
+        let decided = || {
+            let (keys, policy) = (&fixture.services.keys, &fixture.services.policy);
+            let now = fixture.clock.now();
+            let facts = fixture.services.reader.snapshot(|view| Facts::read(view, user, now)).unwrap();
+            decide(&Delete::new(user), &facts, keys, policy)
+        };
+        let before = decided();
+        let token = fixture.reset_token("ada").await;
+        assert!(!fixture.commit(before).await);
+        let before = decided();
+        fixture.write(Vec::new(), vec![Write::EndDelivery(token, DeliveryState::Sent)]).await;
+        assert!(!fixture.commit(before).await);
+        assert!(fixture.commit(decided()).await);
     }
 
     #[tokio::test]
@@ -146,7 +221,7 @@ mod tests {
         assert_eq!((username.redacted(), username.sealed()), ("a***", None));
         // What is asked for later is no matter of that user's lane any more.
         fixture.run(Delete::new(user)).await.unwrap_err();
-        let lane = majordomo_model::Lane::User(user);
+        let lane = Lane::User(user);
         let last = fixture.signals().into_iter().rfind(|told| told.lane == lane).unwrap();
         assert_eq!(last.signal.kind(), SignalKind::UserDeleted);
     }
@@ -207,7 +282,7 @@ mod tests {
             let may_go = user.as_ref().is_some_and(|user| {
                 requested || (user.verify_by.is_some_and(|at| at <= NOW) && !user.is_verified())
             });
-            let facts = Facts { user, bound: Bound { sessions, resets: Vec::new() }, now: NOW };
+            let facts = Facts { user, bound: Bound { sessions, ..Bound::default() }, due: Vec::new(), now: NOW };
             let decision = decide(&message, &facts, &keys, &policy);
             assert_one_end(&decision);
             prop_assert_eq!(decision.answer.is_ok(), may_go);

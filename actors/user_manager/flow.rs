@@ -181,7 +181,7 @@ pub(crate) struct Decision<F: Flow> {
 pub(crate) struct Told {
     /// The signal.
     pub(crate) signal: Signal,
-    /// The delivery flow that it starts, if it starts one.
+    /// The delivery flow that it belongs to, if it starts or ends one.
     pub(crate) delivery: Option<FlowId>,
 }
 
@@ -192,8 +192,8 @@ impl From<Signal> for Told {
 }
 
 impl Told {
-    /// A signal that starts a delivery flow.
-    pub(crate) const fn starting(signal: Signal, delivery: FlowId) -> Self {
+    /// A signal that starts a delivery flow, or ends one.
+    pub(crate) const fn of(signal: Signal, delivery: FlowId) -> Self {
         Self { signal, delivery: Some(delivery) }
     }
 }
@@ -215,6 +215,14 @@ impl<F: Flow> Decision<F> {
     pub(crate) fn about(mut self, user: UserId, key: SealKey) -> Self {
         self.subject = Some((user, key));
         self
+    }
+
+    /// Its checks, and that its user still exists unless it makes that user: nothing is told in the lane of somebody
+    /// who was deleted meanwhile.
+    fn guarded(&self) -> Vec<Check> {
+        let is_first = |write: &Write| matches!(write, Write::PutUser(row) if row.version == 1);
+        let subject = self.subject.filter(|_| !self.writes.iter().any(is_first));
+        self.checks.iter().cloned().chain(subject.map(|(user, _)| Check::UserExists(user))).collect()
     }
 
     /// Whether it only tells of a failure, so that it may be counted instead of recorded when failures flood.
@@ -331,23 +339,30 @@ impl<'a, F: Perform> Run<'a, F> {
         if self.ended.load(Ordering::Relaxed) {
             return;
         }
-        let now = self.services.clock.now();
         let end = self.command.message.failed(self.services, fault.failure());
         let subject = end.user().and_then(|user| self.services.reader.user_row(user).ok().flatten());
-        let decision = Decision {
-            checks: Vec::new(),
-            writes: Vec::new(),
-            told: Vec::new(),
-            end,
-            subject: subject.map(|row| (row.id, super::policy::seal_key(&row))),
-            answer: Err(fault.error()),
-        };
-        let batch = self.batch(&decision, now);
-        let envelopes = batch.signals.clone();
-        if self.services.storage.commit(batch.clone()).await.is_err() {
-            envelopes.iter().skip(1).for_each(|envelope| self.publish(envelope));
-            self.services.storage.commit_with_next(batch);
+        self.end_with(fault, end, subject.map(|row| (row.id, super::policy::seal_key(&row)))).await;
+    }
+
+    async fn end_with(&self, fault: Fault, end: Signal, subject: Option<(UserId, SealKey)>) {
+        let now = self.services.clock.now();
+        let (checks, writes, told, answer) = (Vec::new(), Vec::new(), Vec::new(), Err(fault.error()));
+        let mut decision = Decision { checks, writes, told, end, subject, answer };
+        let mut batch = self.batch(&decision, now);
+        match self.services.storage.commit(batch.clone()).await {
+            Ok(Verdict::Committed(_)) => return,
+            // The user was deleted meanwhile, or the command is another run's: this run still has an end of its own.
+            Ok(Verdict::Conflict | Verdict::AlreadyApplied(_)) => {
+                decision.subject = None;
+                batch = Batch { outcome: None, ..self.batch(&decision, now) };
+                if self.services.storage.commit(batch.clone()).await.is_ok() {
+                    return;
+                }
+            }
+            Err(_) => {}
         }
+        batch.signals.iter().skip(1).for_each(|envelope| self.publish(envelope));
+        self.services.storage.commit_with_next(batch);
     }
 
     /// Ends the run live only, counted: its source has used up its budget of failures.
@@ -378,7 +393,7 @@ impl<'a, F: Perform> Run<'a, F> {
         Batch {
             flow: self.flow,
             outcome: Some(self.outcome(&decision.answer, now)),
-            checks: decision.checks.clone(),
+            checks: decision.guarded(),
             writes: decision.writes.clone(),
             signals,
         }
@@ -431,4 +446,36 @@ fn is_told_ahead(told: &Envelope) -> bool {
 /// An optional typed identifier, as a start signal shows it.
 pub(crate) fn typed_optional(services: &Services, text: Option<&String>) -> Option<Personal> {
     text.map(|text| super::policy::typed(&services.keys, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use majordomo_model::{Delete, Enable};
+
+    use super::super::fixture::Fixture;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_that_cannot_decide_has_its_end_even_if_its_user_goes_or_its_command_is_taken() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", None, None).await;
+        let key = super::super::policy::seal_key(&fixture.user(user));
+        fixture.run(Delete::new(user)).await.unwrap();
+        let taken = Command::new(Delete::new(UserId::new()));
+        fixture.run(taken.clone()).await.unwrap_err();
+        let again = Command::new(Enable { user }).id(taken.id);
+        for (command, subject) in [(Command::new(Enable { user }), Some((user, key))), (again, None)] {
+            let run = Run::new(&fixture.services, &command, None, None);
+            let head = fixture.head();
+            run.end_with(
+                Fault::Deadline,
+                command.message.failed(&fixture.services, Failure::DeadlineExceeded),
+                subject,
+            )
+            .await;
+            let told = fixture.services.reader.signals_after(head, 9).unwrap();
+            assert_eq!(told.len(), 2, "a start and an end");
+            assert!(told.iter().all(|told| told.flow == run.flow && told.lane == Lane::Flow(run.flow)));
+        }
+    }
 }

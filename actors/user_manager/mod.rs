@@ -30,6 +30,7 @@ mod request_password_reset;
 mod request_phone_verification;
 mod reset_password;
 pub(crate) mod session;
+mod undelivered;
 mod update;
 mod verification;
 
@@ -199,6 +200,7 @@ impl Manager {
                 tracing::warn!(%user, %error, "an account that was never verified could not be deleted");
             }
         }
+        undelivered::end(services).await;
         if let Err(error) = services.storage.maintain().await {
             tracing::debug!(?error, "maintenance is put off");
         }

@@ -314,7 +314,7 @@ impl FreshToken {
             attempts: 0,
             end: None,
             delivery: self.delivery,
-            delivered: DeliveryState::Pending,
+            delivered: if user.is_some() { DeliveryState::Pending } else { DeliveryState::Withheld },
         }
     }
 }

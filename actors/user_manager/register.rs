@@ -168,16 +168,17 @@ fn decide(request: &Request, typed: &Typed, fresh: &Fresh, facts: &Facts, policy
         request.addresses.iter().zip(&user.contacts).zip(&facts.owners).zip(fresh.contacts)
     {
         let personal = personal_address(address);
-        let token = drawn.verification(user.id, contact, facts.now, policy);
+        let mut token = drawn.verification(user.id, contact, facts.now, policy);
         checks.push(Check::Owner(address_key(address), *owner));
         match owner {
             // The row is written all the same, so that a taken address looks like a free one; nothing delivers it.
             Some(owner) => {
-                told.push(Signal::AddressTaken { owner: *owner, address: personal, channel: address.channel() }.into())
+                told.push(Signal::AddressTaken { owner: *owner, address: personal, channel: address.channel() }.into());
+                token = token.withheld();
             }
             None => {
                 let [generated, due] = verification_signals(user.id, &token, &personal, None);
-                told.extend([generated.into(), Told::starting(due, drawn.delivery)]);
+                told.extend([generated.into(), Told::of(due, drawn.delivery)]);
                 free.push(personal);
             }
         }

@@ -4,18 +4,17 @@ use majordomo_model::{Changed, Failure, RemoveContact, RemoveContactReason, Sign
 
 use super::authority::gather;
 use super::contacts::Terms;
+use super::epoch::open_tokens;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
-use super::policy::{Policy, Requirement, personal_contact, supersede, verification_purpose};
+use super::policy::{Policy, Requirement, personal_contact, reset_purpose, supersede, verification_purpose};
 use crate::storage::{Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
 
 /// What the store says.
 #[derive(Clone, Debug, Default)]
 struct Facts {
     user: Option<UserRow>,
-    /// The open tokens that were sent to the address.
-    tokens: Vec<TokenRow>,
-    /// How many tokens the user has.
-    token_count: usize,
+    /// The user's open tokens that prove addresses of the contact's channel, or reset the password.
+    open: Vec<TokenRow>,
 }
 
 impl Facts {
@@ -24,13 +23,17 @@ impl Facts {
         let Some(contact) = user.as_ref().and_then(|user| user.contact(message.contact)) else {
             return Ok(Self { user, ..Self::default() });
         };
-        let mut tokens = view.open_tokens(message.user, verification_purpose(contact.channel), Some(contact.id))?;
-        for purpose in [TokenPurpose::ResetByEmail, TokenPurpose::ResetByPhone] {
-            let resets = view.open_tokens(message.user, purpose, None)?;
-            tokens.extend(resets.into_iter().filter(|token| token.address == contact.canonical));
+        let mut open = Vec::new();
+        for purpose in sent_to(contact) {
+            open.extend(view.open_tokens(message.user, purpose, None)?);
         }
-        Ok(Self { user, tokens, token_count: view.token_count(message.user)? })
+        Ok(Self { user, open })
     }
+}
+
+/// The purposes of tokens whose message may go to a contact.
+const fn sent_to(contact: &ContactRow) -> [TokenPurpose; 2] {
+    [verification_purpose(contact.channel), reset_purpose(contact.channel)]
 }
 
 /// Facts in, batch out.
@@ -63,10 +66,17 @@ fn remove(
     } else {
         Write::RemoveClaim(channel, canonical, user.id)
     });
-    writes.extend(supersede(&facts.tokens));
+    let mut ended = facts.open.clone();
+    ended.retain(|token| match token.binding.contact() {
+        Some(bound) => bound == contact.id,
+        None => token.address == contact.canonical,
+    });
+    writes.extend(supersede(&ended));
+    let mut checks = vec![Check::UserVersion(user.id, user.version)];
+    checks.extend(sent_to(contact).map(|purpose| open_tokens(user.id, purpose, &facts.open)));
     let address = personal_contact(contact);
     Ok(Decision {
-        checks: vec![Check::UserVersion(user.id, user.version), Check::TokenCount(user.id, facts.token_count)],
+        checks,
         writes,
         told: Vec::new(),
         end: Signal::ContactRemoved { user: user.id, version, contact: contact.id, address },

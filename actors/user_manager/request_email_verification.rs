@@ -21,7 +21,7 @@ fn decide(
         Ok((user, contact)) => {
             let (user, address) = (user.id, personal_contact(contact));
             let [generated, due] = verification_signals(user, &requested.token, &address, requested.supersedes);
-            let told = vec![generated.into(), Told::starting(due, requested.token.delivery)];
+            let told = vec![generated.into(), Told::of(due, requested.token.delivery)];
             (told, Signal::UserEmailVerificationRequestAccepted { user, address, token })
         }
         Err(reason) => {
@@ -114,7 +114,8 @@ mod tests {
         let same = TokenId::from_bytes([0; 16]);
         let delivery = majordomo_model::FlowId::from_bytes([0; 16]);
         let binding = crate::token::Binding::ContactRevision { contact: ContactId::from_bytes([0; 16]), revision: 0 };
-        TokenRow { id: same, user: None, address: String::new(), binding, delivery, ..row }
+        let delivered = crate::storage::DeliveryState::Pending;
+        TokenRow { id: same, user: None, address: String::new(), binding, delivery, delivered, ..row }
     }
 
     #[tokio::test]

@@ -79,7 +79,7 @@ fn decide(request: &Request, fresh: FreshToken, facts: &Facts, policy: &Policy) 
             let binding = Binding::CredentialEpoch(user.epoch);
             checks.push(open_tokens(user.id, purpose, &facts.older));
             writes.extend(supersede(&facts.older));
-            told.push(Told::starting(due(user.id, contact, fresh), fresh.delivery));
+            told.push(Told::of(due(user.id, contact, fresh), fresh.delivery));
             let (channel, token) = (request.channel, fresh.token);
             let end = Signal::PasswordResetRequestAccepted { user: user.id, channel, token };
             (fresh.row(purpose, Some(user.id), &contact.canonical, binding, span), end)

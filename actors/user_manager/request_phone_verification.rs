@@ -21,7 +21,7 @@ fn decide(
         Ok((user, contact)) => {
             let (user, address) = (user.id, personal_contact(contact));
             let [generated, due] = verification_signals(user, &requested.token, &address, requested.supersedes);
-            let told = vec![generated.into(), Told::starting(due, requested.token.delivery)];
+            let told = vec![generated.into(), Told::of(due, requested.token.delivery)];
             (told, Signal::UserPhoneVerificationRequestAccepted { user, address, token })
         }
         Err(reason) => {

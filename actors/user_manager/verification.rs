@@ -354,6 +354,7 @@ impl ClaimFacts {
 
     /// What is recorded and told.
     pub(super) fn request(&self, channel: Channel, fresh: &FreshRequest, policy: &Policy) -> Requested<'_> {
+        let due = self.due(channel);
         let mut checks: Vec<_> = self.owner.iter().map(|(key, owner)| Check::Owner(key.clone(), *owner)).collect();
         let claim = self.user.as_ref().zip(self.contact.as_ref().filter(|contact| contact.proven_at.is_none()));
         let mut supersedes = Vec::new();
@@ -364,7 +365,8 @@ impl ClaimFacts {
                 checks.push(Check::OpenTokens(user.id, verification_purpose(channel), names));
                 let earlier = self.open.iter().filter(|token| token.binding.contact() == Some(contact.id));
                 supersedes.extend(earlier.map(|token| token.id));
-                fresh.token.verification(user.id, contact, self.now, policy)
+                let token = fresh.token.verification(user.id, contact, self.now, policy);
+                if due.is_ok() { token } else { token.withheld() }
             }
             None => fresh.nobodys(channel, self.now, policy),
         };
@@ -378,7 +380,7 @@ impl ClaimFacts {
             token,
             supersedes: supersedes.into_iter().max(),
             known: Known { user: self.user.as_ref(), contact: self.contact.as_ref() },
-            due: self.due(channel),
+            due,
         }
     }
 

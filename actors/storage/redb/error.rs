@@ -48,6 +48,12 @@ impl EngineError {
         Cause::TargetExists.into()
     }
 
+    /// The file is in the right format, and another application's.
+    pub(super) fn foreign() -> Self {
+        Cause::NotADatabase(io::Error::new(io::ErrorKind::InvalidData, "its tables are those of another application"))
+            .into()
+    }
+
     /// The store was taken away from its readers.
     pub(crate) fn unavailable() -> Self {
         Cause::Unavailable.into()

@@ -24,6 +24,7 @@ pub(crate) use self::view::{ReadView, Row, View, WriteView};
 
 use self::disk::DiskBackend;
 use self::view::definition;
+use super::SCHEMA_NAME;
 use super::table::Table;
 
 /// Where a store lies.
@@ -104,6 +105,7 @@ impl Engine {
 
     fn open_with(location: &Location, builder: &Builder, absent: Absent) -> Result<Self, EngineError> {
         let database = open_database(location, builder, absent)?;
+        refuse_foreign(&database)?;
         make_tables(&database)?;
         Ok(Self { database, location: location.clone() })
     }
@@ -254,6 +256,34 @@ fn fill(
     database.close().map_err(EngineError::from_redb)
 }
 
+/// Refuses what another application keeps in the same format, before anything is written to it.
+///
+/// A store that bears our mark may hold tables of another version of ours. One without it is ours only if it is fresh:
+/// every table it has, if any, is one that we make.
+fn refuse_foreign(database: &Database) -> Result<(), EngineError> {
+    let snapshot = database.begin_read().map_err(EngineError::from_redb)?;
+    let marked = match snapshot.open_table(definition(Table::Meta.name())) {
+        Ok(meta) => meta.get(SCHEMA_NAME.as_bytes()).map_err(EngineError::from_redb)?.is_some(),
+        Err(redb::TableError::Storage(error)) => return Err(EngineError::from_redb(error)),
+        Err(_) => false,
+    };
+    if marked {
+        return Ok(());
+    }
+    if snapshot.list_multimap_tables().map_err(EngineError::from_redb)?.next().is_some() {
+        return Err(EngineError::foreign());
+    }
+    for table in snapshot.list_tables().map_err(EngineError::from_redb)? {
+        let known = Table::ALL.iter().any(|ours| ours.name() == table.name());
+        match snapshot.open_table(definition(table.name())) {
+            Ok(_) if known => {}
+            Err(redb::TableError::Storage(error)) => return Err(EngineError::from_redb(error)),
+            _ => return Err(EngineError::foreign()),
+        }
+    }
+    Ok(())
+}
+
 /// Makes the tables that the store does not have yet, so that every snapshot has them all.
 fn make_tables(database: &Database) -> Result<(), EngineError> {
     let snapshot = database.begin_read().map_err(EngineError::from_redb)?;
@@ -348,6 +378,38 @@ mod tests {
 
     fn keys(rows: view::Rows<'_>) -> Vec<u8> {
         rows.map(|row| row.unwrap().key()[0]).collect()
+    }
+
+    #[test]
+    fn what_another_application_keeps_in_the_same_format_is_refused_and_left_as_it_was() {
+        use redb::{MultimapTableDefinition, TableDefinition};
+        type Fill = fn(&redb::WriteTransaction);
+        let fills: [(&str, Fill); 4] = [
+            ("foreign name, no row", |made| drop(made.open_table(definition("orders")).unwrap())),
+            ("our name, other types", |made| {
+                drop(made.open_table(TableDefinition::<&str, u64>::new("users")).unwrap());
+            }),
+            ("several values a key", |made| {
+                drop(made.open_multimap_table(MultimapTableDefinition::<u64, u64>::new("orders")).unwrap());
+            }),
+            ("our meta beside foreign ones", |made| {
+                drop(made.open_table(definition("meta")).unwrap());
+                drop(made.open_table(definition("orders")).unwrap());
+            }),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        for (number, (what, fill)) in fills.into_iter().enumerate() {
+            let path = folder.path().join(number.to_string());
+            let database = Database::create(&path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            fill(&transaction);
+            transaction.commit().unwrap();
+            drop(database);
+            assert!(open(&Location::File(path.clone())).unwrap_err().is_not_a_database(), "{what}");
+            let database = Database::open(&path).unwrap();
+            let tables = database.begin_read().unwrap().list_tables().unwrap().count();
+            assert!(tables <= 2, "{what}: {tables} tables");
+        }
     }
 
     #[test]

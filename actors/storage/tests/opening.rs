@@ -36,6 +36,16 @@ fn a_store_whose_proof_is_gone_is_not_adopted_by_whoever_comes() {
 }
 
 #[test]
+fn rows_without_any_mark_are_somebody_elses() {
+    let location = Location::Memory(MemoryDisk::new());
+    tamper(&location, |view| view.put(Table::Users, b"key", b"value"));
+    assert!(matches!(open(&location, 7), Err(OpenError::NotADatabase)));
+    let fresh = Location::Memory(MemoryDisk::new());
+    tamper(&fresh, |_| Ok(()));
+    open(&fresh, 7).unwrap();
+}
+
+#[test]
 fn a_store_of_a_newer_build_is_refused_whatever_else_it_holds() {
     let location = Location::Memory(MemoryDisk::new());
     open(&location, 7).unwrap().release();

@@ -3,6 +3,7 @@
 use majordomo_model::Username;
 
 use super::*;
+use crate::storage::lookup::Stage;
 use crate::storage::reader::ProjectionRange;
 
 #[tokio::test]
@@ -27,6 +28,8 @@ async fn a_check_holds_for_what_was_read_and_for_nothing_else() {
         (Check::UserVersion(ada, 3), true),
         (Check::UserVersion(ada, 2), false),
         (Check::UserVersion(nobody, 3), false),
+        (Check::UserExists(ada), true),
+        (Check::UserExists(nobody), false),
         (Check::Epoch(ada, 4), true),
         (Check::Epoch(ada, 3), false),
         (Check::Epoch(nobody, 4), false),
@@ -45,10 +48,17 @@ async fn a_check_holds_for_what_was_read_and_for_nothing_else() {
         (Check::TokenOpen(id(TokenId::from_bytes, 9), 0), false),
         (Check::DeliveryPending(token.id), true),
         (Check::DeliveryPending(id(TokenId::from_bytes, 9)), false),
+        (Check::DueTokens(ada, vec![token.id]), true),
+        (Check::DueTokens(ada, Vec::new()), false),
+        (Check::DueTokens(nobody, Vec::new()), true),
         (Check::SessionCount(ada, 1), true),
         (Check::SessionCount(ada, 0), false),
         (Check::SessionCount(ada, 2), false),
         (Check::SessionCount(nobody, 0), true),
+        (Check::SessionsAtMost(ada, 2), true),
+        (Check::SessionsAtMost(ada, 1), true),
+        (Check::SessionsAtMost(ada, 0), false),
+        (Check::SessionsAtMost(nobody, 0), true),
         (Check::Session([8; 32], session), true),
         (Check::Session([8; 32], id(SessionId::from_bytes, 9)), false),
         (Check::Session([9; 32], session), false),
@@ -66,6 +76,35 @@ async fn a_check_holds_for_what_was_read_and_for_nothing_else() {
         store.write(vec![Write::EndDelivery(token.id, state)]).await;
         assert!(!store.holds(Check::DeliveryPending(token.id)).await);
     }
+}
+
+#[tokio::test]
+async fn ended_tokens_are_not_met_by_who_looks_for_open_ones_and_go_with_their_user() {
+    let store = Store::new().await;
+    let (ada, eve) = (user_id(1), user_id(2));
+    let rows = (1..=5).map(|seed| token_row(seed, Some(ada))).chain([token_row(9, Some(eve))]);
+    store.write(rows.map(|row| Write::PutToken(Box::new(row))).collect()).await;
+    let [first, second, third, fourth] = [1, 2, 3, 4].map(|seed| id(TokenId::from_bytes, seed));
+    store
+        .write(vec![
+            Write::EndToken(first, TokenEnd::Superseded),
+            Write::EndToken(second, TokenEnd::Used),
+            Write::EndDelivery(second, DeliveryState::Sent),
+            Write::EndDelivery(third, DeliveryState::Failed),
+            Write::EndToken(third, TokenEnd::Used),
+            Write::EndDelivery(fourth, DeliveryState::Sent),
+            Write::CountAttempt(fourth),
+        ])
+        .await;
+    let seeds = |rows: Vec<TokenRow>| rows.iter().map(|row| row.id.as_bytes()[0]).collect::<Vec<_>>();
+    let at_stage = |stage| seeds(store.look(|view| view.tokens_at(ada, stage)));
+    assert_eq!([Stage::Open, Stage::Due, Stage::Over].map(at_stage), [vec![4, 5], vec![1], vec![2, 3]]);
+    assert_eq!(seeds(store.look(|view| view.open_tokens(ada, TokenPurpose::ResetByEmail, None))), [4, 5]);
+    assert_eq!(seeds(store.look(|view| view.due_tokens(ada))), [5, 1]);
+    store.write(vec![put_user(user_row(ada)), Write::RemoveUser(ada)]).await;
+    assert_eq!(store.tables_with(ada.as_bytes()), []);
+    let tables = [Table::Tokens, Table::TokensByUser, Table::Expiry];
+    assert_eq!(tables.map(|table| store.count(table)), [1, 1, 1]);
 }
 
 #[tokio::test]
@@ -141,7 +180,8 @@ async fn the_sweeper_removes_what_has_ended_with_its_indexes_and_nothing_else() 
         Batch { outcome: Some(outcome), ..batch() }
     };
     let mut ending = vec![put_session(1, ada), put_session(2, ada)];
-    ending.push(Write::PutToken(Box::new(token_row(3, Some(ada)))));
+    let sent = TokenRow { delivered: DeliveryState::Sent, ..token_row(3, Some(ada)) };
+    ending.push(Write::PutToken(Box::new(sent)));
     ending.push(Write::PutToken(Box::new(token_row(4, None))));
     ending.push(Write::RecordFailure([5; 32], at(1), Duration::from_secs(9)));
     ending.push(Write::ExpectVerification(ada, at(2)));
@@ -173,6 +213,24 @@ async fn the_sweeper_removes_what_has_ended_with_its_indexes_and_nothing_else() 
     assert_eq!(store.storage.reader().never_verified(at(1_000), 10).unwrap(), [(ada, at(2))]);
     // The four that last, and the verification's two.
     assert_eq!(store.count(Table::Expiry), 6);
+}
+
+#[tokio::test]
+async fn a_token_whose_message_is_due_stays_until_its_delivery_has_ended() {
+    let store = Store::new().await;
+    let token = token_row(3, Some(user_id(1)));
+    let superseded = TokenRow { end: Some(TokenEnd::Superseded), ..token_row(4, Some(user_id(1))) };
+    let nobodys = token_row(5, None);
+    let rows = [&token, &superseded, &nobodys].map(|row| Write::PutToken(Box::new(row.clone())));
+    store.write(rows.into()).await;
+    let late = at(101 + 7 * 24 * 3_600);
+    assert_eq!(store.storage.reader().undelivered(at(101), 9).unwrap(), []);
+    store.write(vec![Write::Sweep(late, 100)]).await;
+    assert_eq!(store.storage.reader().undelivered(late, 9).unwrap(), [token.clone(), superseded.clone()]);
+    let ends = [token.id, superseded.id].map(|token| Write::EndDelivery(token, DeliveryState::Failed));
+    store.write(ends.into()).await;
+    store.write(vec![Write::Sweep(late, 100)]).await;
+    assert_eq!([Table::Tokens, Table::TokensByUser, Table::Expiry].map(|table| store.count(table)), [0; 3]);
 }
 
 #[tokio::test]
