@@ -105,6 +105,19 @@ impl TestAccounts {
         Ok(self)
     }
 
+    /// The system as it would come up after a power cut at this moment: a second one over what
+    /// [`FaultyDisk::crash`] leaves, with the same keys, clock and messages. This one goes on.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub async fn crashed(&self, seed: u64) -> Result<Self, BuildError> {
+        let left: Arc<dyn Disk> = Arc::new(must(self.disk.crash(seed)));
+        let disk = must(FaultyDisk::new(left));
+        let accounts = builder(&self.config, &self.outbox, &self.clock, &self.keys, &disk).spawn().await?;
+        let (outbox, clock, keys) = (self.outbox.clone(), self.clock.clone(), self.keys.clone());
+        Ok(Self { accounts, outbox, clock, keys, disk, config: self.config.clone() })
+    }
+
     /// The handle, to be cloned into tasks and actors.
     #[must_use]
     pub const fn accounts(&self) -> &Accounts {

@@ -8,4 +8,6 @@
     reason = "a test may fail, in its helping functions too"
 )]
 
+mod faults;
+mod files;
 mod generated;
