@@ -9,3 +9,6 @@
 )]
 
 mod generated;
+mod laws;
+mod registration;
+mod steps;
