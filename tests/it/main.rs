@@ -8,6 +8,7 @@
     reason = "a test may fail, in its helping functions too"
 )]
 
+mod discretion;
 mod generated;
 mod laws;
 mod registration;
