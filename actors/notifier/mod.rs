@@ -267,7 +267,7 @@ struct Recipient<'a> {
 
 /// Where a notice goes.
 enum Whereto<'a> {
-    /// To the address in the signal.
+    /// To the address in the signal, as its user wrote it where it is still theirs.
     Told(Channel, &'a Personal),
     /// To the user's proven e-mail address, else the phone number.
     Primary,
@@ -287,7 +287,10 @@ impl Whereto<'_> {
                     Channel::Email => Email::parse(address).map(Contact::from).map_err(|_| Failure::EmailInvalid),
                     Channel::Phone => Phone::parse(address).map(Contact::from).map_err(|_| Failure::PhoneInvalid),
                 };
-                parsed.map(Some)
+                parsed.map(|address| {
+                    let stored = user.contacts.iter().find(|contact| contact.address == address);
+                    Some(stored.map_or(address, |contact| contact.address.clone()))
+                })
             }
         }
     }

@@ -329,6 +329,7 @@ async fn notices_go_to_the_address_they_are_about() {
     let reset = Signal::PasswordResetSuccessful { user: id, token: TokenId::new(), sessions_revoked: 1 };
     for (envelope, kind, to) in [
         (stage.taken(Channel::Email, "Carol@Example.com"), MessageKind::AddressTaken, "Carol@example.com"),
+        (stage.taken(Channel::Email, "alice@example.org"), MessageKind::AddressTaken, "Alice@example.org"),
         (stage.taken(Channel::Phone, "+44 7911 123499"), MessageKind::AddressTaken, "+447911123499"),
         (envelope(changed(Channel::Email, "before@example.com")), MessageKind::ContactChanged, "before@example.com"),
         (envelope(changed(Channel::Phone, "+447911123498")), MessageKind::ContactChanged, "+447911123498"),

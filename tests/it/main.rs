@@ -8,6 +8,10 @@
     reason = "a test may fail, in its helping functions too"
 )]
 
+mod discretion;
 mod faults;
 mod files;
 mod generated;
+mod laws;
+mod registration;
+mod steps;
