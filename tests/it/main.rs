@@ -8,10 +8,13 @@
     reason = "a test may fail, in its helping functions too"
 )]
 
+mod credentials;
 mod discretion;
 mod faults;
 mod files;
 mod generated;
 mod laws;
+mod person;
 mod registration;
 mod steps;
+mod tokens;
