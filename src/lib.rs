@@ -16,7 +16,7 @@ pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings};
 pub use majordomo_actors::keys::{KeyError, Keyring};
 pub use majordomo_actors::live::Live;
 pub use majordomo_actors::notifier;
-pub use majordomo_actors::outbox::{Start, SubscriptionState};
+pub use majordomo_actors::outbox::{RegistrationError, Start, SubscriptionState};
 pub use majordomo_actors::storage::{EngineSettings, OpenError, StorageSettings, Unreadable};
 pub use majordomo_actors::subscriber::{
     Capability, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,

@@ -9,3 +9,4 @@
 )]
 
 mod generated;
+mod listening;
