@@ -109,6 +109,13 @@ impl Supervised {
     async fn observe(&self) -> Option<SupervisorState> {
         self.address.ask(Some(Instant::now() + CHILD_STOP), SupervisorMessage::Observe).await.ok()
     }
+
+    #[cfg(feature = "testing")]
+    async fn kill(&self, name: &str) -> bool {
+        let found = self.address.ask(None, |reply| SupervisorMessage::Actor(name.to_owned(), reply)).await;
+        let Ok(Some(actor)) = found else { return false };
+        actor.kill_and_wait(None).await.is_ok()
+    }
 }
 
 /// What the whole tree is doing, in one picture.
@@ -319,6 +326,12 @@ impl System {
             subscribers: parts.subscribers.observe().await,
             subscriptions: parts.outbox.state(),
         }
+    }
+
+    /// Kills an actor of the tree as a crash would; answers whether one of that name was running.
+    #[cfg(feature = "testing")]
+    pub async fn kill(&self, name: &str) -> bool {
+        self.0.root.kill(name).await || self.0.subscribers.kill(name).await
     }
 
     /// Admits nothing more, lets flows end, commits what waits, stops every actor and closes the file. What takes longer

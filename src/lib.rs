@@ -17,7 +17,7 @@ pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings, Hash
 pub use majordomo_actors::keys::{KeyError, Keyring};
 pub use majordomo_actors::live::Live;
 pub use majordomo_actors::notifier;
-pub use majordomo_actors::outbox::{Start, SubscriptionState};
+pub use majordomo_actors::outbox::{RegistrationError, Start, SubscriptionState};
 pub use majordomo_actors::storage::{
     EngineSettings, Integrity, OpenError, StorageSettings, StorageState, Unreadable, check_integrity,
 };

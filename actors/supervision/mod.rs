@@ -36,6 +36,9 @@ pub enum SupervisorMessage {
     Release(String, Reply<Result<(), SupervisionError>>),
     /// A back-off is over; only the supervisor itself can say so.
     Restart(RestartDue),
+    /// The actor that a child is at present, for a test to kill.
+    #[cfg(feature = "testing")]
+    Actor(String, Reply<Option<ActorCell>>),
 }
 
 /// Which restart is due. The attempt tells a timer that something overtook it.
@@ -94,6 +97,10 @@ impl Supervisor {
             SupervisorMessage::Remove(name, reply) => roster.remove(&name, reply),
             SupervisorMessage::Release(name, reply) => roster.release(&name, reply, &myself).await?,
             SupervisorMessage::Restart(due) => roster.restart(&due, &myself).await?,
+            #[cfg(feature = "testing")]
+            SupervisorMessage::Actor(name, reply) => {
+                reply.send(roster.named(&name).and_then(|slot| slot.actor.clone()));
+            }
         }
         Ok(())
     }

@@ -191,6 +191,21 @@ impl TestAccounts {
         self.accounts.system().hasher().observe()
     }
 
+    /// Kills an actor of the tree, such as `"storage"`, `"hasher"`, `"user_manager"` or a subscription by its name, as a
+    /// crash would: it is restarted after a pause. One that is being restarted is waited for. More than five kills of
+    /// one actor within a minute end the system, as more than five crashes do.
+    ///
+    /// # Panics
+    /// If no actor of that name runs within ten seconds.
+    pub async fn kill(&self, actor: &str) {
+        let killing = async {
+            while !self.accounts.system().kill(actor).await {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        must(tokio::time::timeout(Duration::from_secs(10), killing).await);
+    }
+
     /// Makes the next hashing jobs panic.
     pub fn fail_hashing(&self, jobs: u64) {
         self.accounts.system().hasher().fail_next(jobs);

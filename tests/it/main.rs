@@ -14,6 +14,7 @@ mod faults;
 mod files;
 mod generated;
 mod laws;
+mod listening;
 mod person;
 mod registration;
 mod steps;
