@@ -7,6 +7,7 @@ use crate::storage::lookup::Stage;
 use crate::storage::reader::ProjectionRange;
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one case a check")]
 async fn a_check_holds_for_what_was_read_and_for_nothing_else() {
     let store = Store::new().await;
     let (ada, nobody) = (user_id(1), user_id(2));
