@@ -11,5 +11,6 @@
 mod discretion;
 mod generated;
 mod laws;
+mod model;
 mod registration;
 mod steps;
