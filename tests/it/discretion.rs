@@ -376,6 +376,14 @@ async fn a_login_that_fails_looks_and_costs_the_same_whatever_the_reason() {
         seen.push(see(&test, question, log_in(&test, identifier, password)).await.0);
     }
     assert_alike(&seen, 1);
+    let reasons = test.recorded().into_iter().filter_map(|envelope| match envelope.signal {
+        Signal::UserAuthenticationFailed { reason, .. } => Some(reason),
+        _ => None,
+    });
+    let [unknown, wrong, disabled] = [Failure::UserNotFound, Failure::IncorrectPassword, Failure::UserInactive];
+    let truth =
+        [vec![unknown; 3], vec![wrong; 4], vec![disabled, wrong, disabled], vec![unknown; 7], vec![wrong, unknown]];
+    assert_eq!(reasons.collect::<Vec<_>>(), truth.concat(), "the truth is in the signals");
     assert_eq!(log_in(&test, "claimant", PASSWORD).await.unwrap_err().as_str(), "email_not_verified");
     log_in(&test, "known@example.com", PASSWORD).await.unwrap();
     assert_laws(&test);

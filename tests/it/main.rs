@@ -15,6 +15,7 @@ mod files;
 mod generated;
 mod laws;
 mod listening;
+mod model;
 mod person;
 mod registration;
 mod steps;
