@@ -8,4 +8,5 @@
     reason = "a test may fail, in its helping functions too"
 )]
 
+mod flow_table;
 mod generated;
