@@ -12,6 +12,7 @@ mod credentials;
 mod discretion;
 mod faults;
 mod files;
+mod flow_table;
 mod generated;
 mod laws;
 mod listening;
