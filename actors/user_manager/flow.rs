@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
 use majordomo_model::{
-    Command, Envelope, Error, Failure, Flow, FlowId, Lane, Personal, Reason, Signal, SignalId, Timestamp, UserId,
+    Command, Envelope, Error, Failure, Flow, FlowId, Lane, Personal, Reason, RefusalCause, Signal, SignalId, Timestamp,
+    UserId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,6 +39,19 @@ pub(crate) struct Services {
     pub(crate) clock: Clock,
     pub(crate) live: LiveGroup,
     pub(crate) budget: Budget,
+}
+
+impl Services {
+    /// What a request is refused with that finds storage out, counted: an outage, unless the system stops.
+    pub(crate) fn refused_without_storage<R: Reason>(&self) -> Error<R> {
+        let (cause, error) = if self.storage.is_released() {
+            (RefusalCause::Stopped, Error::Stopped)
+        } else {
+            (RefusalCause::StorageUnavailable, Error::StorageUnavailable)
+        };
+        self.budget.refused(cause);
+        error
+    }
 }
 
 /// What the caller of a flow gets.
@@ -86,6 +100,8 @@ pub(crate) enum Fault {
     Contended,
     /// The system stops.
     Stopped,
+    /// Whether it was committed is not known.
+    Interrupted,
     /// The command was done by another run in the meantime.
     CommandIdReused,
     /// The operating system gave no randomness.
@@ -103,7 +119,7 @@ impl Fault {
             Self::Hashing => Failure::PasswordHashingError,
             Self::Deadline => Failure::DeadlineExceeded,
             Self::Contended => Failure::Contended,
-            Self::Stopped => Failure::Interrupted,
+            Self::Stopped | Self::Interrupted => Failure::Interrupted,
             Self::CommandIdReused => Failure::CommandIdReused,
             Self::Random | Self::Panicked => Failure::UnexpectedException,
         }
@@ -116,6 +132,7 @@ impl Fault {
             Self::Overloaded | Self::Contended => Error::Overloaded,
             Self::Deadline => Error::DeadlineExceeded,
             Self::Stopped => Error::Stopped,
+            Self::Interrupted => Error::Interrupted,
             Self::CommandIdReused => Error::CommandIdReused,
             Self::Hashing | Self::Random | Self::Panicked => Error::Unexpected,
         }
@@ -131,7 +148,8 @@ impl From<Unreadable> for Fault {
 impl From<CommitError> for Fault {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Unavailable | CommitError::Failed | CommitError::Interrupted => Self::Storage,
+            CommitError::Unavailable | CommitError::Failed => Self::Storage,
+            CommitError::Interrupted => Self::Interrupted,
             CommitError::Overloaded => Self::Overloaded,
             CommitError::Stopped => Self::Stopped,
         }
@@ -238,10 +256,7 @@ pub(crate) struct Run<'a, F: Perform> {
 pub(crate) async fn run<F: Perform>(services: &Services, command: &Command<F>, deadline: Option<Instant>) -> Answer<F> {
     let earlier = match services.reader.applied(command.id) {
         Ok(earlier) => earlier,
-        Err(Unreadable) => {
-            services.budget.refused(majordomo_model::RefusalCause::StorageUnavailable);
-            return Err(Error::StorageUnavailable);
-        }
+        Err(Unreadable) => return Err(services.refused_without_storage()),
     };
     if let Some(earlier) = &earlier {
         if earlier.kind != F::KIND || earlier.fingerprint.0 != fingerprint(services, command) {
@@ -258,6 +273,7 @@ pub(crate) async fn run<F: Perform>(services: &Services, command: &Command<F>, d
     let performed = AssertUnwindSafe(command.message.perform(&run)).catch_unwind().await;
     let fault = match performed {
         Ok(Ok(answer)) => return answer,
+        Ok(Err(Fault::Storage)) if services.storage.is_released() => Fault::Stopped,
         Ok(Err(fault)) => fault,
         Err(_) => Fault::Panicked,
     };
