@@ -201,8 +201,7 @@ impl System {
         let parts = &self.0;
         let deadline = Instant::now().checked_add(command.deadline.unwrap_or(parts.patience));
         if !parts.services.storage.observe().available {
-            parts.services.budget.refused(RefusalCause::StorageUnavailable);
-            return Err(Error::StorageUnavailable);
+            return Err(parts.services.refused_without_storage());
         }
         let command = Arc::new(command);
         let asked = parts.address.ask_repeatable(deadline, |reply| F::question(Arc::clone(&command), reply)).await;

@@ -175,8 +175,10 @@ impl Builder {
     /// Every subscription of the system, or every fault of the configuration.
     fn registrations(&mut self) -> Result<Vec<Registration>, Vec<String>> {
         let mut faults = self.config.faults();
-        if matches!(self.place, Place::Nowhere) {
-            faults.push(NOWHERE.to_owned());
+        match &self.place {
+            Place::Nowhere => faults.push(NOWHERE.to_owned()),
+            Place::File(path) => faults.extend(path_fault(path)),
+            Place::Given(_) => {}
         }
         let mut all = vec![registration(AUDITOR, Filter::all(), Start::Beginning, Auditor::new())];
         let transports = std::mem::take(&mut self.transports);
@@ -206,6 +208,18 @@ impl Builder {
 }
 
 const NOWHERE: &str = "place: say where the data lies, with file(path) or in_memory()";
+
+/// Why no database can lie there: said before keys are made beside it.
+fn path_fault(path: &Path) -> Option<String> {
+    if path.file_name().is_none() {
+        return Some(format!("place: the path {path:?} names no file"));
+    }
+    if path.is_dir() {
+        return Some(format!("place: {} is a folder", path.display()));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    (!folder.is_dir()).then(|| format!("place: the folder {} is not there or cannot be reached", folder.display()))
+}
 
 pub(crate) fn registration(
     name: impl Into<String>,

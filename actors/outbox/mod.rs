@@ -129,6 +129,8 @@ struct Subscription {
     progress: Progress,
     figures: Mutex<Figures>,
     reached: watch::Sender<u64>,
+    /// Up to where the store was told what handling came to; at or behind `reached`.
+    settled: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -177,7 +179,8 @@ impl Outbox {
     }
 
     /// Waits until every subscription has handled everything up to `up_to` and to the end of the log, what they emit
-    /// themselves included. It waits as long as one of them is stopped, or keeps failing on a signal.
+    /// themselves included, and its progress and projections are at the store: its next flush makes them durable. It
+    /// waits as long as one of them is stopped, or keeps failing on a signal.
     ///
     /// # Errors
     /// [`Unreadable`] while the store is out.
@@ -189,9 +192,9 @@ impl Outbox {
             self.shared.doorbell.ring();
             for subscription in &subscriptions {
                 // It ends only with the subscription, which is held here.
-                let _ = subscription.reached.subscribe().wait_for(|reached| *reached >= target).await;
+                let _ = subscription.settled.subscribe().wait_for(|settled| *settled >= target).await;
             }
-            let all_there = subscriptions.iter().all(|subscription| *subscription.reached.borrow() >= target);
+            let all_there = subscriptions.iter().all(|subscription| *subscription.settled.borrow() >= target);
             if all_there && reader.head()? <= target {
                 return Ok(());
             }
@@ -227,12 +230,18 @@ impl Subscription {
             progress: Progress::default(),
             figures: Mutex::default(),
             reached: watch::Sender::new(0),
+            settled: watch::Sender::new(0),
         }
     }
 
     /// Notes, for whoever waits, that everything up to this place is handled.
     fn reached(&self, seq: u64) {
         self.reached.send_if_modified(|reached| std::mem::replace(reached, seq) != seq);
+    }
+
+    /// Notes, for whoever waits, that the store was told of everything up to this place.
+    fn settled(&self, seq: u64) {
+        self.settled.send_if_modified(|settled| std::mem::replace(settled, seq) != seq);
     }
 
     fn figures(&self) -> MutexGuard<'_, Figures> {

@@ -189,6 +189,7 @@ impl State {
             self.forget();
         } else {
             self.subscription.reached(cursor.reached());
+            self.subscription.settled(cursor.told());
             self.cursor = Some(cursor);
         }
         turn
@@ -230,6 +231,7 @@ impl State {
             match self.commit(batch).await {
                 Ok(true) => {
                     self.subscription.reached(row.floor);
+                    self.subscription.settled(row.floor);
                     return Ok(Cursor::new(name, &row));
                 }
                 Ok(false) => {}

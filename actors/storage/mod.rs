@@ -364,6 +364,12 @@ impl Storage {
         self.binder.close();
     }
 
+    /// Whether the file is closed for good, or about to be: then its silence is no outage.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.shared.released.load(Ordering::SeqCst)
+    }
+
     /// Closes the file for good, waiting for reads under way. Blocks.
     pub fn release(&self) {
         self.shared.released.store(true, Ordering::SeqCst);

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
 use majordomo_model::{
-    Command, Envelope, Error, Failure, Flow, FlowId, Lane, Personal, Reason, Signal, SignalClass, SignalId, Timestamp,
-    UserId,
+    Command, Envelope, Error, Failure, Flow, FlowId, Lane, Personal, Reason, RefusalCause, Signal, SignalClass,
+    SignalId, Timestamp, UserId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -39,6 +39,19 @@ pub(crate) struct Services {
     pub(crate) clock: Clock,
     pub(crate) live: LiveGroup,
     pub(crate) budget: Budget,
+}
+
+impl Services {
+    /// What a request is refused with that finds storage out, counted: an outage, unless the system stops.
+    pub(crate) fn refused_without_storage<R: Reason>(&self) -> Error<R> {
+        let (cause, error) = if self.storage.is_released() {
+            (RefusalCause::Stopped, Error::Stopped)
+        } else {
+            (RefusalCause::StorageUnavailable, Error::StorageUnavailable)
+        };
+        self.budget.refused(cause);
+        error
+    }
 }
 
 /// What the caller of a flow gets.
@@ -253,10 +266,7 @@ pub(crate) struct Run<'a, F: Perform> {
 pub(crate) async fn run<F: Perform>(services: &Services, command: &Command<F>, deadline: Option<Instant>) -> Answer<F> {
     let earlier = match services.reader.applied(command.id) {
         Ok(earlier) => earlier,
-        Err(Unreadable) => {
-            services.budget.refused(majordomo_model::RefusalCause::StorageUnavailable);
-            return Err(Error::StorageUnavailable);
-        }
+        Err(Unreadable) => return Err(services.refused_without_storage()),
     };
     if let Some(earlier) = &earlier {
         if earlier.kind != F::KIND || earlier.fingerprint.0 != fingerprint(services, command) {
@@ -273,6 +283,7 @@ pub(crate) async fn run<F: Perform>(services: &Services, command: &Command<F>, d
     let performed = AssertUnwindSafe(command.message.perform(&run)).catch_unwind().await;
     let fault = match performed {
         Ok(Ok(answer)) => return answer,
+        Ok(Err(Fault::Storage)) if services.storage.is_released() => Fault::Stopped,
         Ok(Err(fault)) => fault,
         Err(_) => Fault::Panicked,
     };

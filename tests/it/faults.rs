@@ -27,7 +27,7 @@ const PHONE: &str = "+447911123456";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Looks again and again until there is something to see.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(super) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {
         loop {
             if let Some(seen) = look().await {
