@@ -8,6 +8,7 @@
     reason = "a test may fail, in its helping functions too"
 )]
 
+mod canary;
 mod credentials;
 mod discretion;
 mod faults;
