@@ -10,3 +10,4 @@
 
 mod generated;
 mod listening;
+mod notifying;
