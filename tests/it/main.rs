@@ -8,6 +8,7 @@
     reason = "a test may fail, in its helping functions too"
 )]
 
+mod auditing;
 mod generated;
 mod listening;
 mod notifying;
