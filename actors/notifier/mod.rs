@@ -88,11 +88,11 @@ impl Notifier {
         let live = match due.context.delivery(token) {
             Ok(Delivery::Live(live)) => live,
             Ok(Delivery::Expired) => return Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::Expired)]),
-            // There is nothing to send any more, and still the delivery has to end.
+            // No message follows, and the delivery is a flow that has to end all the same.
             Ok(Delivery::Superseded) => {
                 return Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::TokenMismatchOrExpired)]);
             }
-            // What was used can be known from its message only: an earlier attempt came through.
+            // Whoever used the token has read the message: the answer of the transport had been lost.
             Ok(Delivery::Used) => return Outcome::Done(vec![Effect::Delivered(token)]),
             Ok(Delivery::Ended) => return Outcome::done(),
             Err(unanswered) => return Outcome::retry(unanswered.to_string()),
@@ -218,7 +218,7 @@ impl Subscriber for Notifier {
                 self.deliver(*token, MessageKind::ResetPasswordPhone, due).await
             }
             Signal::AddressTaken { owner, address, channel } => {
-                self.notify(MessageKind::AddressTaken, *owner, Whereto::Told(*channel, address), due).await
+                self.notify(MessageKind::AddressTaken, *owner, Whereto::Owned(*channel, address), due).await
             }
             Signal::ContactChanged { user, previous, channel, .. } => {
                 self.notify(MessageKind::ContactChanged, *user, Whereto::Told(*channel, previous), due).await
@@ -267,8 +267,11 @@ struct Recipient<'a> {
 
 /// Where a notice goes.
 enum Whereto<'a> {
-    /// To the address in the signal, as its user wrote it where it is still theirs.
+    /// To the address in the signal.
     Told(Channel, &'a Personal),
+    /// To the user's own address that the one in the signal is equal to: somebody else typed that one, and on its host
+    /// another spelling may be another mailbox.
+    Owned(Channel, &'a Personal),
     /// To the user's proven e-mail address, else the phone number.
     Primary,
 }
@@ -281,19 +284,24 @@ impl Whereto<'_> {
                 let primary = user.primary(Channel::Email).or_else(|| user.primary(Channel::Phone));
                 Ok(primary.map(|contact| contact.address.clone()))
             }
-            Self::Told(channel, address) => {
-                let Some(address) = address.expose() else { return Ok(None) };
-                let parsed = match channel {
-                    Channel::Email => Email::parse(address).map(Contact::from).map_err(|_| Failure::EmailInvalid),
-                    Channel::Phone => Phone::parse(address).map(Contact::from).map_err(|_| Failure::PhoneInvalid),
-                };
-                parsed.map(|address| {
-                    let stored = user.contacts.iter().find(|contact| contact.address == address);
-                    Some(stored.map_or(address, |contact| contact.address.clone()))
-                })
+            Self::Told(channel, address) => parsed(*channel, address),
+            Self::Owned(channel, address) => {
+                let Some(typed) = parsed(*channel, address)? else { return Ok(None) };
+                let same = |own: &&Contact| own.channel() == *channel && own.canonical() == typed.canonical();
+                Ok(user.contacts.iter().map(|contact| &contact.address).find(same).cloned())
             }
         }
     }
+}
+
+/// The address that a signal tells; `None` once its key is destroyed.
+fn parsed(channel: Channel, address: &Personal) -> Result<Option<Contact>, Failure> {
+    let Some(address) = address.expose() else { return Ok(None) };
+    let parsed = match channel {
+        Channel::Email => Email::parse(address).map(Contact::from).map_err(|_| Failure::EmailInvalid),
+        Channel::Phone => Phone::parse(address).map(Contact::from).map_err(|_| Failure::PhoneInvalid),
+    };
+    parsed.map(Some)
 }
 
 fn locale_of(user: &User) -> Option<&str> {

@@ -361,7 +361,7 @@ impl State {
                 }
             }
             cursor.pass(seq);
-            self.done(seq);
+            self.done();
             return Ok(());
         }
         let name = &self.subscription.registration.name;
@@ -376,7 +376,8 @@ impl State {
                 Ok(true) => {
                     cursor.confirm(seq);
                     desk.unstored().clear();
-                    self.done(seq);
+                    self.done();
+                    self.subscription.reached(seq);
                     return Ok(());
                 }
                 // A delivery has ended meanwhile: assembled anew, its end is left out.
@@ -399,17 +400,16 @@ impl State {
         stored.map(|row| row.is_some_and(|row| row.floor == floor)).map_err(|_| Cut::Lost)
     }
 
-    fn done(&mut self, seq: u64) {
+    fn done(&mut self) {
         self.attempts = 0;
         self.subscription.progress.advance();
         let mut figures = self.subscription.figures();
         figures.attempts_on_current = 0;
         figures.handled = figures.handled.saturating_add(1);
-        drop(figures);
-        self.subscription.reached(seq);
     }
 
-    /// Leaves the span for the next commit; a crash before it only repeats deliveries.
+    /// Leaves the span for the next commit; a crash before it only repeats deliveries. That it is handled is told after
+    /// that, so that whoever was told and lets storage flush finds it stored.
     async fn settle(&self, cursor: &mut Cursor) -> Result<(), Cut> {
         if cursor.is_settled() {
             return Ok(());
@@ -418,6 +418,7 @@ impl State {
             return self.settle_now(cursor).await;
         }
         self.subscription.storage.commit_with_next(cursor.leave());
+        self.subscription.reached(cursor.reached());
         Ok(())
     }
 

@@ -299,7 +299,7 @@ mod tests {
         };
         assert_eq!(
             (*contact, now.expose(), previous.expose()),
-            (new.id, Some("new@example.com"), Some("ada@example.com"))
+            (new.id, Some("new@example.com"), Some("Ada@Example.com"))
         );
         let row = fixture.row(user);
         let shown: Vec<_> =

@@ -232,6 +232,11 @@ pub(super) fn personal_contact(contact: &ContactRow) -> Personal {
     Personal::known(contact.address().redacted(), contact.canonical.clone())
 }
 
+/// An address of a known user that a message goes to: as it was typed, since only its own host may fold its case.
+pub(super) fn personal_recipient(contact: &ContactRow) -> Personal {
+    Personal::known(contact.address().redacted(), contact.original.clone())
+}
+
 /// An address that a known user is about to have.
 pub(super) fn personal_address(address: &Contact) -> Personal {
     Personal::known(address.redacted(), address.canonical())

@@ -8,7 +8,7 @@ use majordomo_model::{
 };
 
 use super::flow::{Services, Told};
-use super::policy::{FreshToken, Policy, personal_contact, seal_key, typed, verification_purpose};
+use super::policy::{FreshToken, Policy, personal_contact, personal_recipient, seal_key, typed, verification_purpose};
 use super::proof::{Judgement, Parsed, judge};
 use crate::keys::Keyring;
 use crate::stamp::SealKey;
@@ -183,7 +183,7 @@ impl<'a> Proven<'a> {
             user: self.user.id,
             contact: self.contact.id,
             address: personal_contact(self.contact),
-            previous: personal_contact(replaced),
+            previous: personal_recipient(replaced),
             channel: self.contact.channel,
         });
         std::iter::once(verified).chain(changed).map(Told::from).collect()

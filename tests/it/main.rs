@@ -8,6 +8,7 @@
     reason = "a test may fail, in its helping functions too"
 )]
 
+mod auditing;
 mod canary;
 mod credentials;
 mod discretion;
@@ -18,7 +19,9 @@ mod generated;
 mod laws;
 mod listening;
 mod model;
+mod notifying;
 mod person;
 mod registration;
 mod steps;
+mod supervising;
 mod tokens;
