@@ -42,7 +42,9 @@ impl Terms<'_> {
     /// A decision about a user, with what the permit adds to it: the comparison is told, a wrong password counted.
     pub(super) fn complete<F: Perform>(&self, mut decision: Decision<F>, user: &UserRow) -> Decision<F> {
         decision.told.splice(0..0, self.permit.told(user).map(Told::from));
-        if !self.holds(user) {
+        if self.holds(user) {
+            decision.checks.extend(self.permit.check());
+        } else {
             decision.writes.extend(self.permit.count_failure(self.keys, user, self.now, self.policy));
         }
         decision.about(user.id, seal_key(user))
