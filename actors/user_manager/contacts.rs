@@ -207,7 +207,9 @@ pub(super) fn claim(
 
     let address = personal_address(address);
     let told = tell(facts.owner, user, &token, &address, channel, superseded.last());
-    let reply = ContactClaimed { contact: claim.contact, challenge: token.id, expires_at: token.expires_at };
+    let (contact, challenge, expires_at) = (claim.contact, token.id, token.expires_at);
+    let code_expires_at = token.code_expires_at(policy.code_lifetime);
+    let reply = ContactClaimed { contact, challenge, expires_at, code_expires_at };
     let taken = facts.owner.map(|_| Problem::Taken(channel).failure());
     Ok(Claimed { checks, writes, told, version, address, taken, reply })
 }
