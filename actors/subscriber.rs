@@ -129,8 +129,10 @@ pub struct Message {
     pub path: OneTimeToken,
     /// The code.
     pub code: OneTimeCode,
-    /// When both end.
+    /// When the link ends.
     pub expires_at: Timestamp,
+    /// When the code ends, which is sooner as a rule.
+    pub code_expires_at: Timestamp,
     /// The flow that this delivery is.
     pub delivery: FlowId,
 }

@@ -155,7 +155,8 @@ impl System {
         .map_err(SpawnError::from)?;
         let storage = open_storage(&setup, commit_hook(live.clone(), doorbell.clone())).await?;
         let tokens = Tokens::new(setup.keys.clone());
-        let outbox = Outbox::new(storage.clone(), tokens.clone(), setup.clock.clone(), doorbell);
+        let outbox =
+            Outbox::new(storage.clone(), tokens.clone(), setup.clock.clone(), doorbell, setup.policy.code_lifetime);
         let roster: Arc<Mutex<Vec<Child>>> = Arc::default();
         for registration in setup.subscriptions {
             let name = registration.name.clone();

@@ -94,9 +94,9 @@ impl Form {
 /// ending, as in `verify_email.subject.de.txt`, serves the users whose profile asks for that language; a message is
 /// in one locale as a whole, so all of its templates must be there.
 ///
-/// Every template knows `app_name`, `base_url`, `host`, `locale`; those of the first four messages also `link`, `code`
-/// and `expires_at`. Anything else is a fault. What a user typed, such as a name, is never among them. `.html` is
-/// escaped. All of it is checked when the notifier is built.
+/// Every template knows `app_name`, `base_url`, `host`, `locale`; those of the first four messages also `link` with
+/// `expires_at`, and `code` with `code_expires_at`. Anything else is a fault. What a user typed, such as a name, is
+/// never among them. `.html` is escaped. All of it is checked when the notifier is built.
 #[derive(Clone)]
 pub struct Templates {
     sources: BTreeMap<String, String>,
@@ -219,6 +219,7 @@ pub(super) struct TokenFacts<'a> {
     pub link: &'a str,
     pub code: &'a str,
     pub expires_at: Timestamp,
+    pub code_expires_at: Timestamp,
 }
 
 impl Facts<'_> {
@@ -235,6 +236,7 @@ impl Facts<'_> {
             values.push(("link", url(token.link)));
             values.push(("code", Value::from(token.code)));
             values.push(("expires_at", Value::from(utc_minute(token.expires_at))));
+            values.push(("code_expires_at", Value::from(utc_minute(token.code_expires_at))));
         }
         Value::from_pairs(values)
     }
@@ -293,7 +295,8 @@ impl Composer {
     fn sample_faults(&self, form: Form, locale: Option<&str>) -> Vec<TemplateFault> {
         const LINK: &str = "https://example.com/accounts/sample/";
         const CODE: &str = "12345678";
-        let token = TokenFacts { link: LINK, code: CODE, expires_at: Timestamp::from_micros(0) };
+        let instant = Timestamp::from_micros(0);
+        let token = TokenFacts { link: LINK, code: CODE, expires_at: instant, code_expires_at: instant };
         let facts = Facts {
             app_name: "Example",
             base_url: "https://example.com",
@@ -385,6 +388,7 @@ mod tests {
                 link: "https://example.com/app/accounts/x/mdt_y/",
                 code: "01234567",
                 expires_at: Timestamp::from_micros(1_767_225_600_000_000),
+                code_expires_at: Timestamp::from_micros(1_767_222_600_000_000),
             }),
         }
     }
@@ -404,7 +408,8 @@ mod tests {
             if let Some(html) = rendered.html {
                 assert!(html.contains("Marks &amp; Daughters &lt;Ltd&gt;") && !html.contains("<Ltd>"), "{html}");
                 assert_eq!(html.contains("href=\"https://example.com/app/accounts/x/mdt_y/\""), form.bears_token());
-                assert_eq!(html.contains("2026-01-01 00:00 UTC"), form.bears_token());
+                let ends = "until 2025-12-31 23:10 UTC, the link until 2026-01-01 00:00 UTC";
+                assert_eq!([html.contains(ends), rendered.text.contains(ends)], [form.bears_token(); 2]);
                 assert!(html.starts_with("<!doctype html>") && html.contains("lang=\"en\""), "{html}");
             }
         }

@@ -102,7 +102,8 @@ impl Notifier {
             Err(unanswered) => return Outcome::retry(unanswered.to_string()),
         };
         let link = [self.settings.home(), live.path.expose()].concat();
-        let token_facts = TokenFacts { link: &link, code: live.code.expose(), expires_at: live.expires_at };
+        let (code, expires_at, code_expires_at) = (live.code.expose(), live.expires_at, live.code_expires_at);
+        let token_facts = TokenFacts { link: &link, code, expires_at, code_expires_at };
         let recipient = Recipient { address: &live.address, locale: user.as_ref().and_then(locale_of) };
         match self.send(kind, recipient, Some(token_facts), due.envelope).await {
             Ok(()) => Outcome::Done(vec![Effect::Delivered(token)]),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use majordomo_model::{OneTimeCode, OneTimeToken, Timestamp, TokenId, User, UserId};
 
@@ -18,6 +19,8 @@ pub(super) struct SubscriptionDesk {
     pub(super) reader: Reader,
     pub(super) tokens: Tokens,
     pub(super) clock: Clock,
+    /// How long the code of a token works.
+    pub(super) code_lifetime: Duration,
     /// Values of the projection that are not known to be stored yet. A handler reads what the signals before left, or
     /// what it adds up would be wrong.
     pub(super) unstored: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
@@ -48,6 +51,7 @@ impl SubscriptionDesk {
             path: OneTimeToken::new(self.tokens.path(&claims)?.as_str()),
             code: OneTimeCode::new(self.tokens.code(&claims)?.as_str()),
             expires_at: token.expires_at,
+            code_expires_at: token.code_expires_at(self.code_lifetime),
             delivery: token.delivery,
         })
     }

@@ -11,6 +11,7 @@ mod subscription;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use majordomo_model::Filter;
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,7 @@ struct Shared {
     tokens: Tokens,
     clock: Clock,
     doorbell: Doorbell,
+    code_lifetime: Duration,
     subscriptions: RwLock<Vec<Arc<Subscription>>>,
 }
 
@@ -144,11 +146,12 @@ struct Figures {
 }
 
 impl Outbox {
-    /// An outbox without subscriptions, over a store whose commits ring this doorbell.
+    /// An outbox without subscriptions, over a store whose commits ring this doorbell. Messages tell how long a code
+    /// works, which is for whoever judges it to say.
     #[must_use]
-    pub fn new(storage: Storage, tokens: Tokens, clock: Clock, doorbell: Doorbell) -> Self {
+    pub fn new(storage: Storage, tokens: Tokens, clock: Clock, doorbell: Doorbell, code_lifetime: Duration) -> Self {
         let subscriptions = RwLock::default();
-        Self { shared: Arc::new(Shared { storage, tokens, clock, doorbell, subscriptions }) }
+        Self { shared: Arc::new(Shared { storage, tokens, clock, doorbell, code_lifetime, subscriptions }) }
     }
 
     /// Takes a subscription on the roster. The child that is returned runs it, under a supervisor of the caller's; it
@@ -220,6 +223,7 @@ impl Subscription {
             reader: shared.storage.reader(),
             tokens: shared.tokens.clone(),
             clock: shared.clock.clone(),
+            code_lifetime: shared.code_lifetime,
             unstored: Mutex::new(HashMap::new()),
         };
         Self {

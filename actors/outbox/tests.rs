@@ -24,6 +24,7 @@ use crate::subscriber::{Delivery, Effect, Outcome, Subscriber, SubscriberContext
 use crate::supervision::{Limits, Plan, SupervisorMessage, spawn_supervisor};
 use crate::token::Binding;
 
+const CODE_LIFETIME: Duration = Duration::from_secs(600);
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 
 fn patient() -> Limits {
@@ -48,7 +49,7 @@ impl System {
         let bell = doorbell.clone();
         let ring = Arc::new(move |_: &[Arc<Envelope>]| bell.ring());
         let storage = Storage::open(location, settings, keys, clock.clone(), ring).unwrap();
-        let outbox = Outbox::new(storage.clone(), Tokens::new(keys.clone()), clock.clone(), doorbell);
+        let outbox = Outbox::new(storage.clone(), Tokens::new(keys.clone()), clock.clone(), doorbell, CODE_LIFETIME);
         let mut system = Self { storage: storage.clone(), outbox, clock, supervisors: Vec::new() };
         let child = Child::new("storage", move |supervisor| {
             let storage = storage.clone();
@@ -647,6 +648,7 @@ async fn the_desk_tells_how_a_token_stands() {
     assert!(message.path.expose().starts_with("/accounts/user_verification_confirm/"));
     assert_eq!((message.code.expose().len(), message.address.canonical()), (6, "ada@example.com"));
     assert_eq!((message.delivery, message.expires_at), (token.delivery, token.expires_at));
+    assert_eq!(message.code_expires_at, token.created_at.plus(CODE_LIFETIME));
     assert!(matches!(soon(standings.recv()).await, Some(Delivery::Superseded)), "no such token");
 
     let somebody = UniqueKey::address(Channel::Email, "ada@example.com");

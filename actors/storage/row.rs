@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use majordomo_model::{
     Channel, Contact, ContactId, Context, Email, Envelope, FlowId, FlowKind, Phone, Profile, Session, SessionId,
@@ -199,6 +200,11 @@ impl TokenRow {
     /// The row of a token that no message is sent for.
     pub fn withheld(self) -> Self {
         Self { delivered: DeliveryState::Withheld, ..self }
+    }
+
+    /// When the code ends, given how long codes work; never after the link.
+    pub fn code_expires_at(&self, lifetime: Duration) -> Timestamp {
+        self.created_at.plus(lifetime).min(self.expires_at)
     }
 
     /// What the secret is derived from.

@@ -80,6 +80,7 @@ impl Perform for AddContact {
         let request = Request::of(self, services);
         run.settle(|view, now| {
             let facts = ClaimFacts::read(view, self.user, request.claim.as_ref().ok())?;
+            let permit = permit.anew(view)?;
             let terms = Terms { permit: &permit, policy: &services.policy, keys: &services.keys, now };
             Ok(decide(&request, &facts, &terms))
         })

@@ -8,17 +8,19 @@ use super::session::is_live;
 use crate::hasher::{HashError, Verified};
 use crate::keys::Keyring;
 use crate::session_secret;
-use crate::storage::{Lookup, SessionRow, UserRow, Write};
+use crate::storage::{Check, Lookup, ReadError, ReadView, SessionRow, UserRow, Write};
 
 /// What was shown, gathered before anything is decided; what it is worth is for [`holds`] to say, each time anew.
+#[derive(Clone)]
 pub(super) enum Permit {
     /// A password, compared.
     Password(Box<Compared>),
-    /// The session that a token names, if it names one.
-    Session(Option<SessionRow>),
+    /// The session that a token names, if it names one, with the hash of its secret.
+    Session(Option<([u8; 32], SessionRow)>),
 }
 
 /// A password, compared with a user's credential.
+#[derive(Clone)]
 pub(super) struct Compared {
     /// The user, as they were then.
     user: Option<UserRow>,
@@ -39,17 +41,20 @@ pub(super) async fn gather<F: Perform>(run: &Run<'_, F>, user: UserId, authority
         }
         Authority::RecentSession(token) => {
             let hash = session_secret::hash(token.expose());
-            let session = run.services.reader.snapshot(|view| hash.map_or(Ok(None), |hash| view.session(&hash)))?;
-            Ok(Permit::Session(session))
+            Ok(Permit::Session(run.services.reader.snapshot(|view| hash.map_or(Ok(None), |hash| session(view, hash)))?))
         }
     }
+}
+
+fn session(view: &ReadView, hash: [u8; 32]) -> Result<Option<([u8; 32], SessionRow)>, ReadError> {
+    Ok(view.session(&hash)?.map(|row| (hash, row)))
 }
 
 /// Whether a permit is good for the user as they are now: one of an older epoch is not.
 pub(super) fn holds(permit: &Permit, user: &UserRow, now: Timestamp, policy: &Policy) -> bool {
     match permit {
         Permit::Password(compared) => user.status == UserStatus::Active && compared.is_right_for(user),
-        Permit::Session(session) => session.as_ref().is_some_and(|session| {
+        Permit::Session(session) => session.as_ref().is_some_and(|(_, session)| {
             is_live(session, user, now, policy) && now < session.created_at.plus(policy.session_recent)
         }),
     }
@@ -74,6 +79,22 @@ pub(super) async fn compare<F: Perform>(
 }
 
 impl Permit {
+    /// The permit as it is now: the session may have been ended since it was gathered.
+    pub(super) fn anew(&self, view: &ReadView) -> Result<Self, ReadError> {
+        match self {
+            Self::Session(Some((hash, _))) => session(view, *hash).map(Self::Session),
+            other => Ok(other.clone()),
+        }
+    }
+
+    /// What must still hold when a decision is committed that relies on it. The user's epoch is not part of it.
+    pub(super) fn check(&self) -> Option<Check> {
+        match self {
+            Self::Session(Some((hash, session))) => Some(Check::Session(*hash, session.id)),
+            _ => None,
+        }
+    }
+
     /// The signal that tells of the comparison, if there was one.
     pub(super) fn told(&self, user: &UserRow) -> Option<Signal> {
         match self {

@@ -305,7 +305,7 @@ mod tests {
                 });
             let offer = Offer::of(&message.new, hashed);
             let attempt = Attempt { message: &message, offer, compared: Compared::of(then, verdict) };
-            let bound = Bound { sessions, resets: Vec::new() };
+            let bound = Bound { sessions, ..Bound::default() };
             let decision = decide(&attempt, &Facts { user, credential: None, bound, now: NOW }, &keys, &policy);
             assert_one_end(&decision);
             prop_assert_eq!(decision.answer.is_ok(), right);

@@ -42,7 +42,9 @@ impl Terms<'_> {
     /// A decision about a user, with what the permit adds to it: the comparison is told, a wrong password counted.
     pub(super) fn complete<F: Perform>(&self, mut decision: Decision<F>, user: &UserRow) -> Decision<F> {
         decision.told.splice(0..0, self.permit.told(user).map(Told::from));
-        if !self.holds(user) {
+        if self.holds(user) {
+            decision.checks.extend(self.permit.check());
+        } else {
             decision.writes.extend(self.permit.count_failure(self.keys, user, self.now, self.policy));
         }
         decision.about(user.id, seal_key(user))
@@ -205,7 +207,9 @@ pub(super) fn claim(
 
     let address = personal_address(address);
     let told = tell(facts.owner, user, &token, &address, channel, superseded.last());
-    let reply = ContactClaimed { contact: claim.contact, challenge: token.id, expires_at: token.expires_at };
+    let (contact, challenge, expires_at) = (claim.contact, token.id, token.expires_at);
+    let code_expires_at = token.code_expires_at(policy.code_lifetime);
+    let reply = ContactClaimed { contact, challenge, expires_at, code_expires_at };
     let taken = facts.owner.map(|_| Problem::Taken(channel).failure());
     Ok(Claimed { checks, writes, told, version, address, taken, reply })
 }

@@ -157,7 +157,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_facts_it_ends_once(user in prop::option::of(any_user()), sessions in any_sessions()) {
-            let facts = Facts { user, bound: Bound { sessions, resets: Vec::new() }, now: NOW };
+            let facts = Facts { user, bound: Bound { sessions, ..Bound::default() }, now: NOW };
             assert_one_end(&decide(UserId::from_bytes([1; 16]), &facts, &Policy::default()));
         }
     }

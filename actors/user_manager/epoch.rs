@@ -5,25 +5,39 @@ use majordomo_model::{PasswordCause, RevocationCause, SessionId, Signal, Timesta
 use super::flow::Told;
 use super::policy::{Policy, ended_sessions, revoked, supersede};
 use super::session::{count, exactly, is_live};
-use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, SessionRow, TokenRow, UserRow, Write};
+use crate::storage::{
+    Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, SessionRow, TokenRow, UserRow, Write,
+};
 
 /// The purposes of tokens that are bound to an epoch.
 pub(super) const RESETS: [TokenPurpose; 2] = [TokenPurpose::ResetByEmail, TokenPurpose::ResetByPhone];
 
-/// What is bound to a user's epoch: every session, and every reset token that has not ended.
+/// The purposes of tokens that prove an address.
+const PROOFS: [TokenPurpose; 2] = [TokenPurpose::VerifyEmail, TokenPurpose::VerifyPhone];
+
+/// What is bound to a user's epoch: every session, every reset token that has not ended, and what was asked for with
+/// the old password and is not proven yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bound {
     pub(super) sessions: Vec<([u8; 32], SessionRow)>,
     pub(super) resets: Vec<TokenRow>,
+    pub(super) proofs: Vec<TokenRow>,
+}
+
+/// Whether a claim dies with the epoch: whoever had the password until now could have made it, and would reset the next
+/// one by it once it is proven (A15, A16). The addresses that a user registered with stay until one of them is proven.
+fn is_doubtful(contact: &ContactRow, user: &UserRow) -> bool {
+    contact.proven_at.is_none() && (contact.replaces.is_some() || user.is_verified())
 }
 
 impl Bound {
     pub(super) fn read(view: &ReadView, user: UserId) -> Result<Self, ReadError> {
-        let mut resets = Vec::new();
-        for purpose in RESETS {
-            resets.extend(view.open_tokens(user, purpose, None)?);
-        }
-        Ok(Self { sessions: view.sessions_of(user)?, resets })
+        let open = |[one, other]: [TokenPurpose; 2]| {
+            let mut open = view.open_tokens(user, one, None)?;
+            open.extend(view.open_tokens(user, other, None)?);
+            Ok::<_, ReadError>(open)
+        };
+        Ok(Self { sessions: view.sessions_of(user)?, resets: open(RESETS)?, proofs: open(PROOFS)? })
     }
 
     /// Ends the epoch of a user. The session to keep moves into the next one, if it is live.
@@ -35,8 +49,10 @@ impl Bound {
         now: Timestamp,
         policy: &Policy,
     ) -> Ending {
-        let next =
-            UserRow { version: user.version.saturating_add(1), epoch: user.epoch.saturating_add(1), ..user.clone() };
+        let (doubtful, contacts): (Vec<_>, Vec<_>) =
+            user.contacts.iter().cloned().partition(|contact| is_doubtful(contact, user));
+        let (version, epoch) = (user.version.saturating_add(1), user.epoch.saturating_add(1));
+        let next = UserRow { version, epoch, contacts, ..user.clone() };
         let live = |session: &SessionRow| is_live(session, user, now, policy);
         let kept = self.sessions.iter().find(|(_, session)| Some(session.id) == keep && live(session));
         let keep = kept.map(|(_, session)| session.id);
@@ -45,14 +61,17 @@ impl Bound {
 
         let mut checks = vec![Check::UserVersion(user.id, user.version)];
         checks.extend(exactly(user.id, &self.sessions));
-        for purpose in RESETS {
-            checks.push(open_tokens(user.id, purpose, &self.resets));
-        }
+        checks.extend(RESETS.map(|purpose| open_tokens(user.id, purpose, &self.resets)));
+        checks.extend(PROOFS.map(|purpose| open_tokens(user.id, purpose, &self.proofs)));
         let mut writes = vec![Write::RemoveSessionsOf(user.id, keep)];
         if let Some((hash, session)) = kept {
             writes.push(Write::PutSession(*hash, Box::new(SessionRow { epoch: next.epoch, ..session.clone() })));
         }
         writes.extend(supersede(&self.resets));
+        let claim = |contact: &ContactRow| Write::RemoveClaim(contact.channel, contact.canonical.clone(), user.id);
+        writes.extend(doubtful.iter().map(claim));
+        let of_doubtful = |token: &&TokenRow| doubtful.iter().any(|gone| token.binding.contact() == Some(gone.id));
+        writes.extend(supersede(&self.proofs.iter().filter(of_doubtful).cloned().collect::<Vec<_>>()));
         let sessions_revoked = count(&ended);
         let told = revoked(ended, cause).into_iter().map(Told::from).collect();
         Ending { user: next, checks, writes, told, sessions_revoked }
@@ -103,12 +122,12 @@ impl Ending {
 #[cfg(test)]
 mod tests {
     use majordomo_model::{
-        ChangePassword, Channel, Delete, Disable, Error, Password, RequestPasswordReset, ResetPassword,
-        ResetPasswordReason,
+        AddContact, ChangeContact, ChangePassword, Channel, ConfirmEmail, ContactClaim, Delete, Disable, Error,
+        Password, RequestPasswordReset, ResetPassword, ResetPasswordReason,
     };
     use proptest::prelude::*;
 
-    use super::super::fixture::{Fixture, NOW, OTHER_PASSWORD, PASSWORD, any_sessions, any_user};
+    use super::super::fixture::{Fixture, NOW, OTHER_PASSWORD, PASSWORD, any_sessions, any_user, authority};
     use super::super::session::check;
     use super::*;
 
@@ -145,6 +164,53 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_pending_address_dies_with_a_reset_and_a_change_and_its_link_proves_nothing() {
+        for how in ["reset", "change"] {
+            let fixture = Fixture::new().await;
+            let user = fixture.register_proven("ada", Some("ada@example.com"), None).await;
+            let old = fixture.contact(user, "ada@example.com").id;
+            let replacing = ContactClaim::Email("evil@example.com".to_owned());
+            let replacing = ChangeContact { user, contact: old, address: replacing, authority: authority() };
+            let replacing = fixture.run(replacing).await.unwrap().challenge;
+            let further = ContactClaim::Email("more@example.com".to_owned());
+            let further = AddContact { user, address: further, authority: authority() };
+            let further = fixture.run(further).await.unwrap().challenge;
+            let links = [fixture.link(replacing), fixture.link(further), fixture.code(replacing)];
+            let new = Password::new(OTHER_PASSWORD);
+            if how == "reset" {
+                let proof = fixture.link(fixture.reset_token("ada").await);
+                fixture.run(ResetPassword { proof, new }).await.unwrap();
+            } else {
+                let current = Password::new(PASSWORD);
+                fixture.run(ChangePassword { user, current, new, keep: None }).await.unwrap();
+            }
+            for proof in links {
+                assert!(fixture.run(ConfirmEmail { proof }).await.is_err(), "{how}");
+            }
+            let left: Vec<_> = fixture.user(user).contacts.iter().map(|contact| contact.id).collect();
+            assert_eq!(left, [old], "{how}");
+            for address in ["evil@example.com", "more@example.com"] {
+                let claimant = fixture.services.reader.snapshot(|view| view.newest_claimant(Channel::Email, address));
+                assert_eq!(claimant.unwrap(), None, "{how}");
+            }
+            for token in [replacing, further] {
+                let end = fixture.services.reader.token(token).unwrap().unwrap().end;
+                assert_eq!(end, Some(crate::storage::TokenEnd::Superseded), "{how}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_who_has_proven_nothing_keeps_what_there_is_to_prove() {
+        let fixture = Fixture::new().await;
+        let accepted = fixture.register("ada", Some("ada@example.com"), None).await;
+        let (user, current, new) = (accepted.user, Password::new(PASSWORD), Password::new(OTHER_PASSWORD));
+        fixture.run(ChangePassword { user, current, new, keep: None }).await.unwrap();
+        let proof = fixture.link(accepted.email_challenge.unwrap());
+        fixture.run(ConfirmEmail { proof }).await.unwrap();
+    }
+
     /// A token that was asked for while the epoch ended is left open by the row, and dead by the epoch.
     #[tokio::test]
     async fn a_token_of_an_older_epoch_is_dead_even_if_its_row_is_open() {
@@ -171,7 +237,7 @@ mod tests {
             keep in prop::option::of(0_u8..3),
         ) {
             let keep = keep.map(|number| SessionId::from_bytes([number; 16]));
-            let bound = Bound { sessions: sessions.clone(), resets: Vec::new() };
+            let bound = Bound { sessions: sessions.clone(), ..Bound::default() };
             let policy = Policy::default();
             let ending = bound.end(&user, keep, RevocationCause::PasswordChange, NOW, &policy);
             prop_assert_eq!((ending.user.epoch, ending.user.version), (user.epoch + 1, user.version + 1));

@@ -331,7 +331,7 @@ pub(crate) fn authority() -> Authority {
 
 /// A permit that holds for a user right now: a session just opened.
 pub(super) fn recent_session(user: &UserRow, now: Timestamp) -> Permit {
-    Permit::Session(Some(SessionRow {
+    let session = SessionRow {
         id: SessionId::new(),
         user: user.id,
         epoch: user.epoch,
@@ -339,7 +339,8 @@ pub(super) fn recent_session(user: &UserRow, now: Timestamp) -> Permit {
         last_seen_at: now,
         expires_at: now.plus(Duration::from_secs(60)),
         context: Context::new(),
-    }))
+    };
+    Permit::Session(Some(([7; 32], session)))
 }
 
 /// An active user of version 7 with a username, and with an e-mail address that is proven.

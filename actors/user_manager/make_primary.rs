@@ -75,6 +75,7 @@ impl Perform for MakePrimary {
         let services = run.services;
         let permit = gather(run, self.user, &self.authority).await?;
         run.settle(|view, now| {
+            let permit = permit.anew(view)?;
             let terms = Terms { permit: &permit, policy: &services.policy, keys: &services.keys, now };
             Ok(decide(self, &Facts::read(view, self)?, &terms))
         })
@@ -184,6 +185,34 @@ mod tests {
             }
         }
         assert_eq!(primaries(&fixture.user(user), Channel::Email).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_ended_meanwhile_permits_nothing() {
+        let fixture = Fixture::new().await;
+        let user = fixture.proven("ada", &["a@example.com", "b@example.com"]).await;
+        let second = fixture.contact(user, "b@example.com");
+        let opened = fixture.session("ada").await;
+        let recent = Authority::RecentSession(opened.token.clone());
+        let message = MakePrimary { authority: recent, ..choice(user, second.id) };
+        let command = majordomo_model::Command::new(message);
+        let run = Run::new(&fixture.services, &command, None, None);
+        let permit = gather(&run, user, &command.message.authority).await.unwrap();
+        let decided = |permit: &Permit| {
+            let Services { policy, keys, reader, .. } = &fixture.services;
+            let now = fixture.clock.now();
+            reader.snapshot(|view| {
+                let permit = permit.anew(view)?;
+                let terms = Terms { permit: &permit, policy, keys, now };
+                Ok(decide(&command.message, &Facts::read(view, &command.message)?, &terms))
+            })
+        };
+        let before = decided(&permit).unwrap();
+        assert!(before.answer.is_ok());
+        fixture.run(majordomo_model::LogOut { token: opened.token }).await.unwrap();
+        assert!(!fixture.commit(before).await);
+        let after = decided(&permit).unwrap();
+        assert_eq!(after.answer, Err(Error::Refused(MakePrimaryReason::NotAuthorised)));
     }
 
     proptest! {

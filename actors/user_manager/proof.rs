@@ -79,8 +79,8 @@ pub(super) fn judge(
             if row.attempts >= policy.code_attempts {
                 return Judgement::Bad(Failure::TooManyAttempts);
             }
-            let ends = row.created_at.plus(policy.code_lifetime).min(row.expires_at);
-            if row.end == Some(TokenEnd::Superseded) || now >= ends {
+            let ended = now >= row.code_expires_at(policy.code_lifetime);
+            if row.end == Some(TokenEnd::Superseded) || ended {
                 return Judgement::Bad(Failure::TokenMismatchOrExpired);
             }
             // The row of an unknown address has a code too, which nobody was told.

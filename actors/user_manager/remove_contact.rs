@@ -129,6 +129,7 @@ impl Perform for RemoveContact {
         let services = run.services;
         let permit = gather(run, self.user, &self.authority).await?;
         run.settle(|view, now| {
+            let permit = permit.anew(view)?;
             let terms = Terms { permit: &permit, policy: &services.policy, keys: &services.keys, now };
             Ok(decide(self, &Facts::read(view, self)?, &terms))
         })

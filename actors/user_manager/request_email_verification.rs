@@ -30,7 +30,7 @@ fn decide(
             (Vec::new(), Signal::UserEmailVerificationFailed { user, address, token, reason })
         }
     };
-    let (subject, answer) = (requested.known.subject(), Ok(requested.reply()));
+    let (subject, answer) = (requested.known.subject(), Ok(requested.reply(policy)));
     Decision { checks: requested.checks, writes: requested.writes, told, end, subject, answer }
 }
 

@@ -90,8 +90,9 @@ fn decide(request: &Request, fresh: FreshToken, facts: &Facts, policy: &Policy) 
             (fresh.row(purpose, None, &address, Binding::CredentialEpoch(0), span), end)
         }
     };
+    let code_expires_at = row.code_expires_at(policy.code_lifetime);
     writes.push(Write::PutToken(Box::new(row)));
-    let answer = Ok(ResetRequested { challenge: fresh.token, expires_at: span.1 });
+    let answer = Ok(ResetRequested { challenge: fresh.token, expires_at: span.1, code_expires_at });
     Decision { checks, writes, told, end, subject: user.map(|user| (user.id, seal_key(user))), answer }
 }
 

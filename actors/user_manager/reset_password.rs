@@ -388,7 +388,7 @@ mod tests {
             let proof = Proof::Code { challenge: row.id, code: majordomo_model::OneTimeCode::new(code) };
             let open = end.is_none() && attempts < 5 && age < 10;
             let (good, guessed) = (open && !wrong && still_binds(&row, &user) && hashed.is_ok(), open && wrong);
-            let bound = Bound { sessions, resets: vec![row.clone()] };
+            let bound = Bound { sessions, resets: vec![row.clone()], ..Bound::default() };
             let facts = Facts { token: Some(row), user: Some(user), credential: None, bound, now: NOW };
             let terms = Terms { tokens: &tokens, keys: &keys, policy: &policy };
             let new = Password::new(OTHER_PASSWORD);

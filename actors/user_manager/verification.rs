@@ -416,8 +416,9 @@ pub(super) struct Requested<'a> {
 }
 
 impl Requested<'_> {
-    pub(super) const fn reply(&self) -> VerificationRequested {
-        VerificationRequested { challenge: self.token.id, expires_at: self.token.expires_at }
+    pub(super) fn reply(&self, policy: &Policy) -> VerificationRequested {
+        let code_expires_at = self.token.code_expires_at(policy.code_lifetime);
+        VerificationRequested { challenge: self.token.id, expires_at: self.token.expires_at, code_expires_at }
     }
 }
 

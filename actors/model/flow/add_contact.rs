@@ -58,8 +58,10 @@ pub struct ContactClaimed {
     pub contact: ContactId,
     /// What the code in the message answers.
     pub challenge: TokenId,
-    /// When link and code end.
+    /// When the link ends.
     pub expires_at: Timestamp,
+    /// When the code ends.
+    pub code_expires_at: Timestamp,
 }
 
 reasons! {

@@ -7,7 +7,9 @@ use crate::id::{SessionId, UserId};
 use crate::reason::reasons;
 use crate::secret::Password;
 
-/// Replaces a password. When the reply comes, the old password, every reset token and every session but `keep` are dead.
+/// Replaces a password. When the reply comes, the old password, every reset token and every session but `keep` are dead,
+/// and so is every address that was asked for and not proven, unless it is what the user registered with and none is
+/// proven.
 #[derive(Clone)]
 pub struct ChangePassword {
     /// Whose.

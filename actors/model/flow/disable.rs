@@ -4,7 +4,8 @@ use super::{Changed, flow};
 use crate::id::UserId;
 use crate::reason::reasons;
 
-/// Shuts a user out. When the reply comes, sessions and reset tokens are dead, and no password opens the account.
+/// Shuts a user out. When the reply comes, sessions and reset tokens are dead, as are addresses that were asked for and
+/// not proven (as with a changed password), and no password opens the account.
 #[derive(Clone)]
 pub struct Disable {
     /// Who.

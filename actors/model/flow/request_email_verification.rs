@@ -19,7 +19,9 @@ pub struct RequestEmailVerification {
 /// Whose address is to be verified.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Claimant {
-    /// The address that somebody typed: the newest user who claims it.
+    /// The address that somebody typed: of its owner, or, as long as nobody has proven it, of the user who registered
+    /// last among those who claim it. Any number of users may claim an address; whoever it is that asks, the message
+    /// goes to the address itself, and an older claimant is served by [`Claimant::User`].
     Address(String),
     /// A user's contact; the first unproven one of the channel if `contact` is `None`.
     User {
@@ -35,8 +37,10 @@ pub enum Claimant {
 pub struct VerificationRequested {
     /// What the code in the message answers.
     pub challenge: TokenId,
-    /// When link and code end.
+    /// When the link ends.
     pub expires_at: Timestamp,
+    /// When the code ends.
+    pub code_expires_at: Timestamp,
 }
 
 reasons! {

@@ -25,8 +25,10 @@ pub struct RequestPasswordReset {
 pub struct ResetRequested {
     /// What the code in the message answers.
     pub challenge: TokenId,
-    /// When link and code end.
+    /// When the link ends.
     pub expires_at: Timestamp,
+    /// When the code ends.
+    pub code_expires_at: Timestamp,
 }
 
 reasons! {

@@ -5,7 +5,8 @@ use crate::reason::reasons;
 use crate::secret::Password;
 
 /// Sets a new password by the link or code of a reset message. When the reply comes, the token is used, and the old
-/// password, every session and every other reset token are dead. It opens no session.
+/// password, every session, every other reset token, and every address that was asked for and not proven are dead. It
+/// opens no session.
 #[derive(Clone)]
 pub struct ResetPassword {
     /// The link or the code.
