@@ -187,6 +187,7 @@ struct Shared {
 struct Counters {
     transactions: AtomicU64,
     batches: AtomicU64,
+    commands: AtomicU64,
     conflicts: AtomicU64,
     reopenings: AtomicU64,
     lost: AtomicU64,
@@ -213,6 +214,8 @@ pub struct StorageState {
     pub transactions: u64,
     /// Batches committed in them.
     pub batches: u64,
+    /// Those among them that were the outcome of a command.
+    pub commands: u64,
     /// Batches refused because a check failed.
     pub conflicts: u64,
     /// How often the file was opened again after a fault.
@@ -345,6 +348,7 @@ impl Storage {
             available: self.shared.engine.is_available(),
             transactions: read(&counters.transactions),
             batches: read(&counters.batches),
+            commands: read(&counters.commands),
             conflicts: read(&counters.conflicts),
             reopenings: read(&counters.reopenings),
             lost: read(&counters.lost),

@@ -241,6 +241,7 @@ impl Writer {
             match (&pending.work, &applied) {
                 (Some(work), Some(Applied { verdict: Verdict::Committed(first_seq), repeated: false })) => {
                     counters.batches.fetch_add(1, Ordering::Relaxed);
+                    counters.commands.fetch_add(u64::from(work.batch.outcome.is_some()), Ordering::Relaxed);
                     told.extend(placed(work, *first_seq));
                 }
                 (_, Some(Applied { verdict: Verdict::Conflict, .. })) => {

@@ -22,7 +22,7 @@ struct Seen {
     /// The reply, its identifiers masked, or the error.
     reply: String,
     jobs: u64,
-    transactions: u64,
+    commits: u64,
 }
 
 /// A system that commits nothing but flows: its messages stay unsent, and what subscribers have to store waits.
@@ -61,8 +61,8 @@ async fn see<T: Debug, E: Debug>(
     let answer = answer.await;
     let reply = masked(&format!("{answer:?}"));
     let jobs = test.hasher_state().jobs_done - hasher.jobs_done;
-    let transactions = test.storage_state().transactions - storage.transactions;
-    (Seen { question, reply, jobs, transactions }, answer)
+    let commits = test.storage_state().commands - storage.commands;
+    (Seen { question, reply, jobs, commits }, answer)
 }
 
 /// An address, and how to ask about it.
@@ -215,7 +215,7 @@ async fn whatever_is_asked_after_a_discreet_registration_an_owned_address_answer
         let owned = interrogate(&test, Target { channel, address: owned }, &format!("eve-{name}-2")).await;
         for (free, owned) in free.iter().zip(&owned) {
             assert_eq!(free, owned, "{name}");
-            assert_eq!(free.transactions, 1, "every question is one commit: {free:?}");
+            assert_eq!(free.commits, 1, "every question is one commit: {free:?}");
         }
         assert_eq!(free.len(), owned.len());
         assert_eq!(free[0].jobs, 1, "{free:?}");
@@ -340,10 +340,10 @@ async fn populated() -> TestAccounts {
 
 /// Asserts that everything that was seen is the same, but for the name of the question.
 fn assert_alike(seen: &[Seen], jobs: u64) {
-    let visible = |seen: &Seen| (seen.reply.clone(), seen.jobs, seen.transactions);
+    let visible = |seen: &Seen| (seen.reply.clone(), seen.jobs, seen.commits);
     for one in seen {
         assert_eq!(visible(one), visible(&seen[0]), "{} and {}", one.question, seen[0].question);
-        assert_eq!((one.jobs, one.transactions), (jobs, 1), "{}", one.question);
+        assert_eq!((one.jobs, one.commits), (jobs, 1), "{}", one.question);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use majordomo::ractor::{self, Actor, ActorProcessingErr, ActorRef, RpcReplyPort, concurrency::oneshot};
 use majordomo::testing::TestAccounts;
 use majordomo::{
-    Accounts, Accepted, Answer, Authenticate, Command, CommandId, Disable, DisableReason, Enable, Error, Failure,
+    Accepted, Accounts, Answer, Authenticate, Command, CommandId, Disable, DisableReason, Enable, Error, Failure,
     Filter, Password, Register, RegisterReason, Signal, SignalKind, Start, Update, UserId, UserStatus,
 };
 
@@ -155,7 +155,8 @@ async fn fifty_tasks_send_the_same_messages_through_one_handle() {
     }
     assert_eq!(users.len(), 50);
     // And the very same message from fifty tasks is done once: one name, one owner; one command, one flow.
-    let (command, same) = (Command::new(registration("same")), Command::new(registration("other")).id(CommandId::new()));
+    let (command, same) =
+        (Command::new(registration("same")), Command::new(registration("other")).id(CommandId::new()));
     let tasks = (0..50).map(|_| {
         let (accounts, command, same) = (test.accounts().clone(), command.message.clone(), same.clone());
         tokio::spawn(async move { (accounts.register(command).await, accounts.register(same).await) })
