@@ -343,6 +343,12 @@ impl Storage {
         self.binder.close();
     }
 
+    /// Whether [`Storage::close`] was called: what cannot be read then is not out for a while but gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.address.is_closed()
+    }
+
     /// Closes the file for good, waiting for reads under way. Blocks.
     pub fn release(&self) {
         self.shared.released.store(true, Ordering::SeqCst);

@@ -258,6 +258,7 @@ pub(crate) async fn run<F: Perform>(services: &Services, command: &Command<F>, d
     let performed = AssertUnwindSafe(command.message.perform(&run)).catch_unwind().await;
     let fault = match performed {
         Ok(Ok(answer)) => return answer,
+        Ok(Err(Fault::Storage)) if services.storage.is_closed() => Fault::Stopped,
         Ok(Err(fault)) => fault,
         Err(_) => Fault::Panicked,
     };
