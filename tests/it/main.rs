@@ -10,3 +10,4 @@
 
 mod flow_table;
 mod generated;
+mod one_end;
