@@ -277,8 +277,14 @@ impl<M: Message> Address<M> {
         self.places.saturating_sub(self.free.available_permits())
     }
 
+    /// Whether the address has been closed for good.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.current.borrow(), Binding::Closed)
+    }
+
     fn take_place(&self) -> Result<OwnedSemaphorePermit, AskError> {
-        if matches!(*self.current.borrow(), Binding::Closed) {
+        if self.is_closed() {
             return Err(AskError::Stopped);
         }
         Arc::clone(&self.free).try_acquire_owned().map_err(|_| AskError::Overloaded)

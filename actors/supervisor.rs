@@ -201,7 +201,8 @@ impl System {
     pub async fn ask<F: Question>(&self, command: Command<F>) -> Answer<F> {
         let parts = &self.0;
         let deadline = Instant::now().checked_add(command.deadline.unwrap_or(parts.patience));
-        if !parts.services.storage.observe().available {
+        // A stopped system has closed its store too, and that is not worth another try.
+        if !parts.address.is_closed() && !parts.services.storage.observe().available {
             return Err(parts.services.refused_without_storage());
         }
         let command = Arc::new(command);

@@ -8,7 +8,7 @@ mod contacts;
 mod deliveries;
 mod entry;
 mod passwords;
-mod stage;
+pub mod stage;
 mod users;
 mod verification;
 

@@ -20,6 +20,7 @@ mod laws;
 mod listening;
 mod model;
 mod notifying;
+mod one_end;
 mod person;
 mod registration;
 mod steps;
