@@ -1,5 +1,7 @@
 //! The supervisor: spawns every actor, restarts what fails, and knows the whole tree.
 
+mod plan;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +19,7 @@ use crate::keys::Keyring;
 use crate::live::LiveGroup;
 use crate::outbox::{Doorbell, Outbox, Registration, RegistrationError, SubscriptionState};
 use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, StorageState, Unreadable};
-use crate::supervision::{Child, Limits, Plan, SupervisionNote, SupervisorMessage, SupervisorState, spawn_supervisor};
+use crate::supervision::{Child, ChildStatus, SupervisorMessage, SupervisorState, spawn_supervisor};
 use crate::token::Tokens;
 use crate::user_manager::{Answer, Budget, Manager, Policy, Question, Services, UserManagerMessage, session};
 
@@ -160,11 +162,13 @@ impl System {
         let roster: Arc<Mutex<Vec<Child>>> = Arc::default();
         for registration in setup.subscriptions {
             let name = registration.name.clone();
-            let child = outbox.register(registration).map_err(|fault| {
-                storage.release();
-                SpawnError::Subscription { name, fault }
-            })?;
-            locked(&roster).push(child);
+            match outbox.register(registration) {
+                Ok(child) => locked(&roster).push(child),
+                Err(fault) => {
+                    release(&storage, &hasher).await;
+                    return Err(SpawnError::Subscription { name, fault });
+                }
+            }
         }
         let services = Arc::new(Services {
             reader: storage.reader(),
@@ -180,16 +184,32 @@ impl System {
         let (address, admission) = Address::new(setup.places);
         let manager = Manager::new(Arc::clone(&services));
         let (root, subscribers) = (Supervised::new(), Supervised::new());
-        let plan = plan(&services, &manager, &admission, &subscribers, &roster);
-        let (supervisor, _) = spawn_supervisor(plan, None).await?;
+        let plan = plan::plan(&services, &manager, &admission, &subscribers, &roster);
+        let supervisor = match spawn_supervisor(plan, None).await {
+            Ok((supervisor, _)) => supervisor,
+            Err(error) => {
+                release(&services.storage, &services.hasher).await;
+                return Err(error.into());
+            }
+        };
         let root_cell = root.binder.bind(supervisor);
         let patience = setup.patience;
         let parts =
             Parts { id, services, manager, address, admission, outbox, root, subscribers, roster, root_cell, patience };
         let system = Self(Arc::new(parts));
-        system.0.root.observe().await.ok_or_else(|| SpawnError::Actor("the root does not answer".to_owned()))?;
+        if let Some(failure) = system.failure_to_start().await {
+            system.shutdown(CHILD_STOP).await;
+            return Err(SpawnError::Actor(failure));
+        }
         system.0.subscribers.observe().await;
         Ok(system)
+    }
+
+    /// What kept a core actor from starting.
+    async fn failure_to_start(&self) -> Option<String> {
+        let Some(state) = self.0.root.observe().await else { return Some("the root does not answer".to_owned()) };
+        let down = state.children.into_iter().find(|child| child.status != ChildStatus::Running)?;
+        Some(format!("{}: {}", down.name, down.last_failure.unwrap_or_default()))
     }
 
     /// Runs a flow and waits for its answer.
@@ -343,6 +363,7 @@ impl System {
         let parts = &self.0;
         let until = Instant::now() + limit;
         parts.admission.close();
+        parts.manager.close();
         let mut in_time = tokio::time::timeout_at(until, parts.manager.idle()).await.is_ok();
         parts.root_cell.stop(None);
         in_time &= tokio::time::timeout_at(until, parts.root_cell.wait(None)).await.is_ok();
@@ -378,71 +399,16 @@ async fn open_storage(setup: &Setup, hook: CommitHook) -> Result<Storage, SpawnE
     Ok(blocking(move || Storage::open(location, settings, &keys, clock, hook)).await??)
 }
 
+/// Undoes what was done before there was a tree to stop.
+async fn release(storage: &Storage, hasher: &Hasher) {
+    hasher.close();
+    storage.close();
+    let storage = storage.clone();
+    let _ = tokio::task::spawn_blocking(move || storage.release()).await;
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SpawnError> {
     tokio::task::spawn_blocking(work).await.map_err(|panicked| SpawnError::Actor(panicked.to_string()))
-}
-
-/// The tree: started from the top, stopped from the bottom.
-///
-/// ```text
-/// supervisor
-/// ├── storage        the only writer
-/// ├── hasher         argon2 threads behind a bounded queue
-/// ├── user_manager   a task a flow
-/// └── subscribers    a supervisor of its own: notifier, auditor and the app's, each isolated
-/// ```
-fn plan(
-    services: &Arc<Services>,
-    manager: &Manager,
-    admission: &Binder<UserManagerMessage>,
-    subscribers: &Supervised,
-    roster: &Arc<Mutex<Vec<Child>>>,
-) -> Plan {
-    let (storage, hasher) = (services.storage.clone(), services.hasher.clone());
-    let storage = Child::new("storage", move |supervisor| {
-        let storage = storage.clone();
-        async move { storage.start(supervisor).await }
-    });
-    let hasher = Child::new("hasher", move |supervisor| {
-        let hasher = hasher.clone();
-        async move { Ok(hasher.start(Some(supervisor)).await?.get_cell()) }
-    });
-    let (manager, admission) = (manager.clone(), admission.clone());
-    let user_manager = Child::new("user_manager", move |supervisor| {
-        let (manager, admission) = (manager.clone(), admission.clone());
-        async move { Ok(admission.bind(manager.start(supervisor).await?)) }
-    });
-    let (binder, roster) = (subscribers.binder.clone(), Arc::clone(roster));
-    let subscribers = Child::new("subscribers", move |supervisor| {
-        let children = locked(&roster).clone();
-        let binder = binder.clone();
-        async move {
-            let plan = children.into_iter().fold(Plan::new(subscriber_limits()), Plan::child).on_event(note);
-            let (actor, _) = spawn_supervisor(plan, Some(supervisor)).await?;
-            Ok(binder.bind(actor))
-        }
-    });
-    let limits = Limits { stop_within: CHILD_STOP, ..Limits::default() };
-    [storage, hasher, user_manager, subscribers.stop_within(2 * CHILD_STOP)]
-        .into_iter()
-        .fold(Plan::new(limits), Plan::child)
-        .on_event(note)
-}
-
-/// A subscriber may fail often before it is quarantined; it disturbs nobody.
-fn subscriber_limits() -> Limits {
-    Limits { restarts: 20, within: Duration::from_secs(60), stop_within: Duration::from_secs(2), ..Limits::default() }
-}
-
-fn note(note: SupervisionNote) {
-    match note {
-        SupervisionNote::Restarted { name, attempt, failure } => {
-            tracing::warn!(actor = %name, attempt, %failure, "an actor was restarted");
-        }
-        SupervisionNote::Quarantined { name, failure } => {
-            tracing::error!(actor = %name, %failure, "a subscriber failed too often and is quarantined");
-        }
-    }
 }
 
 fn locked(roster: &Mutex<Vec<Child>>) -> MutexGuard<'_, Vec<Child>> {

@@ -310,10 +310,13 @@ impl Storage {
     /// Any [`CommitError`].
     pub async fn maintain(&self) -> Result<(), CommitError> {
         let now = self.shared.clock.now();
-        let reader = self.reader();
-        let unavailable = |_| CommitError::Unavailable;
-        let old = reader.last_before(now.minus(self.shared.settings.keep_signals), MAINTENANCE).map_err(unavailable)?;
-        let handled = reader.lowest_cursor().map_err(unavailable)?;
+        let (reader, before) = (self.reader(), now.minus(self.shared.settings.keep_signals));
+        // A scan of the log is too long for a thread that serves others.
+        let looked = tokio::task::spawn_blocking(move || {
+            Ok((reader.last_before(before, MAINTENANCE)?, reader.lowest_cursor()?))
+        });
+        let looked: Result<_, Unreadable> = looked.await.unwrap_or(Err(Unreadable));
+        let (old, handled) = looked.map_err(|_| CommitError::Unavailable)?;
         let prune = old.map(|old| handled.map_or(old, |handled| handled.min(old)));
         let writes = [Write::Sweep(now, MAINTENANCE)].into_iter();
         let writes = writes.chain(prune.map(|seq| Write::PruneLog(seq, MAINTENANCE))).collect();

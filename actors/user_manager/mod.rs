@@ -36,6 +36,7 @@ mod verification;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -73,8 +74,6 @@ macro_rules! mailbox {
                 #[doc = concat!("Runs the flow of [`", stringify!($flow), "`].")]
                 $flow(Arc<Command<$flow>>, Reply<Answer<$flow>>),
             )+
-            /// A flow ended; whoever sent the same command meanwhile gets their turn.
-            Ended(CommandId),
             /// Tell what was only counted.
             Tell,
             /// Remove what has ended by time.
@@ -88,10 +87,9 @@ macro_rules! mailbox {
         })+
 
         impl UserManagerMessage {
-            fn begin(self, manager: &Manager, myself: &ActorRef<Self>) {
+            fn begin(self, manager: &Manager) {
                 match self {
-                    $(Self::$flow(command, reply) => manager.begin(command, reply, myself),)+
-                    Self::Ended(command) => manager.ended(command, myself),
+                    $(Self::$flow(command, reply) => manager.begin(command, reply),)+
                     Self::Tell => manager.tell(),
                     Self::Sweep => manager.begin_sweep(),
                 }
@@ -125,11 +123,33 @@ pub struct Manager {
     under_way: Arc<Mutex<HashMap<CommandId, Vec<UserManagerMessage>>>>,
     count: Arc<watch::Sender<usize>>,
     gauge: Gauge,
+    /// Held by a sweep: one at a time.
+    sweeping: Arc<tokio::sync::Mutex<()>>,
+    closing: Arc<AtomicBool>,
+}
+
+/// A command that is being run. However its run ends, whoever sent the same command meanwhile gets their turn then.
+struct UnderWay {
+    manager: Manager,
+    command: CommandId,
+    _handling: Handling,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let waiting = self.manager.under_way().remove(&self.command).unwrap_or_default();
+        for message in waiting {
+            message.begin(&self.manager);
+        }
+        self.manager.count.send_modify(|count| *count = count.saturating_sub(1));
+    }
 }
 
 impl Manager {
     pub(crate) fn new(services: Arc<Services>) -> Self {
-        Self { services, under_way: Arc::default(), count: Arc::new(watch::Sender::new(0)), gauge: Gauge::new() }
+        let count = Arc::new(watch::Sender::new(0));
+        let (sweeping, closing) = (Arc::default(), Arc::default());
+        Self { services, under_way: Arc::default(), count, gauge: Gauge::new(), sweeping, closing }
     }
 
     /// Starts an incarnation of the actor, linked to its supervisor.
@@ -139,6 +159,11 @@ impl Manager {
     pub async fn start(&self, supervisor: ActorCell) -> Result<ActorRef<UserManagerMessage>, SpawnErr> {
         let (actor, _) = Actor::spawn_linked(None, UserManager, self.clone(), supervisor).await?;
         Ok(actor)
+    }
+
+    /// Lets a sweep that is under way end soon, and none begin.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
     }
 
     /// Waits until no flow is under way.
@@ -160,12 +185,7 @@ impl Manager {
     }
 
     /// Runs a flow as a task of its own, unless the same command is being run: then it waits for that outcome.
-    fn begin<F: Perform + Question>(
-        &self,
-        command: Arc<Command<F>>,
-        reply: Reply<Answer<F>>,
-        myself: &ActorRef<UserManagerMessage>,
-    ) {
+    fn begin<F: Perform + Question>(&self, command: Arc<Command<F>>, reply: Reply<Answer<F>>) {
         if reply.is_stale() {
             return;
         }
@@ -173,27 +193,35 @@ impl Manager {
             waiting.push(F::question(command, reply));
             return;
         }
-        let under_way = UnderWay::new(self, command.id, myself);
-        let manager = self.clone();
+        let run = self.enter(command.id);
         tokio::spawn(async move {
-            let answer = flow::run(&manager.services, &command, reply.deadline()).await;
+            let answer = flow::run(&run.manager.services, &command, reply.deadline()).await;
             reply.send(answer);
-            drop(under_way);
         });
     }
 
-    fn ended(&self, command: CommandId, myself: &ActorRef<UserManagerMessage>) {
-        let waiting = self.under_way().remove(&command).unwrap_or_default();
-        for message in waiting {
-            message.begin(self, myself);
-        }
+    fn enter(&self, command: CommandId) -> UnderWay {
+        self.under_way().insert(command, Vec::new());
+        self.count.send_modify(|count| *count += 1);
+        UnderWay { manager: self.clone(), command, _handling: self.gauge.begin() }
     }
 
     /// Removes what has ended by time, deletes accounts that were never verified, and prunes the log.
     pub async fn sweep(&self) {
+        let _turn = self.sweeping.lock().await;
+        self.sweep_through().await;
+    }
+
+    async fn sweep_through(&self) {
         let services = &self.services;
-        let due = services.reader.never_verified(services.clock.now(), SWEEP_USERS).unwrap_or_default();
+        let due = match services.reader.never_verified(services.clock.now(), SWEEP_USERS) {
+            Ok(due) => due,
+            Err(error) => return tracing::debug!(%error, "the sweep is put off"),
+        };
         for (user, _) in due {
+            if self.closing.load(Ordering::Relaxed) {
+                return;
+            }
             let deletion = Delete { user, cause: DeletionCause::NeverVerified };
             let command = Command::new(deletion).actor(OnBehalfOf::System);
             if let Err(error) = flow::run(services, &command, None).await {
@@ -226,39 +254,18 @@ impl Manager {
         self.services.storage.commit_with_next(batch);
     }
 
+    /// Sweeps as a task of its own, which a shutdown waits for, unless a sweep is under way.
     fn begin_sweep(&self) {
-        let manager = self.clone();
-        tokio::spawn(async move { manager.sweep().await });
+        let Ok(turn) = Arc::clone(&self.sweeping).try_lock_owned() else { return };
+        let run = self.enter(CommandId::new());
+        tokio::spawn(async move {
+            run.manager.sweep_through().await;
+            drop(turn);
+        });
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<CommandId, Vec<UserManagerMessage>>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A flow under way: whatever becomes of its task, its command is free again afterwards.
-struct UnderWay {
-    manager: Manager,
-    command: CommandId,
-    actor: ActorRef<UserManagerMessage>,
-    _handling: Handling,
-}
-
-impl UnderWay {
-    fn new(manager: &Manager, command: CommandId, actor: &ActorRef<UserManagerMessage>) -> Self {
-        manager.under_way().insert(command, Vec::new());
-        manager.count.send_modify(|count| *count += 1);
-        Self { manager: manager.clone(), command, actor: actor.clone(), _handling: manager.gauge.begin() }
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        // Where the actor is gone, whoever waits for the same command is told so by the loss of their reply port.
-        if self.actor.cast(UserManagerMessage::Ended(self.command)).is_err() {
-            self.manager.under_way().remove(&self.command);
-        }
-        self.manager.count.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 
@@ -284,11 +291,11 @@ impl UserManager {
 
     async fn handle(
         &self,
-        myself: ActorRef<UserManagerMessage>,
+        _myself: ActorRef<UserManagerMessage>,
         message: UserManagerMessage,
         manager: &mut Manager,
     ) -> Result<(), ActorProcessingErr> {
-        message.begin(manager, &myself);
+        message.begin(manager);
         Ok(())
     }
 
@@ -309,7 +316,9 @@ mod tests {
 
     use super::fixture::Fixture;
     use super::*;
+    use crate::address::Address;
     use crate::live::Live;
+    use crate::supervision::{Limits, Plan, spawn_supervisor};
 
     /// Passes what it hears on.
     struct Ear;
@@ -370,5 +379,50 @@ mod tests {
         assert_eq!(fault.failure(), Failure::Interrupted);
         assert!(fault.error::<RegisterReason>().is_unknown());
         assert_eq!(flow::Fault::Storage.error::<RegisterReason>(), Error::StorageUnavailable);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_dies_holds_up_neither_the_same_command_nor_the_shutdown() {
+        let manager = Manager::new(Arc::new(Fixture::new().await.services));
+        let (root, _ended) = spawn_supervisor(Plan::new(Limits::default()), None).await.unwrap();
+        let (address, binder) = Address::new(8);
+        binder.bind(manager.start(root.get_cell()).await.unwrap());
+        let command = Arc::new(Command::new(Delete::new(majordomo_model::UserId::new())));
+        let run = manager.enter(command.id);
+        let same = address.tell(|reply| Delete::question(Arc::clone(&command), reply)).unwrap();
+        while manager.under_way().get(&command.id).is_none_or(Vec::is_empty) {
+            tokio::task::yield_now().await;
+        }
+        let died = tokio::spawn(async move {
+            let _run = run;
+            std::panic::resume_unwind(Box::new("outside of what a flow catches"));
+        });
+        assert!(died.await.is_err());
+        let refused = tokio::time::timeout(Duration::from_secs(10), same).await.unwrap().unwrap();
+        assert_eq!(refused, Err(majordomo_model::Error::Refused(majordomo_model::DeleteReason::UserNotFound)));
+        tokio::time::timeout(Duration::from_secs(10), manager.idle()).await.unwrap();
+        assert!(manager.under_way().is_empty());
+        root.stop(None);
+    }
+
+    #[tokio::test]
+    async fn one_sweep_is_under_way_at_a_time_and_none_once_the_system_closes() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register("ada", Some("ada@example.com"), None).await.user;
+        fixture.pass(Duration::from_secs(8 * 24 * 3600));
+        let manager = Manager::new(Arc::new(fixture.services));
+        let turn = manager.sweeping.lock().await;
+        manager.begin_sweep();
+        assert_eq!(manager.flows_under_way(), 0);
+        drop(turn);
+        manager.close();
+        manager.begin_sweep();
+        manager.idle().await;
+        let there = || manager.services.reader.user(user).unwrap().is_some();
+        assert!(there());
+        manager.closing.store(false, Ordering::Relaxed);
+        manager.begin_sweep();
+        manager.idle().await;
+        assert!(!there());
     }
 }

@@ -4,11 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use majordomo_model::{
     Channel, Claimant, Confirmed, Contact, ContactId, Email, Failure, Personal, Phone, ProofMethod, Signal, Timestamp,
-    TokenId, TokenPurpose, UserId, UserStatus, VerificationRequested,
+    TokenId, UserId, UserStatus, VerificationRequested,
 };
 
 use super::flow::{Services, Told};
-use super::policy::{FreshToken, Policy, personal_contact, personal_recipient, seal_key, typed, verification_purpose};
+use super::policy::{
+    FreshToken, Policy, personal_contact, personal_recipient, reset_purpose, seal_key, typed, verification_purpose,
+};
 use super::proof::{Judgement, Parsed, judge};
 use crate::keys::Keyring;
 use crate::stamp::SealKey;
@@ -435,13 +437,6 @@ fn address_key(contact: &ContactRow) -> UniqueKey {
     UniqueKey::address(contact.channel, &contact.canonical)
 }
 
-const fn reset_purpose(channel: Channel) -> TokenPurpose {
-    match channel {
-        Channel::Email => TokenPurpose::ResetByEmail,
-        Channel::Phone => TokenPurpose::ResetByPhone,
-    }
-}
-
 const fn taken(channel: Channel) -> Failure {
     match channel {
         Channel::Email => Failure::EmailTaken,
@@ -454,7 +449,7 @@ const fn taken(channel: Channel) -> Failure {
 pub(super) mod cases {
     use std::mem::discriminant;
 
-    use majordomo_model::{Flow, FlowId};
+    use majordomo_model::{Flow, FlowId, TokenPurpose};
     use proptest::prelude::*;
     use proptest::sample::select;
 

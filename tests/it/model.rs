@@ -278,6 +278,15 @@ impl Model {
         self.supersede(|sent| sent.user == id && matches!(sent.bound, Bound::Epoch(_)));
         let Some(person) = self.person(id) else { return };
         person.epoch += 1;
+        // Whoever had the password until now could have made the claims of a user who has proven an address.
+        if person.contacts.iter().any(|reach| reach.proven) {
+            person.contacts.retain(|reach| reach.proven);
+        }
+        let left: Vec<_> = person.contacts.iter().map(|reach| reach.id).collect();
+        self.supersede(|sent| {
+            sent.user == id && matches!(sent.bound, Bound::Contact(contact) if !left.contains(&contact))
+        });
+        let Some(person) = self.person(id) else { return };
         let Some(password) = password else { return };
         person.password = password;
         let primary = |channel| person.contacts.iter().find(move |reach| reach.primary && reach.address.2 == channel);

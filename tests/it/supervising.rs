@@ -58,7 +58,7 @@ async fn the_tree_serialises_to_json_and_names_every_actor() {
     assert_eq!(names("/subscribers/children"), running(&["auditor", "notifier", "books"]));
     let books = &tree["subscriptions"][2];
     assert_eq!((&books["name"], &books["floor"], &books["lag"]), (&"books".into(), &test.head().into(), &0.into()));
-    assert_eq!((&tree["storage"]["available"], &tree["flows_under_way"]), (&true.into(), &0.into()));
+    assert_eq!((&tree["storage"]["available"], &tree["flows"]["queue_depth"]), (&true.into(), &0.into()));
     assert!(tree["hasher"]["jobs_done"].as_u64() >= Some(1) && tree["storage"]["transactions"].as_u64() >= Some(1));
     assert!(!tree["system"].as_str().unwrap().is_empty());
 }

@@ -21,7 +21,7 @@ scenarios! {
     a_message_that_was_refused_for_good_ends_its_delivery
     a_message_that_failed_for_now_ends_its_delivery_once
     a_message_whose_token_expired_first_ends_its_delivery
-    a_delivery_that_was_superseded_before_it_began_never_ends
+    a_delivery_that_was_superseded_before_it_began_ends_unsent
 }
 
 /// The deliveries that a run led to: what each started with and ended with.
@@ -206,14 +206,16 @@ async fn a_message_whose_token_expired_first_ends_its_delivery(table: &mut Table
     table.close(stage).await;
 }
 
-async fn a_delivery_that_was_superseded_before_it_began_never_ends(table: &mut Table) {
+async fn a_delivery_that_was_superseded_before_it_began_ends_unsent(table: &mut Table) {
     let (gate, Four { mut stage, user }) = Gate::closed().await;
     let older = stage.run(reset(PHONE, Channel::Phone)).await;
     let newer = stage.run(reset(PHONE, Channel::Phone)).await;
     gate.open();
     let (_, of_newer) = delivered(&stage, &newer).await.remove(0);
     let (_, of_older) = delivered(&stage, &older).await.remove(0);
-    assert_tells(&of_older, &[reset_due(Channel::Phone, user, older.granted().challenge)]);
+    let due = reset_due(Channel::Phone, user, older.granted().challenge);
+    let ended = json!({ "user": user, "error_type": "email_send_failed", "reason": "token_mismatch_or_expired" });
+    assert_tells(&of_older, &[due, (PasswordResetRequestFailed, ended)]);
     assert_eq!(of_newer.len(), 2);
     table.close(stage).await;
 }
