@@ -66,6 +66,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "budget",
     "contacts",
     "epoch",
+    "fault",
     "fixture",
     "flow",
     "mod",

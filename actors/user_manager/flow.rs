@@ -14,14 +14,15 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::budget::Budget;
+pub(crate) use super::fault::Fault;
 use super::policy::Policy;
 use crate::clock::Clock;
-use crate::hasher::{HashError, Hasher};
+use crate::hasher::Hasher;
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
 use crate::stamp::{SealKey, Stamp};
 use crate::storage::{
-    AppliedRow, Batch, Check, CommitError, Outcome, ReadError, ReadView, Reader, Storage, Unreadable, Verdict, Write,
+    AppliedRow, Batch, Check, Outcome, ReadError, ReadView, Reader, Storage, Unreadable, Verdict, Write,
 };
 use crate::token::Tokens;
 
@@ -83,94 +84,6 @@ pub(crate) fn remember<T: Serialize, R: Reason>(answer: &Result<T, R>) -> Vec<u8
 /// Recalls what [`remember`] made.
 pub(crate) fn recall<T: DeserializeOwned, R: Reason>(remembered: &[u8]) -> Option<Result<T, R>> {
     rmp_serde::from_slice(remembered).ok()
-}
-
-/// Why a flow could not decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// Storage is out.
-    Storage,
-    /// Storage or the hasher has no place.
-    Overloaded,
-    /// The hasher failed.
-    Hashing,
-    /// The deadline passed.
-    Deadline,
-    /// The same rows changed again and again.
-    Contended,
-    /// The system stops.
-    Stopped,
-    /// Storage died again and again with the batch: whether it is committed is unknown.
-    Interrupted,
-    /// The command was done by another run in the meantime.
-    CommandIdReused,
-    /// The operating system gave no randomness.
-    Random,
-    /// A panic.
-    Panicked,
-}
-
-impl Fault {
-    /// What the signals call it.
-    pub(crate) const fn failure(self) -> Failure {
-        match self {
-            Self::Storage => Failure::RepositoryError,
-            Self::Overloaded => Failure::Overloaded,
-            Self::Hashing => Failure::PasswordHashingError,
-            Self::Deadline => Failure::DeadlineExceeded,
-            Self::Contended => Failure::Contended,
-            Self::Stopped | Self::Interrupted => Failure::Interrupted,
-            Self::CommandIdReused => Failure::CommandIdReused,
-            Self::Random | Self::Panicked => Failure::UnexpectedException,
-        }
-    }
-
-    /// What the caller is told.
-    pub(crate) const fn error<R: Reason>(self) -> Error<R> {
-        match self {
-            Self::Storage => Error::StorageUnavailable,
-            Self::Overloaded | Self::Contended => Error::Overloaded,
-            Self::Deadline => Error::DeadlineExceeded,
-            Self::Stopped => Error::Stopped,
-            Self::Interrupted => Error::Interrupted,
-            Self::CommandIdReused => Error::CommandIdReused,
-            Self::Hashing | Self::Random | Self::Panicked => Error::Unexpected,
-        }
-    }
-}
-
-impl From<Unreadable> for Fault {
-    fn from(_: Unreadable) -> Self {
-        Self::Storage
-    }
-}
-
-impl From<CommitError> for Fault {
-    fn from(error: CommitError) -> Self {
-        match error {
-            CommitError::Unavailable | CommitError::Failed => Self::Storage,
-            CommitError::Interrupted => Self::Interrupted,
-            CommitError::Overloaded => Self::Overloaded,
-            CommitError::Stopped => Self::Stopped,
-        }
-    }
-}
-
-impl From<HashError> for Fault {
-    fn from(error: HashError) -> Self {
-        match error {
-            HashError::Overloaded => Self::Overloaded,
-            HashError::DeadlineExceeded => Self::Deadline,
-            HashError::Stopped => Self::Stopped,
-            _ => Self::Hashing,
-        }
-    }
-}
-
-impl From<getrandom::Error> for Fault {
-    fn from(_: getrandom::Error) -> Self {
-        Self::Random
-    }
 }
 
 /// What a flow decided: a pure function of facts. It has one end by construction.

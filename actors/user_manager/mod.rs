@@ -15,6 +15,7 @@ mod disable;
 mod enable;
 mod end_sessions;
 mod epoch;
+mod fault;
 #[cfg(test)]
 mod fixture;
 mod flow;
