@@ -246,17 +246,20 @@ async fn what_a_crash_under_load_leaves_holds_everything_answered() {
     let test = TestAccounts::start().await;
     let (answered, stop) = (Answered::default(), Arc::new(AtomicBool::new(false)));
     let load = load(test.accounts(), &answered, &stop);
+    let mut crashes = Vec::new();
     for seed in 0..20 {
-        until("some more answers", async || (answered.now().len() > seed as usize * 4).then_some(())).await;
+        until("one more answer", async || (answered.now().len() > crashes.len()).then_some(())).await;
         let before = answered.now();
-        let found = test.crashed(seed).await.unwrap();
+        crashes.push((before, test.crashed(seed).await.unwrap()));
+    }
+    stop.store(true, Ordering::Relaxed);
+    load.join_all().await;
+    for (before, found) in crashes {
         assert_holds(found.accounts(), &before).await;
         drained(found.accounts()).await;
         assert!(register(found.accounts(), "late").await.is_ok());
         assert!(shut_down(found.accounts()).await);
     }
-    stop.store(true, Ordering::Relaxed);
-    load.join_all().await;
     assert_holds(test.accounts(), &answered.now()).await;
 }
 
