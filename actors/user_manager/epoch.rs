@@ -5,7 +5,9 @@ use majordomo_model::{PasswordCause, RevocationCause, SessionId, Signal, Timesta
 use super::flow::Told;
 use super::policy::{Policy, ended_sessions, revoked, supersede};
 use super::session::{count, exactly, is_live};
-use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, SessionRow, TokenRow, UserRow, Write};
+use crate::storage::{
+    Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, SessionRow, TokenRow, UserRow, Write,
+};
 
 /// The purposes of tokens that are bound to an epoch.
 pub(super) const RESETS: [TokenPurpose; 2] = [TokenPurpose::ResetByEmail, TokenPurpose::ResetByPhone];
@@ -26,7 +28,8 @@ impl Bound {
         Ok(Self { sessions: view.sessions_of(user)?, resets })
     }
 
-    /// Ends the epoch of a user. The session to keep moves into the next one, if it is live.
+    /// Ends the epoch of a user. The session to keep moves into the next one, if it is live. An address that waits to
+    /// take the place of another is given up: whoever asked for it may be the one who is shut out now.
     pub(super) fn end(
         &self,
         user: &UserRow,
@@ -35,8 +38,10 @@ impl Bound {
         now: Timestamp,
         policy: &Policy,
     ) -> Ending {
-        let next =
-            UserRow { version: user.version.saturating_add(1), epoch: user.epoch.saturating_add(1), ..user.clone() };
+        let pending = |contact: &ContactRow| contact.replaces.is_some();
+        let (pending, contacts): (Vec<_>, Vec<_>) = user.contacts.iter().cloned().partition(pending);
+        let (version, epoch) = (user.version.saturating_add(1), user.epoch.saturating_add(1));
+        let next = UserRow { version, epoch, contacts, ..user.clone() };
         let live = |session: &SessionRow| is_live(session, user, now, policy);
         let kept = self.sessions.iter().find(|(_, session)| Some(session.id) == keep && live(session));
         let keep = kept.map(|(_, session)| session.id);
@@ -53,6 +58,8 @@ impl Bound {
             writes.push(Write::PutSession(*hash, Box::new(SessionRow { epoch: next.epoch, ..session.clone() })));
         }
         writes.extend(supersede(&self.resets));
+        let claim = |contact: ContactRow| Write::RemoveClaim(contact.channel, contact.canonical, user.id);
+        writes.extend(pending.into_iter().map(claim));
         let sessions_revoked = count(&ended);
         let told = revoked(ended, cause).into_iter().map(Told::from).collect();
         Ending { user: next, checks, writes, told, sessions_revoked }
