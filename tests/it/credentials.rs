@@ -234,6 +234,37 @@ async fn an_address_stays_in_force_until_the_new_one_is_proven_and_is_told_and_f
     assert_eq!(test.find_user(EMAIL).unwrap().map(|user| user.id), Some(other));
 }
 
+/// Whoever had the account for a moment may have asked for a change of address: it must not outlive their access.
+#[tokio::test]
+async fn a_pending_change_of_address_dies_with_a_reset_a_change_and_a_disabling() {
+    for ending in [Ending::Reset, Ending::Change, Ending::Disable] {
+        let test = TestAccounts::start().await;
+        let user = ada(&test).await;
+        replace_email(&test, user, contact(&test, user, EMAIL), OTHER_EMAIL).await.unwrap();
+        let claimed = add(&test, user, ContactClaim::Phone(OTHER_PHONE.to_owned())).await.unwrap().contact;
+        request_reset(&test, EMAIL, Channel::Email).await;
+        let pending = link_proof(&link_to(&test, OTHER_EMAIL));
+        ending.bring_about(&test, user, &link_proof(&link_to(&test, EMAIL))).await;
+        if matches!(ending, Ending::Disable) {
+            test.enable(Enable { user }).await.unwrap();
+        }
+        let refused = test.confirm_email(ConfirmEmail { proof: pending }).await.unwrap_err();
+        assert_eq!(refused, Error::Refused(ConfirmEmailReason::InvalidToken), "{ending:?}");
+        // Nobody can ask for another message that would bring it about, and the address is claimed no more.
+        drop(test.messages().take());
+        let claimant = Claimant::Address(OTHER_EMAIL.to_owned());
+        test.request_email_verification(RequestEmailVerification { claimant }).await.unwrap();
+        soon(test.drain()).await;
+        assert!(test.messages().last_to(OTHER_EMAIL).is_none(), "{ending:?}");
+        assert_eq!(emails(&test, user), [(EMAIL.to_owned(), true, true)], "{ending:?}");
+        // What replaces nothing stays a claim.
+        assert_eq!(contact(&test, user, OTHER_PHONE), claimed, "{ending:?}");
+        let opened =
+            sign_in(&test, EMAIL, if matches!(ending, Ending::Disable) { PASSWORD } else { NEW_PASSWORD }).await;
+        assert_eq!(opened.unwrap().user, user);
+    }
+}
+
 #[tokio::test]
 async fn a_change_of_address_needs_the_password_or_a_recent_session() {
     let test = TestAccounts::start().await;

@@ -5,7 +5,7 @@ use crate::id::{ContactId, UserId};
 use crate::reason::reasons;
 
 /// Replaces an address by another of the same channel. The old one stays in force until the new one is proven; then
-/// they change places in one commit, and the old address is told.
+/// they change places in one commit, and the old address is told. A new password and a disabling call it off.
 #[derive(Clone)]
 pub struct ChangeContact {
     /// Whose.
