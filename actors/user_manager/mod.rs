@@ -71,8 +71,6 @@ macro_rules! mailbox {
                 #[doc = concat!("Runs the flow of [`", stringify!($flow), "`].")]
                 $flow(Arc<Command<$flow>>, Reply<Answer<$flow>>),
             )+
-            /// A flow ended; whoever sent the same command meanwhile gets their turn.
-            Ended(CommandId),
             /// Tell what was only counted.
             Tell,
             /// Remove what has ended by time.
@@ -86,10 +84,9 @@ macro_rules! mailbox {
         })+
 
         impl UserManagerMessage {
-            fn begin(self, manager: &Manager, myself: &ActorRef<Self>) {
+            fn begin(self, manager: &Manager) {
                 match self {
-                    $(Self::$flow(command, reply) => manager.begin(command, reply, myself),)+
-                    Self::Ended(command) => manager.ended(command, myself),
+                    $(Self::$flow(command, reply) => manager.begin(command, reply),)+
                     Self::Tell => manager.tell(),
                     Self::Sweep => manager.begin_sweep(),
                 }
@@ -150,37 +147,33 @@ impl Manager {
     }
 
     /// Runs a flow as a task of its own, unless the same command is being run: then it waits for that outcome.
-    fn begin<F: Perform + Question>(
-        &self,
-        command: Arc<Command<F>>,
-        reply: Reply<Answer<F>>,
-        myself: &ActorRef<UserManagerMessage>,
-    ) {
+    fn begin<F: Perform + Question>(&self, command: Arc<Command<F>>, reply: Reply<Answer<F>>) {
         if reply.is_stale() {
             return;
         }
-        if let Some(waiting) = self.under_way().get_mut(&command.id) {
+        let mut under_way = self.under_way();
+        if let Some(waiting) = under_way.get_mut(&command.id) {
             waiting.push(F::question(command, reply));
             return;
         }
-        self.under_way().insert(command.id, Vec::new());
+        under_way.insert(command.id, Vec::new());
+        drop(under_way);
         self.count.send_modify(|count| *count += 1);
-        let (manager, myself) = (self.clone(), myself.clone());
+        let manager = self.clone();
         tokio::spawn(async move {
             let answer = flow::run(&manager.services, &command, reply.deadline()).await;
             reply.send(answer);
+            manager.ended(command.id);
             manager.count.send_modify(|count| *count = count.saturating_sub(1));
-            // A stopped actor has nobody waiting that could still be answered.
-            if myself.cast(UserManagerMessage::Ended(command.id)).is_err() {
-                manager.under_way().remove(&command.id);
-            }
         });
     }
 
-    fn ended(&self, command: CommandId, myself: &ActorRef<UserManagerMessage>) {
+    /// Gives whoever sent the same command meanwhile their turn. Not by way of the actor: a mailbox may die with what
+    /// is in it, and those who wait here would never be answered.
+    fn ended(&self, command: CommandId) {
         let waiting = self.under_way().remove(&command).unwrap_or_default();
         for message in waiting {
-            message.begin(self, myself);
+            message.begin(self);
         }
     }
 
@@ -246,11 +239,11 @@ impl UserManager {
 
     async fn handle(
         &self,
-        myself: ActorRef<UserManagerMessage>,
+        _myself: ActorRef<UserManagerMessage>,
         message: UserManagerMessage,
         manager: &mut Manager,
     ) -> Result<(), ActorProcessingErr> {
-        message.begin(manager, &myself);
+        message.begin(manager);
         Ok(())
     }
 
@@ -262,5 +255,75 @@ impl UserManager {
         manager.idle().await;
         manager.tell();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use ractor::SupervisionEvent;
+
+    use super::fixture::Fixture;
+    use super::*;
+    use crate::address::Address;
+
+    /// Outlives its children.
+    struct Parent;
+
+    #[ractor::actor(message = (), state = (), arguments = ())]
+    impl Parent {
+        async fn pre_start(&self, _myself: ActorRef<()>, _arguments: ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+
+        async fn handle_supervisor_evt(
+            &self,
+            _myself: ActorRef<()>,
+            _event: SupervisionEvent,
+            _state: &mut (),
+        ) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_is_answered_twice_though_the_actor_dies_just_as_its_flow_ends() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register("ada", None, None).await.user;
+        let services = Arc::new(fixture.services);
+        let manager = Manager::new(Arc::clone(&services));
+        let (parent, _) = Actor::spawn(None, Parent, ()).await.unwrap();
+        let command = Arc::new(Command::new(Disable { user }));
+        let (address, binder) = Address::new(8);
+        let ask = |command: &Arc<Command<Disable>>| {
+            let (address, command) = (address.clone(), Arc::clone(command));
+            tokio::spawn(async move {
+                let asked = address.ask_repeatable(None, |reply| Disable::question(Arc::clone(&command), reply));
+                tokio::time::timeout(Duration::from_secs(10), asked).await.expect("it is never answered").unwrap()
+            })
+        };
+        let actor = manager.start(parent.get_cell()).await.unwrap();
+        binder.bind(actor.clone());
+        let before = services.storage.observe().transactions;
+        let (first, second) = (ask(&command), ask(&command));
+        // On one thread, and always back in the queue behind what is ready, this sees the commit before the flow goes
+        // on: whatever the flow tells the actor then finds a mailbox that nobody empties.
+        let (storage, doomed) = (services.storage.clone(), actor.get_cell());
+        let killing = tokio::spawn(std::future::poll_fn(move |turn| {
+            if storage.observe().transactions == before {
+                turn.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            doomed.kill();
+            Poll::Ready(())
+        }));
+        killing.await.unwrap();
+        actor.wait(None).await.unwrap();
+        binder.bind(manager.start(parent.get_cell()).await.unwrap());
+        let third = ask(&command);
+        let answers = [first.await.unwrap(), second.await.unwrap(), third.await.unwrap()];
+        assert!(answers.iter().all(|answer| answer.is_ok() && *answer == answers[0]), "{answers:?}");
+        assert_eq!(manager.flows_under_way(), 0);
     }
 }
