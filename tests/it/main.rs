@@ -12,3 +12,4 @@ mod auditing;
 mod generated;
 mod listening;
 mod notifying;
+mod supervising;

@@ -1,0 +1,363 @@
+//! Supervising: the tree as one picture, the handle inside actors, and no answer or signal lost when an actor dies.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use majordomo::ractor::{self, Actor, ActorProcessingErr, ActorRef, RpcReplyPort, concurrency::oneshot};
+use majordomo::testing::TestAccounts;
+use majordomo::{
+    Accepted, Accounts, Answer, Authenticate, Command, CommandId, Disable, DisableReason, Error, Failure, Filter,
+    Password, Register, RegisterReason, Signal, SignalKind, Start, Update, UserId, UserStatus,
+};
+
+use crate::listening::{PASSWORD, Recorder, login, register, soon, until};
+
+fn registration(username: &str) -> Register {
+    Register { username: Some(username.to_owned()), ..Register::new(PASSWORD) }
+}
+
+/// Whether each user of the list registered once, by the log.
+fn registered(test: &TestAccounts) -> Vec<UserId> {
+    let registered = test.recorded().into_iter().filter_map(|told| match told.signal {
+        Signal::UserRegistered { user, .. } => Some(user),
+        _ => None,
+    });
+    registered.collect()
+}
+
+fn assert_gapless(test: &TestAccounts) {
+    let places: Vec<_> = test.recorded().iter().map(|told| told.seq.unwrap()).collect();
+    assert_eq!(places, (1..=test.head()).collect::<Vec<_>>());
+}
+
+fn assert_each_flow_has_one_start_and_one_end(test: &TestAccounts) {
+    let recorded = test.recorded();
+    for flow in recorded.iter().map(|told| told.flow).collect::<BTreeSet<_>>() {
+        let of_flow = || recorded.iter().filter(|told| told.flow == flow).map(|told| told.signal.kind());
+        let (starts, ends) = (
+            of_flow().filter(|kind| !kind.starts().is_empty()).count(),
+            of_flow().filter(|kind| !kind.ends().is_empty()).count(),
+        );
+        assert!((starts, ends) == (1, 1) || (starts, ends) == (0, 0), "{:?}", of_flow().collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tree_serialises_to_json_and_names_every_actor() {
+    let test = TestAccounts::start().await;
+    soon(test.subscribe("books", Filter::all(), Start::Beginning, Recorder::default())).await.unwrap();
+    register(&test, "ada").await;
+    soon(test.drain()).await;
+    let tree = serde_json::to_value(soon(test.tree()).await).unwrap();
+    let names = |path: &str| {
+        let children = tree.pointer(path).unwrap().as_array().unwrap();
+        children.iter().map(|child| (child["name"].clone(), child["status"].clone())).collect::<Vec<_>>()
+    };
+    let running = |names: &[&str]| names.iter().map(|name| ((*name).into(), "running".into())).collect::<Vec<_>>();
+    assert_eq!(names("/supervisor/children"), running(&["storage", "hasher", "user_manager", "subscribers"]));
+    assert_eq!(names("/subscribers/children"), running(&["auditor", "notifier", "books"]));
+    let books = &tree["subscriptions"][2];
+    assert_eq!((&books["name"], &books["floor"], &books["lag"]), (&"books".into(), &test.head().into(), &0.into()));
+    assert!(tree["storage"]["available"] == true && tree["flows_under_way"].is_u64());
+    assert!(tree["hasher"]["jobs_done"].as_u64() >= Some(1) && tree["storage"]["transactions"].as_u64() >= Some(1));
+    assert!(!tree["system"].as_str().unwrap().is_empty());
+}
+
+// The handle inside an actor of the app.
+
+enum FrontDeskMessage {
+    /// Answered by the system, past this actor.
+    Register(Register, RpcReplyPort<Answer<Register>>),
+    /// Answered to nobody.
+    Forget(Update),
+    /// Answered by this actor, which asked without waiting.
+    Registered(Register, RpcReplyPort<bool>),
+}
+
+struct FrontDesk;
+
+#[ractor::actor(message = FrontDeskMessage, state = Accounts, arguments = Accounts)]
+impl FrontDesk {
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<FrontDeskMessage>,
+        accounts: Accounts,
+    ) -> Result<Accounts, ActorProcessingErr> {
+        Ok(accounts)
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<FrontDeskMessage>,
+        message: FrontDeskMessage,
+        accounts: &mut Accounts,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            FrontDeskMessage::Register(request, port) => accounts.tell_to(request, port),
+            FrontDeskMessage::Forget(update) => drop(accounts.tell(update)?),
+            FrontDeskMessage::Registered(request, port) => {
+                let answer = accounts.tell(request)?;
+                tokio::spawn(async move { port.send(matches!(answer.await, Ok(Ok(_)))) });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_handle_works_inside_an_actor_by_tell_and_tell_to() {
+    let test = TestAccounts::start().await;
+    let (desk, _) = Actor::spawn(None, FrontDesk, test.accounts().clone()).await.unwrap();
+    let (port, answer) = oneshot();
+    desk.cast(FrontDeskMessage::Register(registration("ada"), port.into())).unwrap();
+    let ada = soon(answer).await.unwrap().unwrap().user;
+    let (port, answer) = oneshot();
+    desk.cast(FrontDeskMessage::Register(registration("ada"), port.into())).unwrap();
+    assert_eq!(soon(answer).await.unwrap(), Err(Error::Refused(RegisterReason::UsernameTaken)));
+    let (port, answer) = oneshot();
+    desk.cast(FrontDeskMessage::Registered(registration("bob"), port.into())).unwrap();
+    assert!(soon(answer).await.unwrap());
+
+    // A port that nobody listens to, and a receiver that is dropped: done all the same.
+    let (port, answer) = oneshot::<Answer<Register>>();
+    drop(answer);
+    desk.cast(FrontDeskMessage::Register(registration("eve"), port.into())).unwrap();
+    let display_name = majordomo::Change::Set("Ada".to_owned());
+    desk.cast(FrontDeskMessage::Forget(Update { display_name, ..Update::new(ada) })).unwrap();
+    until(|| test.find_user("eve").unwrap().is_some()).await;
+    until(|| test.user(ada).unwrap().unwrap().profile.display_name.as_deref() == Some("Ada")).await;
+
+    assert!(soon(test.shutdown()).await);
+    let (port, answer) = oneshot();
+    desk.cast(FrontDeskMessage::Register(registration("fay"), port.into())).unwrap();
+    assert_eq!(soon(answer).await.unwrap(), Err(Error::Stopped));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_tasks_send_the_same_messages_through_one_handle() {
+    let test = TestAccounts::start().await;
+    let tasks = (0..50).map(|number| {
+        let accounts = test.accounts().clone();
+        tokio::spawn(async move {
+            let name = format!("user{number}");
+            let user = accounts.register(registration(&name)).await.unwrap().user;
+            let session = accounts.authenticate(login(&name)).await.unwrap();
+            let display_name = majordomo::Change::Set(name.clone());
+            let version = accounts.update(Update { display_name, ..Update::new(user) }).await.unwrap().version;
+            let (alive, found) = accounts.check_session(&session.token).unwrap().unwrap();
+            assert_eq!((alive.user, found.profile.display_name, version), (user, Some(name), 2));
+            user
+        })
+    });
+    let mut users = BTreeSet::new();
+    for task in tasks.collect::<Vec<_>>() {
+        users.insert(soon(task).await.unwrap());
+    }
+    assert_eq!(users.len(), 50);
+    // And the very same message from fifty tasks is done once: one name, one owner; one command, one flow.
+    let (command, same) =
+        (Command::new(registration("same")), Command::new(registration("other")).id(CommandId::new()));
+    let tasks = (0..50).map(|_| {
+        let (accounts, command, same) = (test.accounts().clone(), command.message.clone(), same.clone());
+        tokio::spawn(async move { (accounts.register(command).await, accounts.register(same).await) })
+    });
+    let (mut once, mut repeated) = (Vec::new(), BTreeSet::new());
+    for task in tasks.collect::<Vec<_>>() {
+        let (by_name, by_command) = soon(task).await.unwrap();
+        match by_name {
+            Ok(accepted) => once.push(accepted.user),
+            Err(error) => assert_eq!(error, Error::Refused(RegisterReason::UsernameTaken)),
+        }
+        repeated.insert(by_command.unwrap().user);
+    }
+    assert_eq!((once.len(), repeated.len(), registered(&test).len()), (1, 1, 52));
+    assert_gapless(&test);
+    assert_each_flow_has_one_start_and_one_end(&test);
+}
+
+// Actors that die.
+
+async fn restarts(test: &TestAccounts) -> Vec<u64> {
+    let tree = soon(test.tree()).await;
+    tree.supervisor.unwrap().children.iter().map(|child| child.restarts).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_handle_survives_the_death_of_every_actor_and_following_requests_are_answered() {
+    let test = TestAccounts::start().await;
+    let recorder = Recorder::default();
+    soon(test.subscribe("books", Filter::all(), Start::Beginning, recorder.clone())).await.unwrap();
+    let actors = ["storage", "hasher", "user_manager", "subscribers", "auditor", "notifier", "books"];
+    for actor in actors {
+        soon(test.kill(actor)).await;
+        let user = register(&test, actor).await;
+        let session = soon(test.authenticate(login(actor))).await.unwrap();
+        assert_eq!(session.user, user, "after {actor}");
+    }
+    assert_eq!(restarts(&test).await, [1, 1, 1, 1]);
+    soon(test.drain()).await;
+    assert_eq!(registered(&test).len(), actors.len());
+    assert_heard_at_least_once_in_order(&recorder, &test);
+    let records = soon(test.audit(majordomo::AuditQuery { limit: 1_000, ..Default::default() })).await.unwrap();
+    assert_eq!(records.records.len() as u64, test.head());
+    assert!(soon(test.shutdown()).await);
+}
+
+/// Every signal, the first time in the order of the log; a second time only after a restart has gone back.
+fn assert_heard_at_least_once_in_order(recorder: &Recorder, test: &TestAccounts) {
+    let mut reached = 0;
+    for place in recorder.places() {
+        assert!(place <= reached + 1, "{place} after {reached}: something was skipped");
+        reached = reached.max(place);
+    }
+    assert_eq!(reached, test.head());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_in_flight_are_answered_when_an_actor_dies_and_nothing_is_done_twice() {
+    for actor in ["storage", "hasher", "user_manager"] {
+        let test = TestAccounts::start().await;
+        let ada = register(&test, "ada").await;
+        test.hold_hashing(true);
+        let same = Command::new(registration("bob")).id(CommandId::new());
+        let ask = |command: &Command<Register>| {
+            let (accounts, command) = (test.accounts().clone(), command.clone());
+            tokio::spawn(async move { accounts.register(command).await })
+        };
+        let (first, second) = (ask(&same), ask(&same));
+        until(|| test.hasher_state().queued == 1).await;
+        soon(test.kill(actor)).await;
+        test.hold_hashing(false);
+        let disabled = soon(test.disable(Disable { user: ada })).await;
+        let (first, second) = (soon(first).await.unwrap().unwrap(), soon(second).await.unwrap().unwrap());
+        let third = soon(test.register(same)).await.unwrap();
+        assert_eq!((first, second), (third, third), "{actor}");
+        disabled.unwrap();
+        assert_eq!(test.user(ada).unwrap().unwrap().status, UserStatus::Disabled);
+        assert_eq!(registered(&test), [ada, first.user]);
+        assert_gapless(&test);
+        assert_each_flow_has_one_start_and_one_end(&test);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_registrations_are_answered_though_each_actor_dies_three_times() {
+    let test = TestAccounts::start().await;
+    let (books, few) = (Recorder::default(), Recorder::default());
+    soon(test.subscribe("books", Filter::all(), Start::Beginning, books.clone())).await.unwrap();
+    let only = Filter::kinds([SignalKind::UserRegistered]);
+    soon(test.subscribe("few", only, Start::Beginning, few.clone())).await.unwrap();
+    let send = |numbers: std::ops::Range<u32>| {
+        let task = |number| {
+            let accounts = test.accounts().clone();
+            tokio::spawn(async move { accounts.register(registration(&format!("user{number}"))).await })
+        };
+        numbers.map(task).collect::<Vec<_>>()
+    };
+    // Half of them wait for the hasher while everything dies under them, and go on as everything dies again.
+    test.hold_hashing(true);
+    let mut tasks = send(0..50);
+    until(|| test.hasher_state().queued == 50).await;
+    for round in 0..3 {
+        soon(test.kill("user_manager")).await;
+        if round == 1 {
+            tasks.extend(send(50..100));
+        }
+        for actor in ["storage", "hasher", "books"] {
+            soon(test.kill(actor)).await;
+        }
+        test.hold_hashing(false);
+    }
+    let mut users = BTreeSet::new();
+    for task in tasks {
+        users.insert(soon(task).await.unwrap().unwrap().user);
+    }
+    // What came before the last death is answered, and so is what comes after it.
+    for name in ["fay", "gil"] {
+        users.insert(register(&test, name).await);
+    }
+    soon(test.drain()).await;
+    assert_eq!(users.len(), 102);
+    assert_eq!(registered(&test).into_iter().collect::<BTreeSet<_>>(), users);
+    assert_eq!((registered(&test).len(), soon(test.users(None, 1_000)).await.unwrap().len()), (102, 102));
+    assert_gapless(&test);
+    assert_each_flow_has_one_start_and_one_end(&test);
+    assert_heard_at_least_once_in_order(&books, &test);
+    let heard: BTreeSet<_> = few.places().into_iter().collect();
+    assert_eq!(heard.len(), 102);
+    let tree = soon(test.tree()).await;
+    let restarts = tree.supervisor.unwrap().children.iter().map(|child| child.restarts).collect::<Vec<_>>();
+    assert_eq!(restarts, [3, 3, 3, 0]);
+}
+
+// Deadlines.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_passes_is_told_and_repeating_the_command_gives_the_outcome() {
+    let test = TestAccounts::start().await;
+    test.hold_hashing(true);
+    let command = Command::new(registration("ada")).id(CommandId::new());
+    let hurried = command.clone().deadline(Duration::from_millis(50));
+    let late = soon(test.register(hurried)).await.unwrap_err();
+    assert_eq!(late, Error::DeadlineExceeded);
+    assert!(late.is_transient() && late.is_unknown());
+    test.hold_hashing(false);
+    let accepted = soon(test.register(command.clone())).await.unwrap();
+    assert_eq!(soon(test.register(command)).await.unwrap(), accepted);
+    assert_eq!(registered(&test), [accepted.user]);
+    let failed = test.recorded().into_iter().filter_map(|told| match told.signal {
+        Signal::UserRegistrationFailed { reason, .. } => Some(reason),
+        _ => None,
+    });
+    assert_eq!(failed.collect::<Vec<_>>(), [Failure::DeadlineExceeded], "the run that was given up has its end");
+    assert_each_flow_has_one_start_and_one_end(&test);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_begun_before_the_deadline_is_done_after_it_and_repeating_the_command_tells() {
+    let test = TestAccounts::start().await;
+    let ada = register(&test, "ada").await;
+    // The commit finds no disk, and is made good once it is back.
+    test.disk().cut_power_after(0);
+    let command = Command::new(Disable { user: ada }).id(CommandId::new());
+    let hurried = command.clone().deadline(Duration::from_millis(50));
+    assert_eq!(soon(test.disable(hurried)).await, Err(Error::DeadlineExceeded));
+    test.disk().heal();
+    until(|| test.storage_state().available).await;
+    let outcome = soon(test.disable(command.clone())).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert_eq!(soon(test.disable(command)).await, outcome);
+    assert_eq!(soon(test.disable(Disable { user: ada })).await, Err(Error::Refused(DisableReason::NothingToDo)));
+    let disabled = test.kinds_of(ada).into_iter().filter(|kind| *kind == SignalKind::UserDisabled);
+    assert_eq!(disabled.count(), 1);
+}
+
+// The runtime.
+
+#[test]
+fn a_system_runs_inside_a_current_thread_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let test = TestAccounts::start().await;
+        let recorder = Recorder::default();
+        soon(test.subscribe("books", Filter::all(), Start::Beginning, recorder.clone())).await.unwrap();
+        let accepted: Accepted = soon(test.register(registration("ada"))).await.unwrap();
+        let wrong = Authenticate { identifier: "ada".to_owned(), password: Password::new("wrong, and long enough") };
+        assert!(soon(test.authenticate(wrong)).await.is_err());
+        let session = soon(test.authenticate(login("ada"))).await.unwrap();
+        assert_eq!(test.check_session(&session.token).unwrap().unwrap().1.id, accepted.user);
+        soon(test.kill("storage")).await;
+        register(&test, "bob").await;
+        soon(test.drain()).await;
+        assert_heard_at_least_once_in_order(&recorder, &test);
+        assert!(soon(test.shutdown()).await);
+    });
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_outside_the_runtime() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let accounts = runtime.block_on(async { Accounts::builder().in_memory().spawn().await.unwrap() });
+    drop(runtime);
+    drop(accounts);
+}
