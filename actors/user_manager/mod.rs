@@ -190,19 +190,22 @@ impl Manager {
         if reply.is_stale() {
             return;
         }
-        if let Some(waiting) = self.under_way().get_mut(&command.id) {
+        // Looked up and entered under one lock: a run that ends begins the next one from its own task.
+        let mut under_way = self.under_way();
+        if let Some(waiting) = under_way.get_mut(&command.id) {
             waiting.push(F::question(command, reply));
             return;
         }
-        let run = self.enter(command.id);
+        let run = self.enter(&mut under_way, command.id);
+        drop(under_way);
         tokio::spawn(async move {
             let answer = flow::run(&run.manager.services, &command, reply.deadline()).await;
             reply.send(answer);
         });
     }
 
-    fn enter(&self, command: CommandId) -> UnderWay {
-        self.under_way().insert(command, Vec::new());
+    fn enter(&self, under_way: &mut HashMap<CommandId, Vec<UserManagerMessage>>, command: CommandId) -> UnderWay {
+        under_way.insert(command, Vec::new());
         self.count.send_modify(|count| *count += 1);
         UnderWay { manager: self.clone(), command, _handling: self.gauge.begin() }
     }
@@ -258,7 +261,7 @@ impl Manager {
     /// Sweeps as a task of its own, which a shutdown waits for, unless a sweep is under way.
     fn begin_sweep(&self) {
         let Ok(turn) = Arc::clone(&self.sweeping).try_lock_owned() else { return };
-        let run = self.enter(CommandId::new());
+        let run = self.enter(&mut self.under_way(), CommandId::new());
         tokio::spawn(async move {
             run.manager.sweep_through().await;
             drop(turn);
@@ -389,7 +392,7 @@ mod tests {
         let (address, binder) = Address::new(8);
         binder.bind(manager.start(root.get_cell()).await.unwrap());
         let command = Arc::new(Command::new(Delete::new(majordomo_model::UserId::new())));
-        let run = manager.enter(command.id);
+        let run = manager.enter(&mut manager.under_way(), command.id);
         let same = address.tell(|reply| Delete::question(Arc::clone(&command), reply)).unwrap();
         while manager.under_way().get(&command.id).is_none_or(Vec::is_empty) {
             tokio::task::yield_now().await;
