@@ -24,7 +24,7 @@ pub(crate) use self::view::{ReadView, Row, View, WriteView};
 
 use self::disk::DiskBackend;
 use self::view::definition;
-use super::SCHEMA_NAME;
+use super::opening::SCHEMA_NAME;
 use super::table::Table;
 
 /// Where a store lies.

@@ -14,10 +14,13 @@ use majordomo_model::{
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
+use super::opening::{DATABASE, KEY_PROOF, SCHEMA, SCHEMA_NAME};
+use super::redb::{EngineError, View};
+use super::table::Table;
 use super::*;
 use crate::bytes::Bytes;
 use crate::stamp::Stamp;
-use crate::token::Binding;
+use crate::token::{Binding, KeyId};
 
 /// Outlives the actors that it started.
 struct Overseer;
