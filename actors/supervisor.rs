@@ -185,8 +185,8 @@ impl System {
         let manager = Manager::new(Arc::clone(&services));
         let (root, subscribers) = (Supervised::new(), Supervised::new());
         let plan = plan::plan(&services, &manager, &admission, &subscribers, &roster);
-        let supervisor = match spawn_supervisor(plan, None).await {
-            Ok((supervisor, _)) => supervisor,
+        let (supervisor, ended) = match spawn_supervisor(plan, None).await {
+            Ok(spawned) => spawned,
             Err(error) => {
                 release(&services.storage, &services.hasher).await;
                 return Err(error.into());
@@ -202,7 +202,28 @@ impl System {
             return Err(SpawnError::Actor(failure));
         }
         system.0.subscribers.observe().await;
+        tokio::spawn({
+            let system = system.clone();
+            async move {
+                // The root ends by a shutdown, or because a core actor failed too often: nobody is left hanging then.
+                let _ = ended.await;
+                system.close().await;
+            }
+        });
         Ok(system)
+    }
+
+    /// Answers everybody that it is stopped, and closes the file.
+    async fn close(&self) -> bool {
+        let parts = &self.0;
+        parts.admission.close();
+        parts.manager.close();
+        parts.services.storage.close();
+        parts.services.hasher.close();
+        parts.root.binder.close();
+        parts.subscribers.binder.close();
+        let storage = parts.services.storage.clone();
+        tokio::task::spawn_blocking(move || storage.release()).await.is_ok()
     }
 
     /// What kept a core actor from starting.
@@ -266,11 +287,13 @@ impl System {
         let name = registration.name.clone();
         let fault = |fault| SpawnError::Subscription { name, fault };
         let child = self.0.outbox.register(registration).map_err(fault)?;
-        locked(&self.0.roster).push(child.clone());
         let deadline = Some(Instant::now() + self.0.patience);
         let add = |reply| SupervisorMessage::Add(child.clone(), reply);
         match self.0.subscribers.address.ask(deadline, add).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                locked(&self.0.roster).push(child);
+                Ok(())
+            }
             Ok(Err(error)) => Err(SpawnError::Actor(error.to_string())),
             Err(error) => Err(SpawnError::Actor(error.to_string())),
         }
@@ -370,12 +393,7 @@ impl System {
         if !in_time {
             parts.root_cell.kill();
         }
-        parts.services.storage.close();
-        parts.services.hasher.close();
-        parts.root.binder.close();
-        parts.subscribers.binder.close();
-        let storage = parts.services.storage.clone();
-        in_time & tokio::task::spawn_blocking(move || storage.release()).await.is_ok()
+        self.close().await & in_time
     }
 }
 

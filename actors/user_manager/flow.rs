@@ -233,11 +233,16 @@ impl<'a, F: Perform> Run<'a, F> {
         &self,
         decide: impl Fn(&ReadView, Timestamp) -> Result<Decision<F>, ReadError> + Send + Sync,
     ) -> Result<Answer<F>, Fault> {
+        let mut admitted = false;
         for attempt in 0..DECISIONS {
             let now = self.services.clock.now();
             let decision = self.services.reader.snapshot(|view| decide(view, now))?;
-            if decision.is_mere_failure() && !self.services.budget.admits_failure(&self.command.context, now) {
-                return Ok(self.end_uncommitted(decision, now));
+            // A failure counts once against its source, however often it is decided.
+            if decision.is_mere_failure() && !admitted {
+                admitted = self.services.budget.admits_failure(&self.command.context, now);
+                if !admitted {
+                    return Ok(self.end_uncommitted(decision, now));
+                }
             }
             let batch = self.batch(&decision, now);
             if attempt == 0 {

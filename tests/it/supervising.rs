@@ -6,7 +6,7 @@ use std::time::Duration;
 use majordomo::ractor::{self, Actor, ActorProcessingErr, ActorRef, RpcReplyPort, concurrency::oneshot};
 use majordomo::testing::TestAccounts;
 use majordomo::{
-    Accepted, Accounts, Answer, Authenticate, Command, CommandId, Disable, DisableReason, Error, Failure, Filter,
+    Accepted, Accounts, Answer, Authenticate, Delete, Command, CommandId, Disable, DisableReason, Error, Failure, Filter,
     Password, Register, RegisterReason, Signal, SignalKind, Start, Update, UserId, UserStatus,
 };
 
@@ -360,4 +360,24 @@ fn the_last_handle_may_be_dropped_outside_the_runtime() {
     let accounts = runtime.block_on(async { Accounts::builder().in_memory().spawn().await.unwrap() });
     drop(runtime);
     drop(accounts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_whose_core_keeps_dying_stops_and_leaves_nobody_hanging() {
+    let test = TestAccounts::start().await;
+    register(&test, "ada").await;
+    for _ in 0..6 {
+        soon(test.kill("hasher")).await;
+    }
+    let stopped = async {
+        loop {
+            let command = Command::new(Delete::new(UserId::new())).deadline(Duration::from_secs(5));
+            if test.delete(command).await == Err(Error::Stopped) {
+                break;
+            }
+        }
+    };
+    soon(stopped).await;
+    let again = soon(test.restart()).await.unwrap();
+    assert!(again.find_user("ada").unwrap().is_some(), "what was answered is there");
 }
