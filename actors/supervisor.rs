@@ -149,12 +149,8 @@ impl System {
     pub async fn spawn(setup: Setup) -> Result<Self, SpawnError> {
         let id = SystemId::new();
         let (live, doorbell) = (LiveGroup::new(id), Doorbell::new(id));
-        let hasher = blocking({
-            let hashing = setup.hashing.clone();
-            move || Hasher::new(&hashing)
-        })
-        .await?
-        .map_err(SpawnError::from)?;
+        let hashing = setup.hashing.clone();
+        let hasher = blocking(move || Hasher::new(&hashing)).await??;
         let storage = open_storage(&setup, commit_hook(live.clone(), doorbell.clone())).await?;
         let tokens = Tokens::new(setup.keys.clone());
         let outbox =
@@ -202,15 +198,14 @@ impl System {
             return Err(SpawnError::Actor(failure));
         }
         system.0.subscribers.observe().await;
-        tokio::spawn({
-            let system = system.clone();
-            async move {
-                // The root ends by a shutdown, or because a core actor failed too often: nobody is left hanging then.
-                let _ = ended.await;
-                system.close().await;
-            }
-        });
+        tokio::spawn(system.clone().close_after(ended));
         Ok(system)
+    }
+
+    /// The root ends by a shutdown, or because a core actor failed too often: nobody is left hanging then.
+    async fn close_after(self, root: tokio::task::JoinHandle<()>) {
+        let _ = root.await;
+        self.close().await;
     }
 
     /// Answers everybody that it is stopped, and closes the file.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use majordomo::ractor::{self, Actor, ActorProcessingErr, ActorRef, RpcReplyPort, concurrency::oneshot};
 use majordomo::testing::TestAccounts;
 use majordomo::{
-    Accepted, Accounts, Answer, Authenticate, Delete, Command, CommandId, Disable, DisableReason, Error, Failure, Filter,
-    Password, Register, RegisterReason, Signal, SignalKind, Start, Update, UserId, UserStatus,
+    Accepted, Accounts, Answer, Authenticate, Command, CommandId, Delete, Disable, DisableReason, Error, Failure,
+    Filter, Password, Register, RegisterReason, Signal, SignalKind, Start, Update, UserId, UserStatus,
 };
 
 use crate::listening::{PASSWORD, Recorder, login, register, soon, until};
