@@ -18,7 +18,7 @@ pub(super) const KEY_PROOF: &str = "key_proof";
 #[non_exhaustive]
 pub enum OpenError {
     /// Another process, or this one, has it open.
-    #[error("the database is open already: one opening a file")]
+    #[error("the database is open already, here or in another process")]
     AlreadyOpen,
     /// The file is none of ours.
     #[error("the file is not a majordomo database")]
