@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use majordomo::notifier::{CapturedMessage, CapturedOutbox, NotifierSettings};
-use majordomo::ractor::{self, Actor, ActorProcessingErr, ActorRef};
+use majordomo::ractor::{Actor, ActorProcessingErr, ActorRef};
 use majordomo::{
     Accounts, Authenticate, Change, Channel, ConfirmEmail, ConfirmPhone, Delete, Envelope, Filter, Live, OneTimeCode,
     Outcome, Password, Proof, Register, RequestPasswordReset, ResetPassword, SessionToken, Start, Subscriber,
@@ -22,8 +22,11 @@ const NEW_PASSWORD: &str = "seventeen purple elephants";
 /// A live subscriber: an actor that prints signals as they arrive.
 struct Screen;
 
-#[ractor::actor(message = Live, state = (), arguments = ())]
-impl Screen {
+impl Actor for Screen {
+    type Msg = Live;
+    type State = ();
+    type Arguments = ();
+
     async fn pre_start(&self, _myself: ActorRef<Live>, _arguments: ()) -> Result<(), ActorProcessingErr> {
         Ok(())
     }
