@@ -46,7 +46,7 @@ pub enum KeyError {
     #[error("the keys cannot be used: none, one twice, one all zero, or more than {MAX_KEYS}")]
     Unusable,
     /// The key file could not be read or written.
-    #[error("the key file {} cannot be read or written", path.display())]
+    #[error("the key file {} cannot be read or written: {}", path.display(), source.kind())]
     Io {
         /// The file.
         path: PathBuf,

@@ -1,8 +1,9 @@
 //! A subscriber of one's own that counts logins exactly once, across restarts: run it twice.
 
-#![allow(clippy::print_stdout, reason = "it shows something")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it shows something")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use majordomo::{
     Accounts, Authenticate, Effect, Envelope, Error, Filter, Outcome, Password, Register, RegisterReason, SignalKind,
@@ -32,7 +33,17 @@ fn count(stored: Option<&[u8]>) -> u64 {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> ExitCode {
+    match count_logins().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("the example stopped: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn count_logins() -> Result<(), Box<dyn std::error::Error>> {
     let folder = PathBuf::from("majordomo-quickstart");
     std::fs::create_dir_all(&folder)?;
     let logins = Filter::kinds([SignalKind::UserAuthenticated]);

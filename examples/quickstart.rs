@@ -1,12 +1,13 @@
 //! The main job, start to end, on a real database file with real hashes: `cargo run --example quickstart`.
 
-#![allow(clippy::print_stdout, clippy::panic, reason = "it shows something, and one part of it is to fail")]
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::panic, reason = "it shows things, and a part is to fail")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use majordomo::notifier::{CapturedMessage, CapturedOutbox, NotifierSettings};
-use majordomo::ractor::{self, Actor, ActorProcessingErr, ActorRef};
+use majordomo::ractor::{Actor, ActorProcessingErr, ActorRef};
 use majordomo::{
     Accounts, Authenticate, Change, Channel, ConfirmEmail, ConfirmPhone, Delete, Envelope, Filter, Live, OneTimeCode,
     Outcome, Password, Proof, Register, RequestPasswordReset, ResetPassword, SessionToken, Start, Subscriber,
@@ -21,8 +22,11 @@ const NEW_PASSWORD: &str = "seventeen purple elephants";
 /// A live subscriber: an actor that prints signals as they arrive.
 struct Screen;
 
-#[ractor::actor(message = Live, state = (), arguments = ())]
-impl Screen {
+impl Actor for Screen {
+    type Msg = Live;
+    type State = ();
+    type Arguments = ();
+
     async fn pre_start(&self, _myself: ActorRef<Live>, _arguments: ()) -> Result<(), ActorProcessingErr> {
         Ok(())
     }
@@ -52,7 +56,17 @@ impl Subscriber for Clumsy {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Failure> {
+async fn main() -> ExitCode {
+    match quickstart().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("the quickstart stopped: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn quickstart() -> Result<(), Failure> {
     let folder = PathBuf::from("majordomo-quickstart");
     std::fs::create_dir_all(&folder)?;
     let messages = CapturedOutbox::new();
@@ -89,18 +103,23 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Somebody new at every run, so that it works twice.
+/// Somebody new at every run, so that it works twice, and after a run that was cut off.
 struct Person {
     username: String,
     email: String,
-    phone: &'static str,
+    phone: String,
 }
 
 impl Person {
     fn new() -> Self {
         let id = UserId::new().to_string();
         let tail = id.rsplit('-').next().unwrap_or_default();
-        Self { username: format!("ada.{tail}"), email: format!("ada.{tail}@example.com"), phone: "+44 7911 123456" }
+        let number = u64::from_str_radix(tail, 16).unwrap_or_default() % 1_000_000;
+        Self {
+            username: format!("ada.{tail}"),
+            email: format!("ada.{tail}@example.com"),
+            phone: format!("+44 7400 {number:06}"),
+        }
     }
 }
 
@@ -113,7 +132,7 @@ async fn register_and_verify(
     let request = Register {
         username: Some(person.username.clone()),
         email: Some(person.email.clone()),
-        phone: Some(person.phone.to_owned()),
+        phone: Some(person.phone.clone()),
         ..Register::new(PASSWORD)
     };
     let accepted = accounts.register(request).await?;
@@ -196,7 +215,7 @@ fn title(text: &str) {
 }
 
 fn show(message: &CapturedMessage) {
-    println!("   +-- {} to {}", message.subject.as_deref().unwrap_or("text message"), message.to);
+    println!("   +-- to {}: {}", message.to, message.subject.as_deref().unwrap_or("a text message"));
     for line in message.text.lines() {
         println!("   |   {line}");
     }

@@ -253,3 +253,24 @@ fn names_are_words() {
         }
     }
 }
+
+#[test]
+fn the_code_map_names_every_room() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let map = text.split("## Code map").nth(1).unwrap().split("\n## ").next().unwrap();
+    let places: Vec<&str> = map.lines().filter_map(|line| line.split('|').nth(1)).collect();
+    let is_named = |room: &str| {
+        let names = [format!("{room}.rs`"), format!("{room}/`")];
+        names.iter().any(|name| places.iter().any(|place| place.contains(name)))
+    };
+    let missing: Vec<_> = ROOMS.iter().map(|(room, _)| *room).filter(|room| !is_named(room)).collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md does not say what {missing:?} are");
+}
+
+/// A documentation test sees the dependencies of the crate; an app that copies the lines has only its own.
+#[test]
+fn the_readme_needs_no_crate_but_those_that_it_names() {
+    let text = include_str!("../README.md");
+    assert!(!text.contains("#[ractor::"), "ractor's macros name a crate that an app does not depend on");
+}

@@ -18,7 +18,7 @@ pub(super) const KEY_PROOF: &str = "key_proof";
 #[non_exhaustive]
 pub enum OpenError {
     /// Another process, or this one, has it open.
-    #[error("the database is open already: one opening a file")]
+    #[error("the database is open already, here or in another process")]
     AlreadyOpen,
     /// The file is none of ours.
     #[error("the file is not a majordomo database")]
@@ -111,8 +111,8 @@ fn is_blank(engine: &Engine) -> Result<bool, ReadError> {
 ///
 /// # Errors
 /// Any [`OpenError`] but those of schema and keys, which are not looked at; a missing file is not made.
-pub fn check_integrity(path: &Path) -> Result<Integrity, OpenError> {
-    Ok(redb::check_integrity(&Location::File(path.to_owned()), &EngineSettings::default())?)
+pub fn check_integrity(path: impl AsRef<Path>) -> Result<Integrity, OpenError> {
+    Ok(redb::check_integrity(&Location::File(path.as_ref().to_owned()), &EngineSettings::default())?)
 }
 
 fn read_mark(database: &[u8], proof: &[u8]) -> Result<([u8; 16], KeyId, [u8; 32]), table::MalformedKey> {
