@@ -112,8 +112,8 @@ pub enum Write {
     RemoveClaim(Channel, String, UserId),
     /// Notes that a user is to be deleted at this time unless verified, in the place of an earlier note.
     ExpectVerification(UserId, Timestamp),
-    /// Forgets the note, whatever its time.
-    ForgetVerification(UserId, Timestamp),
+    /// Forgets the note.
+    ForgetVerification(UserId),
     /// Stores a new token.
     PutToken(Box<TokenRow>),
     /// Ends a token.

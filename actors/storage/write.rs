@@ -42,7 +42,7 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
             remove(transaction, Table::Claims, &claim_key(*channel, address, *user)?)
         }
         Write::ExpectVerification(user, at) => expect_verification(transaction, *user, *at),
-        Write::ForgetVerification(user, _) => forget_verification(transaction, *user),
+        Write::ForgetVerification(user) => forget_verification(transaction, *user),
         Write::PutToken(row) => put_token(transaction, row),
         Write::EndToken(token, end) => change_token(transaction, *token, |row| row.end = Some(*end)),
         Write::CountAttempt(token) => {

@@ -93,8 +93,7 @@ impl Fixture {
         let mut row = self.services.reader.user_row(user).unwrap().unwrap();
         let checks = vec![Check::UserVersion(user, row.version)];
         row.version += 1;
-        let mut writes: Vec<_> =
-            row.verify_by.take().map(|at| Write::ForgetVerification(user, at)).into_iter().collect();
+        let mut writes: Vec<_> = row.verify_by.take().map(|_| Write::ForgetVerification(user)).into_iter().collect();
         for contact in &mut row.contacts {
             (contact.proven_at, contact.primary) = (Some(self.clock.now()), true);
             writes.push(Write::PutOwner(UniqueKey::address(contact.channel, &contact.canonical), user));
@@ -213,7 +212,7 @@ impl Fixture {
             Write::PutOwner(UniqueKey::address(channel, canonical), user),
             Write::RemoveClaim(channel, canonical.to_owned(), user),
         ];
-        writes.extend(before.verify_by.map(|at| Write::ForgetVerification(user, at)));
+        writes.extend(before.verify_by.map(|_| Write::ForgetVerification(user)));
         self.write(Vec::new(), writes).await;
     }
 

@@ -126,7 +126,7 @@ impl ProofFacts {
         let others = self.verifications.iter().filter(|other| other.id != token.id);
         let others = others.filter(|other| other.binding.contact().is_some_and(ends));
         writes.extend(others.map(|other| Write::EndToken(other.id, TokenEnd::Superseded)));
-        writes.extend(user.verify_by.map(|at| Write::ForgetVerification(user.id, at)));
+        writes.extend(user.verify_by.map(|_| Write::ForgetVerification(user.id)));
         writes.push(Write::RemoveClaim(contact.channel, contact.canonical.clone(), user.id));
         writes.push(Write::PutOwner(key, user.id));
         writes.push(Write::PutUser(Box::new(with_proof(user, contact, replaced, self.now))));
