@@ -289,10 +289,12 @@ async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use majordomo_model::{SignalKind, TokenPurpose};
+    use majordomo_model::{Context, SignalKind, TokenPurpose};
+    use proptest::prelude::*;
 
-    use super::super::fixture::Fixture;
+    use super::super::fixture::{Fixture, NOW, any_sessions, any_user, assert_one_end};
     use super::*;
+    use crate::keys::Keyring;
 
     #[tokio::test]
     async fn the_right_password_opens_a_session_and_tells_so() {
@@ -402,5 +404,48 @@ mod tests {
         let Signal::UserAuthenticationFailed { user: None, reason: Failure::UserNotFound, .. } = after.end else {
             panic!("{:?}", after.end);
         };
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_facts_it_ends_once_and_lets_in_only_who_may_enter(
+            (then, user) in (prop::option::of(any_user()), prop::option::of(any_user())),
+            sessions in any_sessions(),
+            (sessions_per_user, repeated) in (1_usize..4, prop::option::of((0_u8..5).prop_map(|first| [first; 32]))),
+            rehashed in prop::option::of(Just("phc".to_owned())),
+            verdict in prop_oneof![
+                Just(Ok(Verified::Match { needs_rehash: true })),
+                Just(Ok(Verified::Match { needs_rehash: false })),
+                Just(Ok(Verified::Mismatch)),
+                Just(Ok(Verified::Malformed)),
+                Just(Ok(Verified::Decoy)),
+                Just(Err(HashError::Overloaded)),
+                Just(Err(HashError::Failed)),
+            ],
+        ) {
+            let policy = Policy { sessions_per_user, ..Policy::default() };
+            let may = matches!(verdict, Ok(Verified::Match { .. }))
+                && then.as_ref().zip(user.as_ref()).is_some_and(|(then, user)| {
+                    then.epoch == user.epoch && user.status == UserStatus::Active && user.verify_by.is_none()
+                });
+            let credential = CredentialRow { phc: "old".to_owned(), revision: 1, set_at: NOW };
+            let attempt = Attempt {
+                identifier: Identifier::guess("ada").ok(),
+                subject: [3; 32],
+                shown: typed(&Keyring::ephemeral().unwrap(), "ada"),
+                compared: then.map(|then| (then, Some(credential.clone()))),
+                verdict,
+                rehashed,
+                repeated,
+            };
+            let fresh = Fresh { token: SessionToken::new("token"), hash: [9; 32], session: SessionId::new() };
+            let facts = Facts { user, credential: Some(credential), sessions, now: NOW };
+            let decision = decide(&attempt, &fresh, &facts, &Terms { policy: &policy, context: &Context::new() });
+            assert_one_end(&decision);
+            prop_assert_eq!(decision.answer.is_ok(), may);
+            prop_assert_eq!(decision.end.kind() == SignalKind::UserAuthenticated, may);
+            let opened = decision.writes.iter().filter(|write| matches!(write, Write::PutSession(..))).count();
+            prop_assert_eq!(opened, usize::from(may));
+        }
     }
 }

@@ -334,9 +334,12 @@ impl Fresh {
 #[cfg(test)]
 mod tests {
     use majordomo_model::{Error, SignalKind};
+    use proptest::prelude::*;
 
-    use super::super::fixture::{Fixture, PASSWORD};
+    use super::super::fixture::{Fixture, NOW, PASSWORD, assert_one_end};
     use super::*;
+    use crate::keys::Keyring;
+    use crate::token::Tokens;
 
     #[tokio::test]
     async fn a_registration_tells_its_story_in_one_commit() {
@@ -398,5 +401,47 @@ mod tests {
             assert_eq!(kinds, [SignalKind::UserRegistrationStarted, SignalKind::UserRegistrationFailed]);
         }
         assert_eq!(fixture.services.hasher.observe().jobs_done, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_facts_it_ends_once_and_makes_a_user_only_of_a_free_name(
+            (named, name_taken, skeleton_taken) in any::<(bool, bool, bool)>(),
+            email in prop::option::of(any::<bool>()),
+            phone in prop::option::of(any::<bool>()),
+            (open, must_verify) in any::<(bool, bool)>(),
+        ) {
+            let registration = if open { Registration::Open } else { Registration::Discreet };
+            let policy = Policy { registration, must_verify, ..Policy::default() };
+            let keys = Keyring::ephemeral().unwrap();
+            let email = email.map(|taken| (Contact::from(Email::parse("ada@example.com").unwrap()), taken));
+            let phone = phone.map(|taken| (Contact::from(Phone::parse("+447911123456").unwrap()), taken));
+            let (addresses, taken): (Vec<_>, Vec<_>) = email.into_iter().chain(phone).unzip();
+            let owner = |taken: bool| taken.then(UserId::new);
+            let facts = Facts {
+                username_owner: owner(named && name_taken),
+                skeleton_owner: owner(named && skeleton_taken),
+                owners: taken.iter().map(|&taken| owner(taken)).collect(),
+                now: NOW,
+            };
+            let request = Request {
+                username: named.then(|| Username::parse("ada").unwrap()),
+                addresses,
+                profile: Profile::default(),
+                phc: "phc".to_owned(),
+            };
+            let shown = Some(super::super::policy::typed(&keys, "ada"));
+            let typed = Typed { username: shown.clone(), email: shown.clone(), phone: shown };
+            let fresh = Fresh::draw(Tokens::new(keys).current_key()).unwrap();
+            let decision = decide(&request, &typed, &fresh, &facts, &policy);
+            assert_one_end(&decision);
+            let refused = named && (name_taken || skeleton_taken) || open && taken.contains(&true);
+            prop_assert_eq!(decision.answer.is_err(), refused);
+            let made = decision.writes.iter().any(|write| matches!(write, Write::PutUser(_)));
+            prop_assert_eq!(made, !refused);
+            // Whoever claims nothing but what others have proven is answered as anybody, and told as the failure it is.
+            let shadow = !taken.is_empty() && !taken.contains(&false);
+            prop_assert_eq!(decision.end.kind() == SignalKind::UserRegistered, !refused && !shadow);
+        }
     }
 }

@@ -520,7 +520,9 @@ async fn a_backup_under_load_is_a_consistent_prefix_that_opens_with_the_same_key
         drained(&copy).await;
         assert!(register(&copy, "late").await.is_ok(), "a backup is a database");
         assert!(shut_down(&copy).await);
+        assert_eq!(majordomo::check_integrity(&target).unwrap(), majordomo::Integrity::Sound);
     }
+    assert!(majordomo::check_integrity(place.database()).is_err(), "it is open");
     assert_eq!(json(&log(&accounts).await), json(&signals), "the backups were apart");
     assert!(shut_down(&accounts).await);
 }
