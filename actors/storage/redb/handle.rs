@@ -42,8 +42,9 @@ impl EngineHandle {
     /// The fault of closing. The handle is revoked and the store released even then.
     pub(crate) fn revoke(&self) -> Result<(), EngineError> {
         self.0.available.store(false, Ordering::Release);
-        let engine = self.0.engine.write().unwrap_or_else(PoisonError::into_inner).take();
-        engine.map_or(Ok(()), Engine::close)
+        // Closed under the lock: whoever revokes at the same time is answered when the store is released, not before.
+        let mut engine = self.0.engine.write().unwrap_or_else(PoisonError::into_inner);
+        engine.take().map_or(Ok(()), Engine::close)
     }
 
     /// Whether an engine is installed.
