@@ -151,7 +151,7 @@ impl fmt::Debug for Delivery {
 }
 
 /// What the system answers to a handler; implemented by the outbox.
-pub trait Desk: Send + Sync + 'static {
+pub(crate) trait Desk: Send + Sync + 'static {
     /// A user.
     fn user(&self, id: UserId) -> Result<Option<User>, Unanswered>;
     /// The state of a token, with its link and code.
@@ -171,8 +171,7 @@ pub struct SubscriberContext {
 
 impl SubscriberContext {
     /// A context over a desk, for the given attempt at the signal (the first is 1).
-    #[must_use]
-    pub fn new(desk: Arc<dyn Desk>, attempt: u32) -> Self {
+    pub(crate) fn new(desk: Arc<dyn Desk>, attempt: u32) -> Self {
         Self { desk, attempt }
     }
 
