@@ -106,7 +106,7 @@ pub enum Unanswered {
 #[non_exhaustive]
 pub enum Delivery {
     /// It is to be sent.
-    Live(Message),
+    Live(DueMessage),
     /// A newer token took its place, or what it was for is gone: nothing is to be sent.
     Superseded,
     /// It was used already.
@@ -118,7 +118,7 @@ pub enum Delivery {
 }
 
 /// What a live token's message needs.
-pub struct Message {
+pub struct DueMessage {
     /// The user.
     pub user: UserId,
     /// What the token is good for.

@@ -13,7 +13,7 @@ pub use config::Config;
 pub use majordomo_actors::auditor::{AuditFault, AuditPage, AuditQuery, AuditReadError, AuditRecord};
 pub use majordomo_actors::clock::Clock;
 pub use majordomo_actors::gauge::GaugeReading;
-pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings, HasherState};
+pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings, HasherSettingsError, HasherState};
 pub use majordomo_actors::keys::{KeyError, KeyId, Keyring};
 pub use majordomo_actors::live::Live;
 pub use majordomo_actors::notifier;
@@ -22,7 +22,7 @@ pub use majordomo_actors::storage::{
     EngineSettings, Integrity, OpenError, StorageSettings, StorageState, Unreadable, check_integrity,
 };
 pub use majordomo_actors::subscriber::{
-    Capability, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,
+    Capability, Delivery, DueMessage, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,
 };
 pub use majordomo_actors::supervision::{ChildState, ChildStatus, SupervisorState};
 pub use majordomo_actors::supervisor::{SpawnError, Tree};
