@@ -8,8 +8,8 @@ use majordomo_model::Timestamp;
 
 /// Where wall time comes from. Cloning shares it.
 ///
-/// It never runs backwards: an instant once shown, and an instant once stored (see [`Clock::raise_to`]), is a floor
-/// for every later one, so a clock set back cannot revive an expired token.
+/// It never runs backwards: an instant once shown, and an instant once stored, is a floor for every later one, so a
+/// clock set back cannot revive an expired token.
 #[derive(Clone, Debug)]
 pub struct Clock {
     source: Source,
@@ -48,7 +48,7 @@ impl Clock {
     }
 
     /// Makes `floor` the earliest instant that this clock shows from now on.
-    pub fn raise_to(&self, floor: Timestamp) {
+    pub(crate) fn raise_to(&self, floor: Timestamp) {
         self.high_water.fetch_max(floor.as_micros(), Ordering::SeqCst);
     }
 

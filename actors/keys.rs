@@ -107,16 +107,13 @@ impl fmt::Debug for KeyId {
 
 /// What a derived key is for. Keys of two purposes tell nothing of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// One-time tokens and codes.
     Token,
     /// Hashes of identifiers that match no user.
     IdentifierHash,
     /// Seeds of decoy salts.
     Decoy,
-    /// Sealing of personal data.
-    Seal,
     /// Fingerprints of commands.
     Fingerprint,
     /// Proofs that a database belongs to a key.
@@ -130,7 +127,6 @@ impl Purpose {
             Self::Token => "majordomo/v1/token",
             Self::IdentifierHash => "majordomo/v1/identifier_hash",
             Self::Decoy => "majordomo/v1/decoy",
-            Self::Seal => "majordomo/v1/seal",
             Self::Fingerprint => "majordomo/v1/fingerprint",
             Self::DatabaseProof => "majordomo/v1/database_proof",
         }
@@ -138,19 +134,13 @@ impl Purpose {
 }
 
 /// A key derived for one purpose. It is wiped when dropped, and shows nothing of itself.
-pub struct DerivedKey(Zeroizing<[u8; 32]>);
+pub(crate) struct DerivedKey(Zeroizing<[u8; 32]>);
 
 impl DerivedKey {
-    /// The key itself.
-    #[must_use]
-    pub fn expose(&self) -> &[u8; 32] {
-        &self.0
-    }
-
     /// HMAC-SHA256 (RFC 2104) over the fields, each preceded by its length in bytes (64 bits, big-endian), so that no
     /// two lists of fields share a message.
     #[must_use]
-    pub fn authenticate(&self, fields: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    pub(crate) fn authenticate(&self, fields: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         let mut mac = keyed(&self.0);
         for field in fields {
             mac.update(&(field.len() as u64).to_be_bytes());
@@ -203,9 +193,9 @@ impl MasterKey {
 /// The master keys of one database: one current, and those before it. Cloning shares them.
 ///
 /// New tokens are made under the current key; what an earlier key made stays readable by its [`KeyId`].
-/// Keyed hashes that rows are found by ([`Keyring::identifier_hash`], [`Keyring::decoy_seed`],
-/// [`Keyring::fingerprint`]) use the *oldest* key: under the current one, a rotation would forget every throttle and
-/// let a command that was done be done again. So the oldest key must be kept as long as the database is.
+/// Keyed hashes that rows are found by (of identifiers and of commands) use the *oldest* key: under the current one,
+/// a rotation would forget every throttle and let a command that was done be done again. So the oldest key must be
+/// kept as long as the database is.
 #[derive(Clone)]
 pub struct Keyring(Arc<Ring>);
 
@@ -302,21 +292,21 @@ impl Keyring {
     /// The key for one purpose: HMAC-SHA256 over `majordomo/v1/<purpose>` under the master key. `None` if the keyring
     /// does not hold that master key.
     #[must_use]
-    pub fn derive(&self, key: KeyId, purpose: Purpose) -> Option<DerivedKey> {
+    pub(crate) fn derive(&self, key: KeyId, purpose: Purpose) -> Option<DerivedKey> {
         self.keys().find(|master| master.id == key).map(|master| master.derive(purpose))
     }
 
     /// What a database keeps to recognise its keys by: a keyed hash of the database's identifier under the current
     /// key, and that key's name.
     #[must_use]
-    pub fn proof_for(&self, database: [u8; 16]) -> (KeyId, [u8; 32]) {
+    pub(crate) fn proof_for(&self, database: [u8; 16]) -> (KeyId, [u8; 32]) {
         (self.0.current.id, *self.0.current.derive(Purpose::DatabaseProof).authenticate(&[&database]))
     }
 
     /// Whether this keyring, or an earlier state of it, made the proof that the database keeps. If not, the keyring
     /// belongs to another database and the system must not start.
     #[must_use]
-    pub fn recognises(&self, database: [u8; 16], key: KeyId, proof: &[u8; 32]) -> bool {
+    pub(crate) fn recognises(&self, database: [u8; 16], key: KeyId, proof: &[u8; 32]) -> bool {
         self.derive(key, Purpose::DatabaseProof)
             .is_some_and(|derived| bool::from(derived.authenticate(&[&database]).ct_eq(proof)))
     }
@@ -324,20 +314,20 @@ impl Keyring {
     /// The keyed hash under which an identifier that matches no user is remembered. `kind` keeps an e-mail address
     /// apart from a username of the same spelling. The same across rotations.
     #[must_use]
-    pub fn identifier_hash(&self, kind: &str, canonical: &str) -> [u8; 32] {
+    pub(crate) fn identifier_hash(&self, kind: &str, canonical: &str) -> [u8; 32] {
         *self.oldest().derive(Purpose::IdentifierHash).authenticate(&[kind.as_bytes(), canonical.as_bytes()])
     }
 
     /// What the decoy salt of an identifier without a credential is taken from. The same across rotations.
     #[must_use]
-    pub fn decoy_seed(&self, identifier: &str) -> [u8; 32] {
+    pub(crate) fn decoy_seed(&self, identifier: &str) -> [u8; 32] {
         *self.oldest().derive(Purpose::Decoy).authenticate(&[identifier.as_bytes()])
     }
 
     /// The keyed hash of a command's fields, to tell the same command sent twice from another one under its
     /// identifier. The same across rotations.
     #[must_use]
-    pub fn fingerprint(&self, fields: &[&[u8]]) -> [u8; 32] {
+    pub(crate) fn fingerprint(&self, fields: &[&[u8]]) -> [u8; 32] {
         *self.oldest().derive(Purpose::Fingerprint).authenticate(fields)
     }
 }
@@ -369,12 +359,11 @@ mod tests {
             (Purpose::Token, "13ffc44ea2fd0f2a3c9061e2af480a24c1d0b7af847e033d2614bd7619205ed2"),
             (Purpose::IdentifierHash, "923d85c0858b64fe4776b2b904bf24b384344baefffbbdd141246660672d79bb"),
             (Purpose::Decoy, "0005aedcf5ab7000297a27f78535db2a49b4136c944290ebe866ac14e5482918"),
-            (Purpose::Seal, "1f7c28276d2f53fb7baa6608faef8ab8a698f38d8b9c54be6e32c2ad98e88be4"),
             (Purpose::Fingerprint, "53f8f3bce0b2f294ce5ec2d001a2378e98dedaf575f268f9602653be29b00047"),
             (Purpose::DatabaseProof, "71543a7f6d844f31e3ff13f113da698b4f74056fe623607dee1ff7126b99cc53"),
         ] {
             let derived = keyring.derive(keyring.current(), purpose).unwrap();
-            assert_eq!(hexadecimal(derived.expose()), expected, "{purpose:?}");
+            assert_eq!(hexadecimal(&*derived.0), expected, "{purpose:?}");
         }
         for (found, expected) in [
             (
@@ -408,7 +397,7 @@ mod tests {
         assert_eq!(after.identifier_hash("email", "a"), before.identifier_hash("email", "a"));
         assert_eq!(after.decoy_seed("a"), before.decoy_seed("a"));
         assert_eq!(after.fingerprint(&[b"a"]), before.fingerprint(&[b"a"]));
-        let derived = |keyring: &Keyring| *keyring.derive(before.current(), Purpose::Token).unwrap().expose();
+        let derived = |keyring: &Keyring| *keyring.derive(before.current(), Purpose::Token).unwrap().0;
         assert_eq!(derived(&after), derived(&before));
         assert!(before.derive(after.current(), Purpose::Token).is_none());
     }

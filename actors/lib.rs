@@ -1,8 +1,8 @@
 //! The engine room of majordomo: every actor, and the parts that they share.
 
-pub mod address;
+mod address;
 pub mod auditor;
-pub mod bytes;
+mod bytes;
 pub mod clock;
 mod delivery_end;
 pub mod gauge;
@@ -11,12 +11,12 @@ pub mod keys;
 pub mod live;
 pub mod notifier;
 pub mod outbox;
-pub mod seal;
-pub mod session_secret;
-pub mod stamp;
+mod seal;
+mod session_secret;
+mod stamp;
 pub mod storage;
 pub mod subscriber;
 pub mod supervision;
 pub mod supervisor;
-pub mod token;
+mod token;
 pub mod user_manager;

@@ -18,17 +18,6 @@ pub enum SealError {
     TooLong,
 }
 
-impl SealError {
-    /// The stable name of the error.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Random(_) => "no_random_bytes",
-            Self::TooLong => "text_too_long",
-        }
-    }
-}
-
 /// Seals a text with XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03) under a random nonce.
 ///
 /// `associated` is not stored but must be given again to open: name there the row and the field, so that a sealed text

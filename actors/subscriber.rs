@@ -106,7 +106,7 @@ pub enum Unanswered {
 #[non_exhaustive]
 pub enum Delivery {
     /// It is to be sent.
-    Live(Message),
+    Live(DueMessage),
     /// A newer token took its place, or what it was for is gone: nothing is to be sent.
     Superseded,
     /// It was used already.
@@ -118,7 +118,7 @@ pub enum Delivery {
 }
 
 /// What a live token's message needs.
-pub struct Message {
+pub struct DueMessage {
     /// The user.
     pub user: UserId,
     /// What the token is good for.
@@ -151,7 +151,7 @@ impl fmt::Debug for Delivery {
 }
 
 /// What the system answers to a handler; implemented by the outbox.
-pub trait Desk: Send + Sync + 'static {
+pub(crate) trait Desk: Send + Sync + 'static {
     /// A user.
     fn user(&self, id: UserId) -> Result<Option<User>, Unanswered>;
     /// The state of a token, with its link and code.
@@ -171,8 +171,7 @@ pub struct SubscriberContext {
 
 impl SubscriberContext {
     /// A context over a desk, for the given attempt at the signal (the first is 1).
-    #[must_use]
-    pub fn new(desk: Arc<dyn Desk>, attempt: u32) -> Self {
+    pub(crate) fn new(desk: Arc<dyn Desk>, attempt: u32) -> Self {
         Self { desk, attempt }
     }
 

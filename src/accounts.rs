@@ -16,7 +16,7 @@ use ractor::{ActorRef, Message, RpcReplyPort};
 
 use crate::builder::{AUDITOR, Builder, registration};
 
-/// The most users or audit records of one page.
+/// The most users, signals or audit records of one page.
 pub const PAGE_LIMIT: usize = 1_000;
 
 /// The handle of a running account system: cheap to clone, and usable from any task or actor.

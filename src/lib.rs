@@ -10,11 +10,11 @@ mod trail;
 pub use accounts::{Accounts, PAGE_LIMIT};
 pub use builder::{BuildError, Builder};
 pub use config::Config;
-pub use majordomo_actors::auditor::{AuditPage, AuditQuery, AuditReadError, AuditRecord};
+pub use majordomo_actors::auditor::{AuditFault, AuditPage, AuditQuery, AuditReadError, AuditRecord};
 pub use majordomo_actors::clock::Clock;
 pub use majordomo_actors::gauge::GaugeReading;
-pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings, HasherState};
-pub use majordomo_actors::keys::{KeyError, Keyring};
+pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings, HasherSettingsError, HasherState};
+pub use majordomo_actors::keys::{KeyError, KeyId, Keyring};
 pub use majordomo_actors::live::Live;
 pub use majordomo_actors::notifier;
 pub use majordomo_actors::outbox::{RegistrationError, Start, SubscriptionState};
@@ -22,8 +22,9 @@ pub use majordomo_actors::storage::{
     EngineSettings, Integrity, OpenError, StorageSettings, StorageState, Unreadable, check_integrity,
 };
 pub use majordomo_actors::subscriber::{
-    Capability, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,
+    Capability, Delivery, DueMessage, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,
 };
+pub use majordomo_actors::supervision::{ChildState, ChildStatus, SupervisorState};
 pub use majordomo_actors::supervisor::{SpawnError, Tree};
 pub use majordomo_actors::user_manager::{Answer, Policy, Question, Registration, Requirement};
 pub use majordomo_model::*;

@@ -5,7 +5,7 @@ mod record;
 
 use majordomo_model::Envelope;
 
-pub use query::{AuditPage, AuditQuery, AuditReadError, MAX_PAGE, TrailRange};
+pub use query::{AuditPage, AuditQuery, AuditReadError, TrailRange};
 pub use record::{AuditFault, AuditRecord};
 
 use crate::subscriber::{Effect, Outcome, Subscriber, SubscriberContext};

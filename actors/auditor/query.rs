@@ -7,7 +7,7 @@ use super::record::{
 };
 
 /// The most records of one page.
-pub const MAX_PAGE: usize = 1_000;
+pub(super) const MAX_PAGE: usize = 1_000;
 /// Index entries looked at for one page, so that a rare combination in a long trail cannot hold its reader up.
 const MAX_LOOKED_AT: usize = 10_000;
 
@@ -26,7 +26,7 @@ pub struct AuditQuery {
     pub before: Option<u64>,
     /// The newest record first.
     pub newest_first: bool,
-    /// At most so many, 1 to [`MAX_PAGE`].
+    /// At most so many, 1 to 1,000.
     pub limit: usize,
 }
 

@@ -10,6 +10,7 @@ use majordomo_model::{
     SignalId, SignalKind, Timestamp, TokenId, User, UserId,
 };
 
+use super::query::MAX_PAGE;
 use super::*;
 use crate::subscriber::{Delivery, Desk, Unanswered};
 

@@ -10,7 +10,7 @@ use majordomo_model::{
 };
 
 use super::*;
-use crate::subscriber::{Desk, Message};
+use crate::subscriber::{Desk, DueMessage};
 
 const NOW: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 const PATH: &str = "/accounts/x/y/mdt_CANARYLINK/";
@@ -48,7 +48,7 @@ impl Desk for FakeDesk {
 
     fn delivery(&self, _token: TokenId) -> Result<Delivery, Unanswered> {
         Ok(match self.token {
-            TokenState::Live => Delivery::Live(Message {
+            TokenState::Live => Delivery::Live(DueMessage {
                 user: self.user.as_ref().map_or_else(UserId::new, |user| user.id),
                 purpose: TokenPurpose::VerifyEmail,
                 address: self.address.clone(),

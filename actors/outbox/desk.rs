@@ -9,7 +9,7 @@ use majordomo_model::{OneTimeCode, OneTimeToken, Timestamp, TokenId, User, UserI
 use super::delivery::{Standing, standing};
 use crate::clock::Clock;
 use crate::storage::{Lookup, Reader, TokenRow, UniqueKey, Unreadable};
-use crate::subscriber::{Capability, Delivery, Desk, Message, Unanswered};
+use crate::subscriber::{Capability, Delivery, Desk, DueMessage, Unanswered};
 use crate::token::Tokens;
 
 /// The desk of one subscription.
@@ -42,9 +42,9 @@ impl SubscriptionDesk {
         self.capabilities.contains(&Capability::Deliver)
     }
 
-    fn message(&self, token: &TokenRow, user: UserId, address: majordomo_model::Contact) -> Option<Message> {
+    fn message(&self, token: &TokenRow, user: UserId, address: majordomo_model::Contact) -> Option<DueMessage> {
         let claims = token.claims();
-        Some(Message {
+        Some(DueMessage {
             user,
             purpose: token.purpose,
             address,
