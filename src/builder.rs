@@ -10,7 +10,7 @@ use majordomo_actors::outbox::{Registration, Start};
 use majordomo_actors::storage::Location;
 use majordomo_actors::subscriber::{Capability, Subscriber};
 use majordomo_actors::supervisor::{Setup, SpawnError, System};
-use majordomo_model::Filter;
+use majordomo_model::{Filter, Phone};
 
 use crate::accounts::Accounts;
 use crate::config::Config;
@@ -156,6 +156,8 @@ impl Builder {
             }
             Place::Nowhere => return Err(BuildError::Configuration(vec![NOWHERE.to_owned()])),
         };
+        // The first number costs the library's tables; nobody waits for them.
+        tokio::task::spawn_blocking(Phone::warm_up);
         let shutdown_within = self.config.shutdown_within;
         let system = System::spawn(Setup {
             location,
