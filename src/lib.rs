@@ -1,3 +1,4 @@
+//! User accounts for a Rust app, as a supervised actor system with durable signals.
 #![doc = include_str!("../README.md")]
 
 mod accounts;
