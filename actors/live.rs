@@ -59,6 +59,12 @@ impl LiveGroup {
         self.members.leave(actor);
     }
 
+    /// Whether nobody listens, so that there is nothing to publish.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
     /// Sends signals to whom they concern. Waits for nobody; without members it costs one look.
     pub fn publish(&self, signals: &[Arc<Envelope>]) {
         for (actor, listener) in self.members.present() {
@@ -119,7 +125,7 @@ impl<E> Group<E> {
 
     /// The members that live, with their entries; the entries of all others are forgotten.
     pub(crate) fn present(&self) -> Vec<(ActorCell, Arc<E>)> {
-        if self.count.load(Ordering::SeqCst) == 0 {
+        if self.is_empty() {
             return Vec::new();
         }
         let mut entries = self.entries();
@@ -129,6 +135,11 @@ impl<E> Group<E> {
         self.count.store(entries.len(), Ordering::SeqCst);
         let with_entry = |actor: ActorCell| entries.get(&actor.get_id()).cloned().map(|entry| (actor, entry));
         actors.into_iter().filter_map(with_entry).collect()
+    }
+
+    /// Whether no entry is kept; one look, without the lock.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
     }
 
     /// How many entries are kept.

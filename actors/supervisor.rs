@@ -238,7 +238,7 @@ impl System {
         let parts = &self.0;
         let deadline = Instant::now().checked_add(command.deadline.unwrap_or(parts.patience));
         // A stopped system has closed its store too, and that is not worth another try.
-        if !parts.address.is_closed() && !parts.services.storage.observe().available {
+        if !parts.address.is_closed() && !parts.services.storage.is_available() {
             return Err(parts.services.refused_without_storage());
         }
         let command = Arc::new(command);

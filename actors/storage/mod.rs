@@ -281,13 +281,19 @@ impl Storage {
         }
     }
 
+    /// Whether reads and writes are possible now; one look, for every request.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.shared.engine.is_available()
+    }
+
     /// What it has done.
     #[must_use]
     pub fn observe(&self) -> StorageState {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.shared.counters;
         StorageState {
-            available: self.shared.engine.is_available(),
+            available: self.is_available(),
             transactions: read(&counters.transactions),
             batches: read(&counters.batches),
             commands: read(&counters.commands),

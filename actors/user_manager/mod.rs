@@ -241,7 +241,7 @@ impl Manager {
     /// Commits the signals that tell what was only counted.
     pub(crate) fn tell(&self) {
         // What cannot be stored now stays counted.
-        if !self.services.storage.observe().available {
+        if !self.services.storage.is_available() {
             return;
         }
         let mut counted = self.services.budget.take();
