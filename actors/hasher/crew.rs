@@ -17,9 +17,9 @@ use super::parameters::{Ceiling, HashParameters};
 use super::phc::{PhcString, Recipe, SALT_BYTES, StoredHash, TAG_BYTES};
 use super::queue::Queue;
 use super::{HashError, Verified};
+use crate::priority::step_back;
 
 /// How far the hash threads step back behind the threads that serve requests.
-#[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, HashError>>;
@@ -111,7 +111,7 @@ impl Crew {
             let (shared, ended, runtime) = (Arc::clone(shared), Arc::clone(&crew.ended), runtime.clone());
             let thread = Builder::new().name(format!("majordomo-hash-{number}")).spawn(move || {
                 let _runtime = runtime.enter();
-                step_back();
+                step_back(NICENESS);
                 Worker::new(&shared).work(&ended);
             })?;
             crew.threads.push(thread);
@@ -131,17 +131,6 @@ impl Drop for Crew {
         drop(self.dismiss());
     }
 }
-
-/// Lowers the priority of the calling thread; on Linux `setpriority` with a thread id touches that thread alone.
-#[cfg(target_os = "linux")]
-fn step_back() {
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
-        tracing::debug!(%error, "a hash thread keeps its priority");
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn step_back() {}
 
 /// One thread's hands: its memory, and its part of the counters.
 struct Worker<'a> {
@@ -270,24 +259,5 @@ impl Drop for Worker<'_> {
     fn drop(&mut self) {
         self.shared.counters.memory_bytes.fetch_sub(self.counted_bytes, Ordering::SeqCst);
         self.shared.counters.workers.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use rustix::process::getpriority_process;
-    use rustix::thread::gettid;
-
-    use super::*;
-
-    #[test]
-    fn a_hash_thread_steps_back_alone() {
-        let before = getpriority_process(Some(gettid())).unwrap();
-        let stepped = std::thread::spawn(|| {
-            step_back();
-            getpriority_process(Some(gettid())).unwrap()
-        });
-        assert!(stepped.join().unwrap() >= NICENESS);
-        assert_eq!(getpriority_process(Some(gettid())).unwrap(), before);
     }
 }
