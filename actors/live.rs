@@ -251,6 +251,7 @@ mod tests {
             at: Timestamp::from_micros(0),
             sender: Sender::USER_MANAGER,
             actor: OnBehalfOf::System,
+            path: Vec::new(),
             context: Context::new(),
             schema: SCHEMA_VERSION,
             signal: Signal::UserDeletionStarted { user },

@@ -43,6 +43,7 @@ impl Stamp {
             at,
             sender: signal.kind().sender(),
             actor: self.actor.clone(),
+            path: Vec::new(),
             context: self.context.clone(),
             schema: SCHEMA_VERSION,
             signal,

@@ -1,12 +1,13 @@
 //! The subscriber: what an app, the notifier and the auditor implement to be fed signals durably.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use majordomo_model::{
-    Contact, Envelope, Failure, FlowId, OneTimeCode, OneTimeToken, Signal, Timestamp, TokenId, TokenPurpose, User,
+    Contact, Envelope, Failure, FlowId, Gap, OneTimeCode, OneTimeToken, Signal, Timestamp, TokenId, TokenPurpose, User,
     UserId,
 };
 
@@ -32,8 +33,40 @@ use majordomo_model::{
 /// }
 /// ```
 pub trait Subscriber: Send + Sync + 'static {
-    /// Handles one signal. A panic counts as [`Outcome::Retry`].
+    /// Handles one signal. A panic counts as [`Outcome::Retry`], as does a deadline that passes.
     fn handle(&self, envelope: &Envelope, context: &SubscriberContext) -> impl Future<Output = Outcome> + Send;
+
+    /// Handles several signals at once, and answers an outcome for each, in their order; what has none is to be handed
+    /// over again. Called where the subscription asks for batches. A panic, or a deadline that passes, counts as an
+    /// attempt at each, and they are handed over one by one from then on, so that only the one at fault is given up.
+    ///
+    /// Unless it is implemented, it handles one after the other, up to the first that is not done.
+    fn handle_batch(
+        &self,
+        batch: &[Arc<Envelope>],
+        context: &SubscriberContext,
+    ) -> impl Future<Output = Vec<Outcome>> + Send {
+        async move {
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for envelope in batch {
+                let outcome = self.handle(envelope, context).await;
+                let is_done = matches!(&outcome, Outcome::Done(effects) if context.foresee(effects));
+                outcomes.push(outcome);
+                if !is_done {
+                    break;
+                }
+            }
+            outcomes
+        }
+    }
+
+    /// Learns of signals that it will never get, before it is handed what follows them: the log had to forget them.
+    /// Effects are committed with the note that it was told.
+    ///
+    /// Unless it is implemented, it takes note and does nothing; the system tells `subscriber_missed` in any case.
+    fn missed(&self, _gap: Gap, _context: &SubscriberContext) -> impl Future<Output = Outcome> + Send {
+        async { Outcome::done() }
+    }
 }
 
 /// What became of a signal in a handler.
@@ -42,9 +75,20 @@ pub trait Subscriber: Send + Sync + 'static {
 pub enum Outcome {
     /// It is done; the effects are committed together with the subscription's progress.
     Done(Vec<Effect>),
-    /// It is to be handed over again, after a growing pause; what follows it waits.
+    /// It failed: it is to be handed over again, after a growing pause. It costs an attempt.
     Retry {
-        /// Why, for the log. Without personal data or secrets.
+        /// Why, for the operator; at most 200 bytes are kept. Without personal data or secrets.
+        reason: String,
+    },
+    /// Not now: it is to be handed over again at a certain time, or as soon as the subscription is started again. It
+    /// costs no attempt: for a server that is down, or that says when to come back.
+    Defer {
+        /// Until when it rests, by the system's clock. What lies further ahead than a day is taken as a day.
+        until: Timestamp,
+    },
+    /// It cannot be handled, however often it is tried: it becomes a dead letter at once.
+    Reject {
+        /// Why, for the operator; at most 200 bytes are kept. Without personal data or secrets.
         reason: String,
     },
 }
@@ -61,6 +105,18 @@ impl Outcome {
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry { reason: reason.into() }
     }
+
+    /// Not done, and not to be tried before this time.
+    #[must_use]
+    pub const fn defer(until: Timestamp) -> Self {
+        Self::Defer { until }
+    }
+
+    /// Never to be done.
+    #[must_use]
+    pub fn reject(reason: impl Into<String>) -> Self {
+        Self::Reject { reason: reason.into() }
+    }
 }
 
 /// Something that is committed in the same transaction as the subscription's progress: exactly once.
@@ -73,6 +129,11 @@ pub enum Effect {
         key: Vec<u8>,
         /// The value, at most 64 KiB.
         value: Vec<u8>,
+    },
+    /// Removes a value from the subscription's own projection.
+    Forget {
+        /// The key.
+        key: Vec<u8>,
     },
     /// Emits a further signal, in the lane of the one that is handled and caused by its flow.
     Emit(Box<Signal>),
@@ -156,8 +217,8 @@ pub(crate) trait Desk: Send + Sync + 'static {
     fn user(&self, id: UserId) -> Result<Option<User>, Unanswered>;
     /// The state of a token, with its link and code.
     fn delivery(&self, token: TokenId) -> Result<Delivery, Unanswered>;
-    /// A value of the subscription's own projection.
-    fn projection(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Unanswered>;
+    /// A value of the subscription's own projection, and a number that changes whenever the value does.
+    fn projection(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, u64), Unanswered>;
     /// The present time.
     fn now(&self) -> Timestamp;
 }
@@ -167,18 +228,57 @@ pub(crate) trait Desk: Send + Sync + 'static {
 pub struct SubscriberContext {
     desk: Arc<dyn Desk>,
     attempt: u32,
+    rebuilding: bool,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What a handler has read of the projection, and what the signals before in its batch will have written.
+#[derive(Default)]
+struct Seen {
+    read: HashMap<Vec<u8>, u64>,
+    foreseen: HashMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
 impl SubscriberContext {
     /// A context over a desk, for the given attempt at the signal (the first is 1).
-    pub(crate) fn new(desk: Arc<dyn Desk>, attempt: u32) -> Self {
-        Self { desk, attempt }
+    pub(crate) fn new(desk: Arc<dyn Desk>, attempt: u32, rebuilding: bool) -> Self {
+        Self { desk, attempt, rebuilding, seen: Arc::default() }
     }
 
-    /// Which attempt at this signal it is; the first is 1. A restart of the process starts anew.
+    /// Which attempt at this signal it is; the first is 1. Attempts are counted across restarts; of a batch it is the
+    /// highest.
     #[must_use]
     pub const fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Whether the projection is being built anew from signals that were handled before. Then only what is projected
+    /// counts: signals that are emitted and ends of deliveries are left out, and a handler should do nothing outside.
+    #[must_use]
+    pub const fn is_rebuilding(&self) -> bool {
+        self.rebuilding
+    }
+
+    /// What was read of the projection, each key with the number it had.
+    pub(crate) fn read(&self) -> Vec<(Vec<u8>, u64)> {
+        self.seen().read.iter().map(|(key, number)| (key.clone(), *number)).collect()
+    }
+
+    /// Shows what effects will have done to the projection to the signals that follow in the same batch.
+    fn foresee(&self, effects: &[Effect]) -> bool {
+        let mut seen = self.seen();
+        for effect in effects {
+            match effect {
+                Effect::Project { key, value } => drop(seen.foreseen.insert(key.clone(), Some(value.clone()))),
+                Effect::Forget { key } => drop(seen.foreseen.insert(key.clone(), None)),
+                _ => {}
+            }
+        }
+        true
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A user as of now, which may be later than the signal; `None` if deleted since.
@@ -202,7 +302,12 @@ impl SubscriberContext {
     /// # Errors
     /// [`Unanswered::StorageUnavailable`].
     pub fn projection(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Unanswered> {
-        self.desk.projection(key)
+        if let Some(value) = self.seen().foreseen.get(key) {
+            return Ok(value.clone());
+        }
+        let (value, number) = self.desk.projection(key)?;
+        self.seen().read.entry(key.to_vec()).or_insert(number);
+        Ok(value)
     }
 
     /// The present time, by the system's clock.
@@ -223,6 +328,20 @@ pub trait ErasedSubscriber: Send + Sync + 'static {
         envelope: &'a Envelope,
         context: &'a SubscriberContext,
     ) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+    /// As [`Subscriber::handle_batch`].
+    fn handle_batch<'a>(
+        &'a self,
+        batch: &'a [Arc<Envelope>],
+        context: &'a SubscriberContext,
+    ) -> Pin<Box<dyn Future<Output = Vec<Outcome>> + Send + 'a>>;
+
+    /// As [`Subscriber::missed`].
+    fn missed<'a>(
+        &'a self,
+        gap: Gap,
+        context: &'a SubscriberContext,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 }
 
 impl<S: Subscriber> ErasedSubscriber for S {
@@ -232,5 +351,21 @@ impl<S: Subscriber> ErasedSubscriber for S {
         context: &'a SubscriberContext,
     ) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         Box::pin(Subscriber::handle(self, envelope, context))
+    }
+
+    fn handle_batch<'a>(
+        &'a self,
+        batch: &'a [Arc<Envelope>],
+        context: &'a SubscriberContext,
+    ) -> Pin<Box<dyn Future<Output = Vec<Outcome>> + Send + 'a>> {
+        Box::pin(Subscriber::handle_batch(self, batch, context))
+    }
+
+    fn missed<'a>(
+        &'a self,
+        gap: Gap,
+        context: &'a SubscriberContext,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
+        Box::pin(Subscriber::missed(self, gap, context))
     }
 }

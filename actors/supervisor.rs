@@ -17,7 +17,7 @@ use crate::gauge::GaugeReading;
 use crate::hasher::{Hasher, HasherSettings, HasherSettingsError, HasherState};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
-use crate::outbox::{Doorbell, Outbox, Registration, RegistrationError, SubscriptionState};
+use crate::outbox::{Doorbell, Outbox, RegistrationError, Subscription, SubscriptionState};
 use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, StorageState, Unreadable};
 use crate::supervision::{Child, ChildStatus, SupervisorMessage, SupervisorState, spawn_supervisor};
 use crate::token::Tokens;
@@ -45,7 +45,7 @@ pub struct Setup {
     /// Where time comes from.
     pub clock: Clock,
     /// Who is fed signals from the start.
-    pub subscriptions: Vec<Registration>,
+    pub subscriptions: Vec<Subscription>,
 }
 
 /// Why a system was not spawned.
@@ -157,7 +157,7 @@ impl System {
             Outbox::new(storage.clone(), tokens.clone(), setup.clock.clone(), doorbell, setup.policy.code_lifetime);
         let roster: Arc<Mutex<Vec<Child>>> = Arc::default();
         for registration in setup.subscriptions {
-            let name = registration.name.clone();
+            let name = registration.name().to_owned();
             match outbox.register(registration) {
                 Ok(child) => locked(&roster).push(child),
                 Err(fault) => {
@@ -278,8 +278,8 @@ impl System {
     ///
     /// # Errors
     /// [`SpawnError::Subscription`], or [`SpawnError::Actor`] if the subscribers' supervisor does not answer.
-    pub async fn subscribe(&self, registration: Registration) -> Result<(), SpawnError> {
-        let name = registration.name.clone();
+    pub async fn subscribe(&self, registration: Subscription) -> Result<(), SpawnError> {
+        let name = registration.name().to_owned();
         let fault = |fault| SpawnError::Subscription { name, fault };
         let child = self.0.outbox.register(registration).map_err(fault)?;
         let deadline = Some(Instant::now() + self.0.patience);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use majordomo_actors::auditor::{AuditPage, AuditQuery, AuditReadError};
 use majordomo_actors::live::Live;
-use majordomo_actors::outbox::Start;
+use majordomo_actors::outbox::Subscription;
 use majordomo_actors::storage::Unreadable;
 use majordomo_actors::subscriber::Subscriber;
 use majordomo_actors::supervisor::{SpawnError, System, Tree};
@@ -365,7 +365,15 @@ impl Accounts {
         start: Start,
         subscriber: impl Subscriber,
     ) -> Result<(), SpawnError> {
-        self.system().subscribe(registration(name, filter, start, subscriber)).await
+        self.add(registration(name, filter, start, subscriber)).await
+    }
+
+    /// Adds a durable subscription, on terms of its own, to the running system.
+    ///
+    /// # Errors
+    /// [`SpawnError::Subscription`] if the name is taken, or the terms are not acceptable.
+    pub async fn add(&self, subscription: Subscription) -> Result<(), SpawnError> {
+        self.system().subscribe(subscription).await
     }
 
     /// Lets an actor hear signals at once, as [`Live`]: lossily, at most `places` of them waiting, not across restarts.

@@ -6,11 +6,11 @@ use majordomo_actors::auditor::Auditor;
 use majordomo_actors::clock::Clock;
 use majordomo_actors::keys::{KeyError, Keyring};
 use majordomo_actors::notifier::{BoxedTransport, Notifier, NotifierFault, Templates, Transport};
-use majordomo_actors::outbox::{Registration, Start};
+use majordomo_actors::outbox::Subscription;
 use majordomo_actors::storage::Location;
 use majordomo_actors::subscriber::{Capability, Subscriber};
 use majordomo_actors::supervisor::{Setup, SpawnError, System};
-use majordomo_model::{Filter, Phone};
+use majordomo_model::{Filter, Phone, Start};
 
 use crate::accounts::Accounts;
 use crate::config::Config;
@@ -29,7 +29,7 @@ pub struct Builder {
     clock: Clock,
     templates: Templates,
     transports: Vec<BoxedTransport>,
-    subscriptions: Vec<Registration>,
+    subscriptions: Vec<Subscription>,
 }
 
 enum Place {
@@ -139,6 +139,12 @@ impl Builder {
         self
     }
 
+    /// Feeds a subscription, on terms of its own.
+    pub fn subscription(mut self, subscription: Subscription) -> Self {
+        self.subscriptions.push(subscription);
+        self
+    }
+
     /// Opens the store and spawns every actor; once it answers, requests are served.
     ///
     /// # Errors
@@ -175,7 +181,7 @@ impl Builder {
     }
 
     /// Every subscription of the system, or every fault of the configuration.
-    fn registrations(&mut self) -> Result<Vec<Registration>, Vec<String>> {
+    fn registrations(&mut self) -> Result<Vec<Subscription>, Vec<String>> {
         let mut faults = self.config.faults();
         match &self.place {
             Place::Nowhere => faults.push(NOWHERE.to_owned()),
@@ -189,9 +195,8 @@ impl Builder {
             match self.config.messages.clone().map(|settings| Notifier::new(settings, templates)) {
                 Some(Ok(notifier)) => {
                     let notifier = transports.into_iter().fold(notifier, Notifier::with_boxed_transport);
-                    let mut notifier = registration(NOTIFIER, Notifier::filter(), Start::Beginning, notifier);
-                    notifier.capabilities.push(Capability::Deliver);
-                    all.push(notifier);
+                    let notifier = registration(NOTIFIER, Notifier::filter(), Start::Beginning, notifier);
+                    all.push(notifier.capability(Capability::Deliver));
                 }
                 Some(Err(NotifierFault::Templates(fault))) => faults.push(format!("messages: {fault}")),
                 // Told by the configuration itself.
@@ -201,8 +206,8 @@ impl Builder {
         }
         all.append(&mut self.subscriptions);
         for (place, registration) in all.iter().enumerate() {
-            if all.iter().take(place).any(|earlier| earlier.name == registration.name) {
-                faults.push(format!("subscriber {:?}: the name is taken", registration.name));
+            if all.iter().take(place).any(|earlier| earlier.name() == registration.name()) {
+                faults.push(format!("subscriber {:?}: the name is taken", registration.name()));
             }
         }
         if faults.is_empty() { Ok(all) } else { Err(faults) }
@@ -228,9 +233,8 @@ pub(crate) fn registration(
     filter: Filter,
     start: Start,
     subscriber: impl Subscriber,
-) -> Registration {
-    let subscriber = std::sync::Arc::new(subscriber);
-    Registration { name: name.into(), filter, start, capabilities: Vec::new(), subscriber }
+) -> Subscription {
+    Subscription::new(name, subscriber).filter(filter).start(start)
 }
 
 fn key_path(database: &Path) -> PathBuf {

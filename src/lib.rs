@@ -18,7 +18,10 @@ pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings, Hash
 pub use majordomo_actors::keys::{KeyError, KeyId, Keyring};
 pub use majordomo_actors::live::Live;
 pub use majordomo_actors::notifier;
-pub use majordomo_actors::outbox::{RegistrationError, Start, SubscriptionState};
+pub use majordomo_actors::outbox::{
+    IN_HAND_LIMIT, LastFailure, RebuildState, RegistrationError, SUBSCRIPTION_NAME_LIMIT, Subscription,
+    SubscriptionSettings, SubscriptionState, SubscriptionStatus,
+};
 pub use majordomo_actors::storage::{
     EngineSettings, Integrity, OpenError, StorageSettings, StorageState, Unreadable, check_integrity,
 };

@@ -25,8 +25,8 @@ impl Desk for EmptyDesk {
         Err(Unanswered::NotGranted)
     }
 
-    fn projection(&self, _key: &[u8]) -> Result<Option<Vec<u8>>, Unanswered> {
-        Ok(None)
+    fn projection(&self, _key: &[u8]) -> Result<(Option<Vec<u8>>, u64), Unanswered> {
+        Ok((None, 0))
     }
 
     fn now(&self) -> Timestamp {
@@ -43,7 +43,7 @@ struct Trail {
 
 impl Trail {
     fn keep(&mut self, envelope: &Envelope) {
-        let context = SubscriberContext::new(Arc::new(EmptyDesk), 1);
+        let context = SubscriberContext::new(Arc::new(EmptyDesk), 1, false);
         let handling = async { Subscriber::handle(&Auditor::new(), envelope, &context).await };
         let log = CapturedLog(Arc::clone(&self.lines));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -125,6 +125,7 @@ fn envelope(seq: u64, lane: Lane, signal: Signal) -> Envelope {
         at: Timestamp::from_micros(1_000_000),
         sender: Sender::USER_MANAGER,
         actor: Actor::Anonymous,
+        path: Vec::new(),
         context: Context::new(),
         schema: SCHEMA_VERSION,
         signal,
@@ -344,6 +345,7 @@ fn stored_bytes_of_today_are_read_for_ever() {
         flow: FlowId::from_bytes(id(2)),
         cause: Some(FlowId::from_bytes(id(3))),
         actor: Actor::Admin("root".into()),
+        path: Vec::new(),
         context: Context::new().client_ip("192.0.2.1".parse().unwrap()),
         ..envelope(7, Lane::User(user), signal)
     };

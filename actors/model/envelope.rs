@@ -37,6 +37,10 @@ pub struct Envelope {
     pub sender: Sender,
     /// On whose behalf the flow ran, as the app asserted it.
     pub actor: Actor,
+    /// The subscriptions that this signal descends from, nearest last; empty unless it is a follow-up. None of them is
+    /// handed it, so that no chain of follow-ups is without end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<Sender>,
     /// The request behind it, as far as the app told.
     #[serde(default, skip_serializing_if = "Context::is_empty")]
     pub context: Context,

@@ -13,6 +13,8 @@ use crate::signal::SignalKind;
 pub struct Filter {
     kinds: Option<BTreeSet<SignalKind>>,
     users: Option<BTreeSet<UserId>>,
+    #[serde(default)]
+    groups: Option<BTreeSet<String>>,
 }
 
 impl Filter {
@@ -25,7 +27,7 @@ impl Filter {
     /// Only signals of these kinds.
     #[must_use]
     pub fn kinds(kinds: impl IntoIterator<Item = SignalKind>) -> Self {
-        Self { kinds: Some(kinds.into_iter().collect()), users: None }
+        Self { kinds: Some(kinds.into_iter().collect()), ..Self::default() }
     }
 
     /// And only signals that speak of these users.
@@ -35,11 +37,41 @@ impl Filter {
         self
     }
 
-    /// Whether this signal passes.
+    /// And only signals that speak of a user who is in one of these groups at the moment when the filter looks; of
+    /// users who are deleted by then nothing passes.
+    #[must_use]
+    pub fn groups<S: Into<String>>(mut self, groups: impl IntoIterator<Item = S>) -> Self {
+        self.groups = Some(groups.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Whether signals of this kind can pass.
+    #[must_use]
+    pub fn admits(&self, kind: SignalKind) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
+    }
+
+    /// Whether this signal passes, groups aside.
     #[must_use]
     pub fn passes(&self, envelope: &Envelope) -> bool {
-        let kind = self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&envelope.signal.kind()));
         let of_user = |users: &BTreeSet<UserId>| envelope.signal.user().is_some_and(|user| users.contains(&user));
-        kind && self.users.as_ref().is_none_or(of_user)
+        self.admits(envelope.signal.kind()) && self.users.as_ref().is_none_or(of_user)
+    }
+
+    /// Whether this signal passes where it comes to groups, given those that a user is in. They are asked for only where
+    /// they decide.
+    ///
+    /// # Errors
+    /// Those of `groups_of`.
+    pub fn passes_groups<E>(
+        &self,
+        envelope: &Envelope,
+        groups_of: impl FnOnce(UserId) -> Result<BTreeSet<String>, E>,
+    ) -> Result<bool, E> {
+        match (&self.groups, envelope.signal.user()) {
+            (None, _) => Ok(true),
+            (Some(_), None) => Ok(false),
+            (Some(groups), Some(user)) => Ok(!groups_of(user)?.is_disjoint(groups)),
+        }
     }
 }

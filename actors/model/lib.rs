@@ -17,6 +17,7 @@ mod reason;
 mod request;
 mod secret;
 mod signal;
+mod subscription;
 mod time;
 mod token_purpose;
 mod user;
@@ -43,6 +44,7 @@ pub use secret::{OneTimeCode, OneTimeToken, Password, SessionToken};
 #[cfg(feature = "schema")]
 pub use signal::json_schema;
 pub use signal::{FlowKind, Signal, SignalClass, SignalField, SignalKind, catalogue_table};
+pub use subscription::{Gap, MaxLag, OnFailure, RetryPolicy, Start};
 pub use time::Timestamp;
 pub use token_purpose::TokenPurpose;
 pub use user::{

@@ -66,8 +66,8 @@ impl Desk for FakeDesk {
         })
     }
 
-    fn projection(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Unanswered> {
-        Ok(self.projection.lock().unwrap().get(key).cloned())
+    fn projection(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, u64), Unanswered> {
+        Ok((self.projection.lock().unwrap().get(key).cloned(), 0))
     }
 
     fn now(&self) -> Timestamp {
@@ -135,7 +135,7 @@ impl Stage {
     async fn handle(&mut self, envelope: &Envelope) -> Outcome {
         let desk = std::mem::replace(&mut self.desk, Self::new_desk_place());
         let desk = Arc::new(desk);
-        let context = SubscriberContext::new(Arc::clone(&desk) as Arc<dyn Desk>, 1);
+        let context = SubscriberContext::new(Arc::clone(&desk) as Arc<dyn Desk>, 1, false);
         let outcome = Subscriber::handle(&self.notifier, envelope, &context).await;
         drop(context);
         self.desk = Arc::into_inner(desk).unwrap();
@@ -175,6 +175,7 @@ fn envelope(signal: Signal) -> Envelope {
         at: NOW,
         sender: Sender::USER_MANAGER,
         actor: Actor::Anonymous,
+        path: Vec::new(),
         context: Context::new(),
         schema: SCHEMA_VERSION,
         signal,
@@ -194,7 +195,7 @@ fn token_signals(user: UserId, token: TokenId) -> [(MessageKind, Channel, Signal
 fn effects(outcome: Outcome) -> Vec<Effect> {
     match outcome {
         Outcome::Done(effects) => effects,
-        Outcome::Retry { reason } => panic!("to be retried: {reason}"),
+        other => panic!("not done: {other:?}"),
     }
 }
 

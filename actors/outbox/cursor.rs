@@ -29,8 +29,8 @@ impl Cursor {
         Self {
             subscription: subscription.to_owned(),
             created_at: row.created_at,
-            told: row.floor,
-            reached: row.floor,
+            told: row.floor(),
+            reached: row.floor(),
             projected: Vec::new(),
             weight: 0,
             unconfirmed: 0,
@@ -72,7 +72,7 @@ impl Cursor {
     /// Keeps a value for the next batch. To be followed by [`Cursor::pass`] of the signal it belongs to.
     pub(super) fn project(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.weight = self.weight.saturating_add(key.len()).saturating_add(value.len());
-        self.projected.push(Write::PutProjection(self.subscription.clone(), key, value));
+        self.projected.push(Write::PutProjection(self.subscription.clone(), 0, key, value));
     }
 
     /// The batch that carries the span and, with them, the follow-ups of the signal at `seq`. Whoever commits it
@@ -81,7 +81,7 @@ impl Cursor {
         let FollowUps { checks: further, writes, signals } = follow_ups;
         let mut checks = vec![Check::Cursor(self.subscription.clone(), self.told)];
         checks.extend(further);
-        let row = CursorRow { floor: seq, created_at: self.created_at };
+        let row = CursorRow { revision: seq, taken: seq, created_at: self.created_at, ..CursorRow::default() };
         let moved = Write::PutCursor(self.subscription.clone(), row);
         let writes = self.projected.iter().cloned().chain(writes).chain([moved]).collect();
         Batch { flow: FlowId::new(), outcome: None, checks, writes, signals }
@@ -126,12 +126,12 @@ mod tests {
         let [Check::Cursor(name, expected)] = batch.checks.as_slice() else { panic!("{:?}", batch.checks) };
         let Some(Write::PutCursor(_, row)) = batch.writes.last() else { panic!("{:?}", batch.writes) };
         assert_eq!(name, "audit");
-        (*expected, row.floor)
+        (*expected, row.taken)
     }
 
     #[test]
     fn batches_are_chained_by_their_floors() {
-        let mut cursor = Cursor::new("audit", &CursorRow { floor: 4, created_at: Timestamp::from_micros(0) });
+        let mut cursor = Cursor::new("audit", &CursorRow { taken: 4, ..CursorRow::default() });
         assert!(cursor.is_settled());
         cursor.project(b"key".to_vec(), b"value".to_vec());
         cursor.pass(6);
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_was_not_committed_leaves_the_span_as_it_was() {
-        let mut cursor = Cursor::new("audit", &CursorRow { floor: 0, created_at: Timestamp::from_micros(0) });
+        let mut cursor = Cursor::new("audit", &CursorRow::default());
         cursor.project(vec![0; WEIGHT_LIMIT], vec![1]);
         assert!(cursor.is_heavy());
         cursor.pass(1);

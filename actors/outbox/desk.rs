@@ -90,11 +90,11 @@ impl Desk for SubscriptionDesk {
         })
     }
 
-    fn projection(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Unanswered> {
+    fn projection(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, u64), Unanswered> {
         let unstored = self.unstored().get(key).cloned();
         match unstored {
-            Some(value) => Ok(Some(value)),
-            None => Ok(self.reader.projected(&self.name, key)?),
+            Some(value) => Ok((Some(value), 0)),
+            None => Ok((self.reader.projected(&self.name, key)?, 0)),
         }
     }
 

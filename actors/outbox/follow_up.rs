@@ -75,7 +75,11 @@ pub(super) fn assemble(
     for (index, effect) in (0..).zip(effects) {
         match effect {
             Effect::Project { key, value } => {
-                let write = Write::PutProjection(subscription.to_owned(), key.clone(), value.clone());
+                let write = Write::PutProjection(subscription.to_owned(), 0, key.clone(), value.clone());
+                assembly.follow_ups.writes.push(write);
+            }
+            Effect::Forget { key } => {
+                let write = Write::RemoveProjection(subscription.to_owned(), 0, key.clone());
                 assembly.follow_ups.writes.push(write);
             }
             Effect::Emit(signal) => assembly.emit(index, Signal::clone(signal)),

@@ -6,6 +6,8 @@ mod delivery;
 mod desk;
 mod doorbell;
 mod follow_up;
+mod registration;
+mod state;
 mod subscription;
 
 use std::collections::HashMap;
@@ -13,99 +15,18 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use majordomo_model::Filter;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use self::desk::SubscriptionDesk;
 pub use self::doorbell::Doorbell;
+pub use self::registration::{
+    IN_HAND_LIMIT, RegistrationError, SUBSCRIPTION_NAME_LIMIT, Subscription, SubscriptionSettings,
+};
+pub use self::state::{LastFailure, RebuildState, SubscriptionState, SubscriptionStatus};
 use crate::clock::Clock;
 use crate::storage::{Storage, Unreadable};
-use crate::subscriber::{BoxedSubscriber, Capability};
 use crate::supervision::{Child, OnMeltdown, Progress};
 use crate::token::Tokens;
-
-/// The longest name of a subscription, in bytes.
-pub const SUBSCRIPTION_NAME_LIMIT: usize = 64;
-
-/// Where a subscription begins the first time that it is started. Later it goes on where it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Start {
-    /// With the first signal after it.
-    Now,
-    /// With the oldest signal that is kept.
-    Beginning,
-}
-
-/// A subscription, as it is asked for.
-pub struct Registration {
-    /// The name that its cursor, its projection and its follow-up signals go under: 1 to 64 of `a-z 0-9 _ . -`.
-    pub name: String,
-    /// Which signals it is handed.
-    pub filter: Filter,
-    /// Where it begins.
-    pub start: Start,
-    /// What it may do beyond reading.
-    pub capabilities: Vec<Capability>,
-    /// Who handles the signals.
-    pub subscriber: BoxedSubscriber,
-}
-
-impl fmt::Debug for Registration {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Registration")
-            .field("name", &self.name)
-            .field("start", &self.start)
-            .field("capabilities", &self.capabilities)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a subscription was not registered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegistrationError {
-    /// The name is empty, too long, or holds another character than `a-z 0-9 _ . -`.
-    #[error("a subscription's name has 1 to 64 of a-z 0-9 _ . -")]
-    InvalidName,
-    /// A subscription of that name exists.
-    #[error("a subscription of that name exists")]
-    NameTaken,
-}
-
-impl RegistrationError {
-    /// The stable name, in `snake_case`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidName => "invalid_name",
-            Self::NameTaken => "name_taken",
-        }
-    }
-}
-
-/// How a subscription is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SubscriptionState {
-    /// Its name.
-    pub name: String,
-    /// Every signal up to and with this place is handled; 0 before its first start too.
-    pub floor: u64,
-    /// The place of the log's last signal; the floor while the store is out.
-    pub head: u64,
-    /// How many places lie between the two, those it does not ask for included.
-    pub lag: u64,
-    /// How often the signal that it is at was handed over, if it is at one; otherwise 0.
-    pub attempts_on_current: u32,
-    /// How many signals were handled since the system was started.
-    pub handled: u64,
-    /// How often its subscriber asked for a retry, panicked, or had its effects refused since then.
-    pub failures: u64,
-    /// What the last failure was.
-    pub last_failure: Option<String>,
-}
 
 /// The handle of the outbox. Cloning shares it.
 #[derive(Clone)]
@@ -119,12 +40,12 @@ struct Shared {
     clock: Clock,
     doorbell: Doorbell,
     code_lifetime: Duration,
-    subscriptions: RwLock<Vec<Arc<Subscription>>>,
+    subscriptions: RwLock<Vec<Arc<Feed>>>,
 }
 
 /// What is common to all incarnations of one subscription.
-struct Subscription {
-    registration: Registration,
+struct Feed {
+    registration: Subscription,
     storage: Storage,
     doorbell: Doorbell,
     desk: Arc<SubscriptionDesk>,
@@ -140,7 +61,7 @@ struct Figures {
     attempts_on_current: u32,
     handled: u64,
     failures: u64,
-    last_failure: Option<String>,
+    last_failure: Option<LastFailure>,
     /// The place of the last signal that a panic was told of.
     panic_told: Option<u64>,
 }
@@ -159,15 +80,13 @@ impl Outbox {
     ///
     /// # Errors
     /// [`RegistrationError`].
-    pub fn register(&self, registration: Registration) -> Result<Child, RegistrationError> {
-        if !is_valid(&registration.name) {
-            return Err(RegistrationError::InvalidName);
-        }
+    pub fn register(&self, registration: Subscription) -> Result<Child, RegistrationError> {
+        registration.check()?;
         let mut subscriptions = self.shared.subscriptions.write().unwrap_or_else(PoisonError::into_inner);
         if subscriptions.iter().any(|subscription| subscription.registration.name == registration.name) {
             return Err(RegistrationError::NameTaken);
         }
-        let subscription = Arc::new(Subscription::new(&self.shared, registration));
+        let subscription = Arc::new(Feed::new(&self.shared, registration));
         subscriptions.push(Arc::clone(&subscription));
         let (name, progress) = (subscription.registration.name.clone(), subscription.progress.clone());
         let start = move |supervisor| subscription::start(Arc::clone(&subscription), supervisor);
@@ -204,7 +123,7 @@ impl Outbox {
         }
     }
 
-    fn subscriptions(&self) -> Vec<Arc<Subscription>> {
+    fn subscriptions(&self) -> Vec<Arc<Feed>> {
         self.shared.subscriptions.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -215,8 +134,8 @@ impl fmt::Debug for Outbox {
     }
 }
 
-impl Subscription {
-    fn new(shared: &Shared, registration: Registration) -> Self {
+impl Feed {
+    fn new(shared: &Shared, registration: Subscription) -> Self {
         let desk = SubscriptionDesk {
             name: registration.name.clone(),
             capabilities: registration.capabilities.clone(),
@@ -257,20 +176,24 @@ impl Subscription {
         let figures = self.figures();
         SubscriptionState {
             name: self.registration.name.clone(),
+            status: SubscriptionStatus::default(),
             floor,
             head: head.max(floor),
             lag: head.saturating_sub(floor),
+            in_hand: 0,
+            retrying: 0,
+            held: 0,
             attempts_on_current: figures.attempts_on_current,
             handled: figures.handled,
+            given_up: 0,
             failures: figures.failures,
+            restarts: 0,
             last_failure: figures.last_failure.clone(),
+            lapsed_at: None,
+            rebuild: None,
+            gauge: crate::gauge::GaugeReading::default(),
         }
     }
-}
-
-fn is_valid(name: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.-".contains(&byte);
-    (1..=SUBSCRIPTION_NAME_LIMIT).contains(&name.len()) && name.bytes().all(fits)
 }
 
 #[cfg(test)]

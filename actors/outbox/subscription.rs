@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use majordomo_model::Envelope;
+use majordomo_model::{Envelope, Start};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, SpawnErr};
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use super::attempt::{AbortOnDrop, PANICKED, caught, pause_after};
 use super::cursor::Cursor;
 use super::doorbell::Bell;
 use super::follow_up::{self, FollowUps};
-use super::{Start, Subscription};
+use super::{Feed, LastFailure};
 use crate::storage::{Batch, Check, CommitError, CursorRow, Unreadable, Verdict, Write};
 use crate::subscriber::{Desk, Effect, Outcome, SubscriberContext};
 
@@ -36,7 +36,7 @@ pub(super) enum SubscriptionMessage {
 }
 
 /// Starts an incarnation. A subscription that is new gets its cursor before it returns, unless the store is out.
-pub(super) async fn start(subscription: Arc<Subscription>, supervisor: ActorCell) -> Result<ActorCell, SpawnErr> {
+pub(super) async fn start(subscription: Arc<Feed>, supervisor: ActorCell) -> Result<ActorCell, SpawnErr> {
     let (actor, _) = Actor::spawn_linked(None, SubscriptionActor, subscription, supervisor).await?;
     Ok(actor.get_cell())
 }
@@ -44,7 +44,7 @@ pub(super) async fn start(subscription: Arc<Subscription>, supervisor: ActorCell
 struct SubscriptionActor;
 
 struct State {
-    subscription: Arc<Subscription>,
+    subscription: Arc<Feed>,
     bell: Bell,
     /// `None` until it is read, and again whenever what is in memory no longer follows from what is stored.
     cursor: Option<Cursor>,
@@ -85,12 +85,12 @@ impl From<Unreadable> for Cut {
     }
 }
 
-#[ractor::actor(message = SubscriptionMessage, state = State, arguments = Arc<Subscription>)]
+#[ractor::actor(message = SubscriptionMessage, state = State, arguments = Arc<Feed>)]
 impl SubscriptionActor {
     async fn pre_start(
         &self,
         myself: ActorRef<SubscriptionMessage>,
-        subscription: Arc<Subscription>,
+        subscription: Arc<Feed>,
     ) -> Result<State, ActorProcessingErr> {
         let bell = subscription.doorbell.join(&myself);
         let mut state = State {
@@ -213,15 +213,16 @@ impl State {
         loop {
             let (row, check, writes) = match reader.cursor(name)? {
                 Some(row) => {
-                    let check = Check::Cursor(name.clone(), row.floor);
+                    let check = Check::Cursor(name.clone(), row.revision);
                     (row, check, Vec::new())
                 }
                 None => {
                     let floor = match self.subscription.registration.start {
                         Start::Now => reader.head()?,
-                        Start::Beginning => 0,
+                        _ => 0,
                     };
-                    let row = CursorRow { floor, created_at: self.subscription.desk.now() };
+                    let row =
+                        CursorRow { taken: floor, created_at: self.subscription.desk.now(), ..CursorRow::default() };
                     let made = Write::PutCursor(name.clone(), row.clone());
                     (row, Check::NoCursor(name.clone()), vec![made])
                 }
@@ -230,8 +231,8 @@ impl State {
             let batch = Batch { flow, outcome: None, checks: vec![check], writes, signals: Vec::new() };
             match self.commit(batch).await {
                 Ok(true) => {
-                    self.subscription.reached(row.floor);
-                    self.subscription.settled(row.floor);
+                    self.subscription.reached(row.floor());
+                    self.subscription.settled(row.floor());
                     return Ok(Cursor::new(name, &row));
                 }
                 Ok(false) => {}
@@ -280,7 +281,7 @@ impl State {
             return Ok(());
         }
         let stored = self.subscription.desk.reader.cursor(&self.subscription.registration.name)?;
-        if cursor.saw(stored.ok_or(Cut::Lost)?.floor) {
+        if cursor.saw(stored.ok_or(Cut::Lost)?.revision) {
             if cursor.is_settled() {
                 self.subscription.desk.unstored().clear();
             }
@@ -299,7 +300,7 @@ impl State {
         self.attempts = self.attempts.saturating_add(1);
         self.subscription.figures().attempts_on_current = self.attempts;
         let desk = Arc::clone(&self.subscription.desk);
-        let context = SubscriberContext::new(desk, self.attempts);
+        let context = SubscriberContext::new(desk, self.attempts, false);
         let (subscriber, signal) = (Arc::clone(&self.subscription.registration.subscriber), Arc::clone(&envelope));
         // In a task of its own: a panic ends that task only, and a handler that blocks its thread stalls nobody else.
         let handling = caught(async move { subscriber.handle(&signal, &context).await });
@@ -312,7 +313,8 @@ impl State {
                     Err(self.failed(refusal.to_owned()))
                 }
             },
-            Some(Outcome::Retry { reason }) => Err(self.failed(reason)),
+            Some(Outcome::Retry { reason } | Outcome::Reject { reason }) => Err(self.failed(reason)),
+            Some(Outcome::Defer { .. }) => Err(self.failed(String::new())),
             None => {
                 self.tell_panic(&envelope).await;
                 Err(self.failed(PANICKED.to_owned()))
@@ -325,7 +327,7 @@ impl State {
         tracing::warn!(subscription, attempt = self.attempts, reason, "a signal was not handled");
         let mut figures = self.subscription.figures();
         figures.failures = figures.failures.saturating_add(1);
-        figures.last_failure = Some(reason);
+        figures.last_failure = Some(LastFailure { at: self.subscription.desk.now(), failure: reason });
         Cut::Failed
     }
 
@@ -397,7 +399,7 @@ impl State {
     fn stands_at(&self, floor: u64) -> Result<bool, Cut> {
         // With the store gone again, reading everything anew is the way out as well.
         let stored = self.subscription.desk.reader.cursor(&self.subscription.registration.name);
-        stored.map(|row| row.is_some_and(|row| row.floor == floor)).map_err(|_| Cut::Lost)
+        stored.map(|row| row.is_some_and(|row| row.revision == floor)).map_err(|_| Cut::Lost)
     }
 
     fn done(&mut self) {

@@ -8,8 +8,9 @@ use majordomo_model::{
 };
 
 use super::lookup::{Lookup, ReadError, UniqueKey};
+use super::progress::{CursorRow, LetterRow, LetterState};
 use super::redb::{View, WriteView};
-use super::row::{AppliedRow, CredentialRow, CursorRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow};
+use super::row::{AppliedRow, CredentialRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow};
 use super::table::{Key, Table};
 use super::write;
 use crate::bytes::Bytes;
@@ -86,10 +87,12 @@ pub enum Check {
     SessionsAtMost(UserId, usize),
     /// The session is this one.
     Session([u8; 32], SessionId),
-    /// The subscription's cursor stands here.
+    /// The subscription's cursor is at this revision.
     Cursor(String, u64),
     /// The subscription has no cursor yet.
     NoCursor(String),
+    /// The subscription's dead letter of this place stands so; `None` where there is none.
+    Letter(String, u64, Option<LetterState>),
 }
 
 /// A change of rows. Applied after every check held, in order.
@@ -138,8 +141,18 @@ pub enum Write {
     ClearFailures([u8; 32]),
     /// Moves a subscription's cursor.
     PutCursor(String, CursorRow),
-    /// Stores a value of a subscriber's own projection.
-    PutProjection(String, Vec<u8>, Vec<u8>),
+    /// Forgets a subscription's cursor.
+    RemoveCursor(String),
+    /// Stores a value in a generation of a subscriber's own projection.
+    PutProjection(String, u32, Vec<u8>, Vec<u8>),
+    /// Removes a value from a generation of a subscriber's own projection.
+    RemoveProjection(String, u32, Vec<u8>),
+    /// Removes values of a generation of a subscriber's own projection, at most so many.
+    DropProjection(String, u32, usize),
+    /// Stores a dead letter of a subscription, in the place of an earlier one of the same signal.
+    PutLetter(String, u64, Box<LetterRow>),
+    /// Forgets a dead letter.
+    RemoveLetter(String, u64),
     /// Removes everything that ended before this time, at most so many rows.
     Sweep(Timestamp, usize),
     /// Removes signals up to and with this place, at most so many.
@@ -259,8 +272,13 @@ impl Check {
                 view.prefix(Table::SessionsByUser, user.as_bytes())?.nth(*most).transpose()?.is_none()
             }
             Self::Session(hash, id) => view.session(hash)?.is_some_and(|session| session.id == *id),
-            Self::Cursor(subscription, floor) => view.cursor(subscription)?.is_some_and(|row| row.floor == *floor),
+            Self::Cursor(subscription, revision) => {
+                view.cursor(subscription)?.is_some_and(|row| row.revision == *revision)
+            }
             Self::NoCursor(subscription) => view.cursor(subscription)?.is_none(),
+            Self::Letter(subscription, seq, state) => {
+                view.letter(subscription, *seq)?.map(|letter| letter.state) == *state
+            }
         })
     }
 }

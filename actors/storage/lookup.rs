@@ -5,10 +5,11 @@ use majordomo_model::{
 };
 use serde::de::DeserializeOwned;
 
+use super::progress::{CursorRow, LetterRow};
 use super::redb::{EngineError, View};
 use super::row::{
-    ActivityRow, AppliedRow, AttemptRow, CredentialRow, CursorRow, DeliveryState, RowError, SessionRow, TokenRow,
-    UserRow, decode, decode_signal,
+    ActivityRow, AppliedRow, AttemptRow, CredentialRow, DeliveryState, RowError, SessionRow, TokenRow, UserRow, decode,
+    decode_signal,
 };
 use super::table::{Key, KeyReader, MalformedKey, NulInText, Table};
 
@@ -127,8 +128,14 @@ pub(super) fn indexed_token(user: UserId, key: &[u8]) -> Result<TokenId, ReadErr
     Ok(TokenId::from_bytes(rest.fixed()?))
 }
 
-pub(super) fn projection_key(subscription: &str, key: &[u8]) -> Result<Vec<u8>, NulInText> {
-    let mut bytes = Key::new().text(subscription)?.into_bytes();
+/// The key of a dead letter.
+pub(super) fn letter_key(subscription: &str, seq: u64) -> Result<Key, NulInText> {
+    Ok(Key::new().text(subscription)?.u64(seq))
+}
+
+/// The key of a value in a generation of a subscriber's projection.
+pub(super) fn projection_key(subscription: &str, generation: u32, key: &[u8]) -> Result<Vec<u8>, NulInText> {
+    let mut bytes = Key::new().text(subscription)?.fixed(&generation.to_be_bytes()).into_bytes();
     bytes.extend_from_slice(key);
     Ok(bytes)
 }
@@ -254,6 +261,11 @@ pub(crate) trait Lookup: View + Sized {
     /// How far a subscription has come.
     fn cursor(&self, subscription: &str) -> Result<Option<CursorRow>, ReadError> {
         self.row(Table::Cursors, subscription.as_bytes())
+    }
+
+    /// A dead letter of a subscription, by its signal's place.
+    fn letter(&self, subscription: &str, seq: u64) -> Result<Option<LetterRow>, ReadError> {
+        self.row(Table::DeadLetters, &letter_key(subscription, seq)?)
     }
 
     /// The place of the last signal; 0 where there never was one.

@@ -4,6 +4,7 @@ mod actor;
 mod batch;
 mod lookup;
 mod opening;
+mod progress;
 mod reader;
 mod redb;
 mod row;
@@ -34,13 +35,14 @@ pub use self::faulty_disk::{FaultyDisk, Operation};
 pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
 pub use self::opening::{OpenError, check_integrity};
+pub use self::progress::{CursorRow, FailureRow, LetterRow, LetterState, OpenRow, OpenState, ProjectionRow};
 pub use self::reader::{ProjectionRange, ProjectionValues, Reader, Unreadable};
 pub(crate) use self::redb::ReadView;
 pub use self::redb::{Disk, EngineSettings, Integrity, Location, MemoryDisk};
 use self::redb::{Engine, EngineHandle};
 pub use self::row::{
-    ActivityRow, AppliedRow, ContactRow, CredentialRow, CursorRow, DeliveryState, SessionRow, TokenEnd, TokenRow,
-    UserRow, UsernameRow,
+    ActivityRow, AppliedRow, ContactRow, CredentialRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow,
+    UsernameRow,
 };
 use crate::address::{Address, AskError, Binder};
 use crate::clock::Clock;

@@ -3,8 +3,9 @@
 use majordomo_model::{CommandId, Envelope, Identifier, Session, TokenId, User, UserId};
 
 use super::lookup::{Lookup, ReadError};
+use super::progress::{CursorRow, LetterRow};
 use super::redb::{EngineHandle, ReadView, View};
-use super::row::{AppliedRow, CursorRow, SessionRow, TokenRow, UserRow};
+use super::row::{AppliedRow, SessionRow, TokenRow, UserRow};
 use super::table::{Key, Table};
 
 /// Reads snapshots. Cloning shares the store.
@@ -122,13 +123,15 @@ impl Reader {
         })
     }
 
-    /// The lowest cursor of all subscriptions.
+    /// The lowest cursor of all subscriptions that have not lapsed.
     pub fn lowest_cursor(&self) -> Result<Option<u64>, Unreadable> {
         self.snapshot(|view| {
             let mut lowest = None;
             for row in view.range(Table::Cursors, &[], None)? {
                 let cursor: CursorRow = super::row::decode(row?.value())?;
-                lowest = Some(lowest.map_or(cursor.floor, |floor: u64| floor.min(cursor.floor)));
+                if cursor.lapsed_at.is_none() {
+                    lowest = Some(lowest.map_or(cursor.floor(), |floor: u64| floor.min(cursor.floor())));
+                }
             }
             Ok(lowest)
         })
@@ -149,19 +152,30 @@ impl Reader {
         self.snapshot(|view| super::write::undelivered(view, now, limit))
     }
 
-    /// One value of a subscriber's projection.
+    /// A dead letter of a subscription, by its signal's place.
+    pub fn letter(&self, subscription: &str, seq: u64) -> Result<Option<LetterRow>, Unreadable> {
+        self.snapshot(|view| view.letter(subscription, seq))
+    }
+
+    /// One value of a subscriber's projection: of the generation that is served.
     pub fn projected(&self, subscription: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
         self.snapshot(|view| {
-            let key = super::lookup::projection_key(subscription, key)?;
-            Ok(view.get(Table::Projections, &key)?.map(|value| value.to_vec()))
+            let generation = served(view, subscription)?;
+            projected_in(view, subscription, generation, key)
         })
+    }
+
+    /// One value of a generation of a subscriber's projection.
+    pub fn projected_in(&self, subscription: &str, generation: u32, key: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
+        self.snapshot(|view| projected_in(view, subscription, generation, key))
     }
 
     /// The values of a subscriber's projection whose key starts with `prefix`, from `from` on, at most so many.
     pub fn projection(&self, subscription: &str, range: ProjectionRange<'_>) -> Result<ProjectionValues, Unreadable> {
         self.snapshot(|view| {
-            let space = super::lookup::projection_key(subscription, &[])?;
-            let key = |key: &[u8]| super::lookup::projection_key(subscription, key);
+            let generation = served(view, subscription)?;
+            let key = |key: &[u8]| super::lookup::projection_key(subscription, generation, key);
+            let space = key(&[])?;
             let (from, mut end) = (key(range.from)?, super::table::prefix_end(&key(range.prefix)?));
             if let Some(until) = range.until {
                 let until = key(until)?;
@@ -188,6 +202,21 @@ impl Reader {
             Ok(values)
         })
     }
+}
+
+/// The generation of a subscriber's projection that the app reads.
+fn served(view: &ReadView, subscription: &str) -> Result<u32, ReadError> {
+    Ok(view.cursor(subscription)?.map_or(0, |row| row.projection.served))
+}
+
+fn projected_in(
+    view: &ReadView,
+    subscription: &str,
+    generation: u32,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>, ReadError> {
+    let key = super::lookup::projection_key(subscription, generation, key)?;
+    Ok(view.get(Table::Projections, &key)?.map(|value| value.to_vec()))
 }
 
 /// Keys and values of a projection.

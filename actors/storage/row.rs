@@ -261,15 +261,6 @@ pub struct AppliedRow {
     pub expires_at: Timestamp,
 }
 
-/// How far a subscription has come.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CursorRow {
-    /// Every signal up to and with this place is done.
-    pub floor: u64,
-    /// When the subscription was made.
-    pub created_at: Timestamp,
-}
-
 impl UserRow {
     /// The contact of this name.
     pub fn contact(&self, id: ContactId) -> Option<&ContactRow> {

@@ -40,6 +40,10 @@ pub(crate) enum Table {
     Projections,
     /// Outcomes of commands already applied, by command.
     Applied,
+    /// The signals that subscriptions gave up.
+    DeadLetters,
+    /// How many bytes of signals were written up to certain places of the log.
+    LogMarks,
 }
 
 impl Table {
@@ -47,7 +51,7 @@ impl Table {
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Every table, in the order of declaration.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Meta,
         Self::Users,
         Self::Credentials,
@@ -64,6 +68,8 @@ impl Table {
         Self::Cursors,
         Self::Projections,
         Self::Applied,
+        Self::DeadLetters,
+        Self::LogMarks,
     ];
 
     /// The name in the file: stable, snake_case.
@@ -85,6 +91,8 @@ impl Table {
             Self::Cursors => "cursors",
             Self::Projections => "projections",
             Self::Applied => "applied",
+            Self::DeadLetters => "dead_letters",
+            Self::LogMarks => "log_marks",
         }
     }
 }

@@ -4,10 +4,10 @@ use majordomo_model::{CommandId, SessionId, Timestamp, TokenId, UserId};
 use serde::Serialize;
 
 use super::batch::Write;
-use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, projection_key, token_index};
+use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, letter_key, projection_key, token_index};
 use super::redb::{View, WriteView};
 use super::row::{ActivityRow, AppliedRow, AttemptRow, DeliveryState, SessionRow, TokenRow, UserRow, encode};
-use super::table::{Key, KeyReader, Table};
+use super::table::{Key, KeyReader, Table, prefix_end};
 
 /// How long a token's row outlives the token, so that a second click on a used link can be told so.
 const TOKEN_REMEMBERED: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
@@ -57,8 +57,22 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
         Write::RecordFailure(subject, at, keep) => record_failure(transaction, subject, *at, at.plus(*keep)),
         Write::ClearFailures(subject) => clear_failures(transaction, subject),
         Write::PutCursor(subscription, row) => put(transaction, Table::Cursors, subscription.as_bytes(), row),
-        Write::PutProjection(subscription, key, value) => {
-            Ok(transaction.put(Table::Projections, &projection_key(subscription, key)?, value)?)
+        Write::RemoveCursor(subscription) => remove(transaction, Table::Cursors, subscription.as_bytes()),
+        Write::PutProjection(subscription, generation, key, value) => {
+            Ok(transaction.put(Table::Projections, &projection_key(subscription, *generation, key)?, value)?)
+        }
+        Write::RemoveProjection(subscription, generation, key) => {
+            remove(transaction, Table::Projections, &projection_key(subscription, *generation, key)?)
+        }
+        Write::DropProjection(subscription, generation, limit) => {
+            let space = projection_key(subscription, *generation, &[])?;
+            remove_range(transaction, Table::Projections, &space, prefix_end(&space).as_deref(), *limit)
+        }
+        Write::PutLetter(subscription, seq, row) => {
+            put(transaction, Table::DeadLetters, &letter_key(subscription, *seq)?, row)
+        }
+        Write::RemoveLetter(subscription, seq) => {
+            remove(transaction, Table::DeadLetters, &letter_key(subscription, *seq)?)
         }
         Write::Sweep(now, limit) => sweep(transaction, *now, *limit),
         Write::PruneLog(seq, limit) => prune_log(transaction, *seq, *limit),
@@ -323,13 +337,24 @@ pub(super) fn undelivered<V: View>(view: &V, now: Timestamp, limit: usize) -> Re
 
 fn prune_log(transaction: &mut WriteView<'_>, seq: u64, limit: usize) -> Result<(), ReadError> {
     let end = Key::new().u64(seq.saturating_add(1));
-    let old: Vec<Vec<u8>> = transaction
-        .range(Table::SignalLog, &[], Some(&*end))?
+    remove_range(transaction, Table::SignalLog, &[], Some(&end), limit)
+}
+
+/// Removes the rows from `from` to before `end`, at most so many.
+fn remove_range(
+    transaction: &mut WriteView<'_>,
+    table: Table,
+    from: &[u8],
+    end: Option<&[u8]>,
+    limit: usize,
+) -> Result<(), ReadError> {
+    let keys: Vec<Vec<u8>> = transaction
+        .range(table, from, end)?
         .take(limit)
         .map(|row| Ok::<_, ReadError>(row?.key().to_vec()))
         .collect::<Result<_, _>>()?;
-    for key in old {
-        remove(transaction, Table::SignalLog, &key)?;
+    for key in keys {
+        remove(transaction, table, &key)?;
     }
     Ok(())
 }

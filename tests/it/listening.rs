@@ -444,7 +444,7 @@ async fn a_panicking_a_retrying_and_a_blocking_subscriber_disturb_neither_flows_
     let tree = soon(test.tree()).await;
     let state = |name: &str| tree.subscriptions.iter().find(|state| state.name == name).unwrap().clone();
     for (name, failure) in [("panicking", "the handler panicked"), ("retrying", "not yet")] {
-        assert_eq!(state(name).last_failure.as_deref(), Some(failure));
+        assert_eq!(state(name).last_failure.unwrap().failure, failure);
         assert!(state(name).failures >= 2 && state(name).handled == 0 && state(name).lag > 0);
     }
     assert_eq!(state("neighbour").failures, 0);
@@ -608,7 +608,7 @@ async fn an_ordinary_subscriber_is_granted_neither_link_nor_the_end_of_a_deliver
     assert_eq!(*nosy.answers.lock().unwrap(), [Unanswered::NotGranted; 2], "refused, handed over again, refused");
     let tree = soon(test.tree()).await;
     let state = tree.subscriptions.iter().find(|state| state.name == "nosy").unwrap();
-    assert!(state.failures == 1 && state.last_failure.as_deref().unwrap().contains("capability"));
+    assert!(state.failures == 1 && state.last_failure.as_ref().unwrap().failure.contains("capability"));
     let ends = test.recorded().into_iter().filter(|told| told.signal.user() == Some(ada)).filter(|told| {
         told.signal.kind() == SignalKind::UserEmailVerificationInitiated && told.sender.as_str() != "notifier"
     });

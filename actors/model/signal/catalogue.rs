@@ -265,4 +265,34 @@ catalogue! {
     150 SignalsLost "signals_lost" Operation SYSTEM [] []
         "Ends of flows that failed while storage was out did not fit the buffer."
         { count: u64 }
+    151 SubscriberDeadLetter "subscriber_dead_letter" Operation SYSTEM [] []
+        "A subscription gave a signal up; it is kept as a dead letter."
+        { subscriber: String, signal: SignalId, place: u64, attempts: u32, failure: String }
+    152 DeadLetterRetried "dead_letter_retried" Operation SYSTEM [] []
+        "An operator had a dead letter tried again."
+        { subscriber: String, signal: SignalId, place: u64 }
+    153 DeadLetterDiscarded "dead_letter_discarded" Operation SYSTEM [] []
+        "An operator discarded a dead letter."
+        { subscriber: String, signal: SignalId, place: u64 }
+    154 SubscriberQuarantined "subscriber_quarantined" Operation SYSTEM [] []
+        "A subscriber failed too often and is handed nothing more until it is released; its cursor waits."
+        { subscriber: String, failure: String }
+    155 SubscriberReleased "subscriber_released" Operation SYSTEM [] []
+        "An operator released a subscriber from quarantine."
+        { subscriber: String }
+    156 SubscriberLapsed "subscriber_lapsed" Operation SYSTEM [] []
+        "A subscription lies too far behind and no longer keeps the log from being pruned."
+        { subscriber: String, place: u64, count: u64, bytes: u64 }
+    157 SubscriberMissed "subscriber_missed" Operation SYSTEM [] []
+        "Signals were pruned before a subscription came to them; its subscriber is told which."
+        { subscriber: String, from: u64, to: u64 }
+    158 SubscriptionMoved "subscription_moved" Operation SYSTEM [] []
+        "An operator moved a subscription to another place of the log."
+        { subscriber: String, from: u64, to: u64 }
+    159 ProjectionRebuildStarted "projection_rebuild_started" Operation SYSTEM [] []
+        "A projection is being built anew; the one before it is read meanwhile."
+        { subscriber: String, from: u64, to: u64 }
+    160 ProjectionRebuilt "projection_rebuilt" Operation SYSTEM [] []
+        "A projection was built anew and took the place of the one before it."
+        { subscriber: String, place: u64 }
 }

@@ -95,6 +95,21 @@ macro_rules! meaning {
     (subscriber) => {
         "The subscriber's name."
     };
+    (place) => {
+        "The place in the log."
+    };
+    (attempts) => {
+        "How often it was handed over."
+    };
+    (bytes) => {
+        "How many bytes of the log."
+    };
+    (from) => {
+        "The first place."
+    };
+    (to) => {
+        "The last place."
+    };
     (failure) => {
         "What went wrong, without personal data."
     };

@@ -228,6 +228,7 @@ fn envelope(signal: Signal) -> Envelope {
         at: Timestamp::from_micros(7),
         sender: signal.kind().sender(),
         actor: Actor::Admin("ops".to_owned()),
+        path: Vec::new(),
         context: Context::new().request_id("r-1"),
         schema: SCHEMA_VERSION,
         signal,

@@ -59,7 +59,7 @@ async fn while_the_disk_is_out_everybody_is_answered_and_nothing_is_denied() {
     assert_eq!(reader.session(&[1; 32]).unwrap_err(), Unreadable);
     assert_eq!(store.storage.commit(counting(ada)).await.unwrap_err(), CommitError::Unavailable);
     store.storage.flush().await;
-    let later = CursorRow { floor: 1, created_at: at(1) };
+    let later = CursorRow { revision: 1, taken: 1, created_at: at(1), ..CursorRow::default() };
     store.storage.commit_with_next(Batch { writes: vec![Write::PutCursor("mail".to_owned(), later)], ..batch() });
     // Several attempts to reopen fail.
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -78,7 +78,7 @@ async fn while_the_disk_is_out_everybody_is_answered_and_nothing_is_denied() {
     assert_eq!(store.look(|view| view.activity(ada)).unwrap().logins, acknowledged);
     assert!(store.log().into_iter().eq(1..=acknowledged));
     store.storage.flush().await;
-    assert_eq!(reader.cursor("mail").unwrap().unwrap().floor, 1, "what was left for later waited");
+    assert_eq!(reader.cursor("mail").unwrap().unwrap().floor(), 1, "what was left for later waited");
     let state = store.storage.observe();
     assert_eq!((state.available, state.reopenings, state.queued, state.lost), (true, 1, 0, 0));
 }
@@ -178,7 +178,7 @@ async fn what_a_full_disk_has_no_room_for_is_refused_and_the_rest_goes_on() {
     let store = Store::on(Location::Disk(Arc::clone(&disk) as _)).await;
     store.commit(telling()).await;
     disk.capacity.store(disk.inner.len().unwrap(), Ordering::SeqCst);
-    let huge = || Write::PutProjection("p".to_owned(), Vec::new(), vec![7; 16 << 20]);
+    let huge = || Write::PutProjection("p".to_owned(), 0, Vec::new(), vec![7; 16 << 20]);
     let refused = store.storage.commit(Batch { writes: vec![huge()], ..batch() }).await;
     assert_eq!(refused.unwrap_err(), CommitError::Unavailable);
     assert_eq!(store.commit(telling()).await, 2, "what has room is written");

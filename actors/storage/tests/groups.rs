@@ -204,10 +204,13 @@ async fn a_batch_without_an_effect_costs_no_transaction() {
 async fn progress_for_later_rides_with_the_next_batch_or_is_flushed() {
     let store = Store::new().await;
     let cursor = |floor| Batch {
-        writes: vec![Write::PutCursor("mail".to_owned(), CursorRow { floor, created_at: at(1) })],
+        writes: vec![Write::PutCursor(
+            "mail".to_owned(),
+            CursorRow { taken: floor, created_at: at(1), ..CursorRow::default() },
+        )],
         ..batch()
     };
-    let floor = || store.storage.reader().cursor("mail").unwrap().map(|row| row.floor);
+    let floor = || store.storage.reader().cursor("mail").unwrap().map(|row| row.floor());
     store.storage.commit_with_next(cursor(1));
     store.storage.commit_with_next(cursor(2));
     store.queued(2).await;

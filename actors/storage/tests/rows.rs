@@ -133,7 +133,7 @@ fn version_1_is_read_for_ever() {
          6d65c406616e73776572a966697273745f73657111aa657870697265735f6174ce00895440",
     );
     golden(
-        &CursorRow { floor: 70_000, created_at: at(-1) },
+        &CursorRow { revision: 70_000, taken: 70_000, created_at: at(-1), ..CursorRow::default() },
         "0182a5666c6f6f72ce00011170aa637265617465645f6174d2fff0bdc0",
     );
     golden(
@@ -187,7 +187,7 @@ fn a_field_that_a_later_build_added_is_skipped() {
     reads_later(&full_token());
     reads_later(&full_session());
     reads_later(&applied_row());
-    reads_later(&CursorRow { floor: 1, created_at: at(1) });
+    reads_later(&CursorRow { revision: 1, taken: 1, created_at: at(1), ..CursorRow::default() });
     reads_later(&envelope());
 }
 

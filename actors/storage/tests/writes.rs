@@ -21,7 +21,10 @@ async fn a_check_holds_for_what_was_read_and_for_nothing_else() {
             Write::PutToken(Box::new(token.clone())),
             Write::CountAttempt(token.id),
             put_session(8, ada),
-            Write::PutCursor("mail".to_owned(), CursorRow { floor: 7, created_at: at(1) }),
+            Write::PutCursor(
+                "mail".to_owned(),
+                CursorRow { revision: 7, taken: 7, created_at: at(1), ..CursorRow::default() },
+            ),
         ])
         .await;
     let session = session_row(8, ada).id;
@@ -365,7 +368,7 @@ async fn open_tokens_are_those_of_the_purpose_and_contact_that_have_not_ended() 
 #[tokio::test]
 async fn a_projection_is_read_by_prefix_in_either_direction() {
     let store = Store::new().await;
-    let put = |name: &str, key: &[u8]| Write::PutProjection(name.to_owned(), key.to_vec(), key.to_vec());
+    let put = |name: &str, key: &[u8]| Write::PutProjection(name.to_owned(), 0, key.to_vec(), key.to_vec());
     store.write(vec![put("a", b"x1"), put("a", b"x2"), put("a", b"x3"), put("a", b"y"), put("ab", b"x2")]).await;
     let keys = |prefix: &[u8], from: &[u8], newest_first, limit| {
         let range = ProjectionRange { prefix, from, until: None, newest_first, limit };
