@@ -1,50 +1,44 @@
-//! The cursor: where a subscription stands, what is stored of it, and what waits to be stored.
-
-use majordomo_model::{FlowId, Timestamp};
+//! The cursor: what the store is to know of a subscription, what it was told, and what waits to be told.
 
 use super::follow_up::FollowUps;
 use crate::storage::{Batch, Check, CursorRow, Write};
+use majordomo_model::FlowId;
 
+/// How far ahead of what was looked at signals may be handed over before the store is told again: at most so many are
+/// suspected when a process ends.
+pub(super) const LEASE: u64 = 256;
 /// How much of a projection may wait, in bytes, before it is stored.
 const WEIGHT_LIMIT: usize = 256 * 1_024;
 
-/// Three places in the log, each at or behind the next: what the store is known to hold, what it was told, and what is
-/// handled. What lies between the last two is the span that the next batch carries.
+/// The row as the store was last told it, and the values that the next batch carries.
 ///
-/// Every batch expects the floor that the one before it leaves, so none can be applied twice or out of order.
+/// Every batch expects the revision that the one before it leaves, so none can be applied twice or out of order, and
+/// none after somebody else wrote the row.
 #[derive(Debug)]
 pub(super) struct Cursor {
-    subscription: String,
-    created_at: Timestamp,
-    told: u64,
-    reached: u64,
+    name: String,
+    told: CursorRow,
     projected: Vec<Write>,
     weight: usize,
     unconfirmed: usize,
+    leased: u64,
 }
 
 impl Cursor {
-    /// The cursor as stored.
-    pub(super) fn new(subscription: &str, row: &CursorRow) -> Self {
-        Self {
-            subscription: subscription.to_owned(),
-            created_at: row.created_at,
-            told: row.floor(),
-            reached: row.floor(),
-            projected: Vec::new(),
-            weight: 0,
-            unconfirmed: 0,
-        }
+    /// The cursor as it is known to be stored.
+    pub(super) fn new(name: &str, row: CursorRow) -> Self {
+        let (name, leased) = (name.to_owned(), row.leased);
+        Self { name, told: row, projected: Vec::new(), weight: 0, unconfirmed: 0, leased }
     }
 
-    /// The last place that is handled.
-    pub(super) const fn reached(&self) -> u64 {
-        self.reached
+    /// The row as the store was last told it.
+    pub(super) const fn told(&self) -> &CursorRow {
+        &self.told
     }
 
-    /// The floor that the store holds once it has committed everything that it was told.
-    pub(super) const fn told(&self) -> u64 {
-        self.told
+    /// Up to where signals may be handed over: the store is known to know of it.
+    pub(super) const fn leased(&self) -> u64 {
+        self.leased
     }
 
     /// How many batches were left for later since the store was last seen to hold them all.
@@ -52,64 +46,69 @@ impl Cursor {
         self.unconfirmed
     }
 
-    /// Whether nothing waits for the next batch.
-    pub(super) const fn is_settled(&self) -> bool {
-        self.told == self.reached
-    }
-
     /// Whether so much waits that it should be stored.
     pub(super) const fn is_heavy(&self) -> bool {
         self.weight > WEIGHT_LIMIT
     }
 
-    /// Notes that everything up to this place is handled.
-    pub(super) const fn pass(&mut self, seq: u64) {
-        if seq > self.reached {
-            self.reached = seq;
-        }
+    /// Whether this row says nothing that the store was not told, and nothing waits.
+    pub(super) fn is_settled(&self, row: &CursorRow) -> bool {
+        self.projected.is_empty() && self.told.taken == row.taken && self.told.open == row.open
     }
 
-    /// Keeps a value for the next batch. To be followed by [`Cursor::pass`] of the signal it belongs to.
-    pub(super) fn project(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.weight = self.weight.saturating_add(key.len()).saturating_add(value.len());
-        self.projected.push(Write::PutProjection(self.subscription.clone(), 0, key, value));
+    /// Keeps a value for the next batch; `None` is to be removed.
+    pub(super) fn project(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let generation = self.told.projection.written;
+        self.weight = self.weight.saturating_add(key.len()).saturating_add(value.as_ref().map_or(0, Vec::len));
+        self.projected.push(match value {
+            Some(value) => Write::PutProjection(self.name.clone(), generation, key, value),
+            None => Write::RemoveProjection(self.name.clone(), generation, key),
+        });
     }
 
-    /// The batch that carries the span and, with them, the follow-ups of the signal at `seq`. Whoever commits it
-    /// reports [`Cursor::confirm`].
-    pub(super) fn batch(&self, seq: u64, follow_ups: FollowUps) -> Batch {
+    /// The row that is to follow what the store was told: at the next revision, its lease renewed.
+    pub(super) fn next_row(&self) -> CursorRow {
+        CursorRow { revision: self.told.revision.saturating_add(1), ..self.told.clone() }
+    }
+
+    /// The batch that makes `row` follow what the store was told, with what waits and with the follow-ups of signals that
+    /// are finished by it. Whoever commits it reports [`Cursor::confirm`].
+    pub(super) fn batch(&self, row: CursorRow, follow_ups: FollowUps) -> Batch {
         let FollowUps { checks: further, writes, signals } = follow_ups;
-        let mut checks = vec![Check::Cursor(self.subscription.clone(), self.told)];
+        let mut checks = vec![Check::Cursor(self.name.clone(), self.told.revision)];
         checks.extend(further);
-        let row = CursorRow { revision: seq, taken: seq, created_at: self.created_at, ..CursorRow::default() };
-        let moved = Write::PutCursor(self.subscription.clone(), row);
+        let moved = Write::PutCursor(self.name.clone(), row);
         let writes = self.projected.iter().cloned().chain(writes).chain([moved]).collect();
         Batch { flow: FlowId::new(), outcome: None, checks, writes, signals }
     }
 
-    /// The batch that carries the span, to be left for later.
-    pub(super) fn leave(&mut self) -> Batch {
-        let batch = self.batch(self.reached, FollowUps::default());
-        self.told = self.reached;
+    /// The batch that makes `row` follow, to be left for later.
+    pub(super) fn leave(&mut self, row: CursorRow) -> Batch {
+        let batch = self.batch(row.clone(), FollowUps::default());
+        self.told = row;
         self.forget_span();
         self.unconfirmed = self.unconfirmed.saturating_add(1);
         batch
     }
 
-    /// Notes that the store holds everything up to and with this place, which is all that is handled.
-    pub(super) fn confirm(&mut self, seq: u64) {
-        self.told = seq;
-        self.reached = seq;
+    /// Notes that the store holds this row.
+    pub(super) fn confirm(&mut self, row: CursorRow) {
+        self.leased = row.leased;
+        self.told = row;
         self.unconfirmed = 0;
         self.forget_span();
     }
 
-    /// Notes the floor that was seen in the store, and answers whether nothing is under way to it.
-    pub(super) const fn saw(&mut self, floor: u64) -> bool {
-        if floor == self.told {
+    /// Notes the revision that was seen in the store: whether it can be, and whether nothing is under way to it.
+    pub(super) fn saw(&mut self, revision: u64) -> Seen {
+        let told = self.told.revision;
+        if revision == told {
             self.unconfirmed = 0;
+            self.leased = self.told.leased;
+            return Seen::Everything;
         }
-        self.unconfirmed == 0
+        let earliest = told.saturating_sub(self.unconfirmed as u64);
+        if (earliest..told).contains(&revision) { Seen::Part } else { Seen::SomebodyElse }
     }
 
     fn forget_span(&mut self) {
@@ -118,46 +117,69 @@ impl Cursor {
     }
 }
 
+/// What the store was seen to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Everything that it was told.
+    Everything,
+    /// A part of it; the rest is under way, or lost.
+    Part,
+    /// What somebody else wrote.
+    SomebodyElse,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn floors(batch: &Batch) -> (u64, u64) {
+    fn revisions(batch: &Batch) -> (u64, u64) {
         let [Check::Cursor(name, expected)] = batch.checks.as_slice() else { panic!("{:?}", batch.checks) };
         let Some(Write::PutCursor(_, row)) = batch.writes.last() else { panic!("{:?}", batch.writes) };
         assert_eq!(name, "audit");
-        (*expected, row.taken)
+        (*expected, row.revision)
+    }
+
+    fn cursor(revision: u64) -> Cursor {
+        Cursor::new("audit", CursorRow { revision, ..CursorRow::default() })
     }
 
     #[test]
-    fn batches_are_chained_by_their_floors() {
-        let mut cursor = Cursor::new("audit", &CursorRow { taken: 4, ..CursorRow::default() });
-        assert!(cursor.is_settled());
-        cursor.project(b"key".to_vec(), b"value".to_vec());
-        cursor.pass(6);
-        let span = cursor.leave();
-        assert_eq!((floors(&span), span.writes.len()), ((4, 6), 2));
-        cursor.pass(9);
-        let span = cursor.leave();
-        assert_eq!((floors(&span), span.writes.len(), cursor.unconfirmed()), ((6, 9), 1, 2));
-        assert!(!cursor.saw(6));
-        assert!(cursor.saw(9));
-        assert_eq!(floors(&cursor.batch(10, FollowUps::default())), (9, 10));
-        cursor.confirm(10);
-        assert_eq!((cursor.told(), cursor.reached(), cursor.unconfirmed()), (10, 10, 0));
+    fn batches_are_chained_by_their_revisions() {
+        let mut cursor = cursor(4);
+        cursor.project(b"key".to_vec(), Some(b"value".to_vec()));
+        let span = cursor.leave(cursor.next_row());
+        assert_eq!((revisions(&span), span.writes.len()), ((4, 5), 2));
+        let span = cursor.leave(cursor.next_row());
+        assert_eq!((revisions(&span), span.writes.len(), cursor.unconfirmed()), ((5, 6), 1, 2));
+        assert_eq!(
+            [3, 4, 5, 7].map(|seen| cursor.saw(seen)),
+            [Seen::SomebodyElse, Seen::Part, Seen::Part, Seen::SomebodyElse]
+        );
+        assert_eq!(cursor.saw(6), Seen::Everything);
+        assert_eq!(cursor.unconfirmed(), 0);
+        assert_eq!(cursor.saw(5), Seen::SomebodyElse);
     }
 
     #[test]
     fn a_batch_that_was_not_committed_leaves_the_span_as_it_was() {
-        let mut cursor = Cursor::new("audit", &CursorRow::default());
-        cursor.project(vec![0; WEIGHT_LIMIT], vec![1]);
-        assert!(cursor.is_heavy());
-        cursor.pass(1);
+        let mut cursor = cursor(0);
+        cursor.project(vec![0; WEIGHT_LIMIT], Some(vec![1]));
+        cursor.project(vec![1], None);
+        assert!(cursor.is_heavy() && !cursor.is_settled(&CursorRow::default()));
         for _ in 0..2 {
-            let batch = cursor.batch(2, FollowUps::default());
-            assert_eq!((floors(&batch), batch.writes.len()), ((0, 2), 2));
+            let batch = cursor.batch(cursor.next_row(), FollowUps::default());
+            assert_eq!((revisions(&batch), batch.writes.len()), ((0, 1), 3));
         }
-        cursor.confirm(2);
-        assert!(cursor.is_settled() && !cursor.is_heavy());
+        cursor.confirm(cursor.next_row());
+        assert!(!cursor.is_heavy() && cursor.is_settled(&CursorRow::default()));
+    }
+
+    #[test]
+    fn a_lease_counts_once_it_is_known_to_be_stored() {
+        let mut cursor = cursor(0);
+        let _left = cursor.leave(CursorRow { leased: 300, ..cursor.next_row() });
+        assert_eq!(cursor.leased(), 0);
+        assert_eq!(cursor.saw(1), Seen::Everything);
+        assert_eq!(cursor.leased(), 300);
     }
 }

@@ -21,9 +21,51 @@ pub(super) struct SubscriptionDesk {
     pub(super) clock: Clock,
     /// How long the code of a token works.
     pub(super) code_lifetime: Duration,
-    /// Values of the projection that are not known to be stored yet. A handler reads what the signals before left, or
-    /// what it adds up would be wrong.
-    pub(super) unstored: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
+    pub(super) projection: Mutex<Projection>,
+}
+
+/// What handlers see of the projection beyond what is stored.
+#[derive(Default)]
+pub(super) struct Projection {
+    /// The generation that is read and written.
+    generation: u32,
+    /// Values that are not known to be stored yet, `None` where one is removed. A handler reads what the signals before
+    /// left, or what it adds up would be wrong.
+    unstored: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    /// How often each value was written since nothing was in hand: what tells that it changed under a handler.
+    written: HashMap<Vec<u8>, u64>,
+}
+
+impl Projection {
+    /// Forgets what is not stored, and goes on with this generation.
+    pub(super) fn restart(&mut self, generation: u32) {
+        *self = Self { generation, ..Self::default() };
+    }
+
+    /// Takes a value as written; `None` as removed.
+    pub(super) fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        *self.written.entry(key.clone()).or_default() += 1;
+        self.unstored.insert(key, value);
+    }
+
+    /// Takes everything that was written as stored.
+    pub(super) fn stored(&mut self) {
+        self.unstored.clear();
+    }
+
+    /// Notes that no handler is at work, so that nothing can change under one.
+    pub(super) fn rest(&mut self) {
+        self.written.clear();
+    }
+
+    /// Whether nothing that was read has been written since.
+    pub(super) fn is_unchanged(&self, read: &[(Vec<u8>, u64)]) -> bool {
+        read.iter().all(|(key, number)| self.number(key) == *number)
+    }
+
+    fn number(&self, key: &[u8]) -> u64 {
+        self.written.get(key).copied().unwrap_or_default()
+    }
 }
 
 impl From<Unreadable> for Unanswered {
@@ -33,8 +75,8 @@ impl From<Unreadable> for Unanswered {
 }
 
 impl SubscriptionDesk {
-    pub(super) fn unstored(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Vec<u8>>> {
-        self.unstored.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn projection(&self) -> MutexGuard<'_, Projection> {
+        self.projection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the subscription may turn a token into a message, and end its delivery.
@@ -91,10 +133,13 @@ impl Desk for SubscriptionDesk {
     }
 
     fn projection(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, u64), Unanswered> {
-        let unstored = self.unstored().get(key).cloned();
+        let (unstored, number, generation) = {
+            let projection = self.projection();
+            (projection.unstored.get(key).cloned(), projection.number(key), projection.generation)
+        };
         match unstored {
-            Some(value) => Ok((Some(value), 0)),
-            None => Ok((self.reader.projected(&self.name, key)?, 0)),
+            Some(value) => Ok((value, number)),
+            None => Ok((self.reader.projected_in(&self.name, generation, key)?, number)),
         }
     }
 

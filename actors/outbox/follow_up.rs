@@ -13,6 +13,9 @@ use crate::subscriber::Effect;
 const KEY_LIMIT: usize = 512;
 /// The longest value of a projection, in bytes.
 const VALUE_LIMIT: usize = 64 * 1_024;
+/// How many effects a handler may have on one signal, and how many of them may be signals.
+const EFFECTS_LIMIT: usize = 256;
+const EMITTED_LIMIT: usize = 16;
 
 /// What is committed together with the subscription's progress.
 #[derive(Debug, Default)]
@@ -22,10 +25,23 @@ pub(super) struct FollowUps {
     pub(super) signals: Vec<Envelope>,
 }
 
+impl FollowUps {
+    /// Adds those of another signal.
+    pub(super) fn join(&mut self, others: Self) {
+        self.checks.extend(others.checks);
+        self.writes.extend(others.writes);
+        self.signals.extend(others.signals);
+    }
+}
+
 /// Why effects are refused; `None` if each is in order.
 pub(super) fn refusal(effects: &[Effect], may_deliver: bool) -> Option<&'static str> {
+    let emitted = effects.iter().filter(|effect| matches!(effect, Effect::Emit(_))).count();
+    if effects.len() > EFFECTS_LIMIT || emitted > EMITTED_LIMIT {
+        return Some("a signal may have 256 effects at most, 16 of them signals");
+    }
     effects.iter().find_map(|effect| match effect {
-        Effect::Project { key, .. } if key.is_empty() || key.len() > KEY_LIMIT => {
+        Effect::Project { key, .. } | Effect::Forget { key } if key.is_empty() || key.len() > KEY_LIMIT => {
             Some("the key of a projection has to be 1 to 512 bytes long")
         }
         Effect::Project { value, .. } if value.len() > VALUE_LIMIT => {
@@ -40,27 +56,29 @@ pub(super) fn refusal(effects: &[Effect], may_deliver: bool) -> Option<&'static 
 
 /// Whether effects change nothing but the subscription's own projection.
 pub(super) fn are_private(effects: &[Effect]) -> bool {
-    effects.iter().all(|effect| matches!(effect, Effect::Project { .. }))
+    effects.iter().all(|effect| matches!(effect, Effect::Project { .. } | Effect::Forget { .. }))
 }
 
 /// Follow-ups under construction.
 struct Assembly<'signal> {
     subscription: &'signal str,
+    ended: &'signal mut Vec<TokenId>,
     handled: &'signal Envelope,
     at: Timestamp,
     key: Option<SealKey>,
-    ended: Vec<TokenId>,
     follow_ups: FollowUps,
 }
 
-/// What the effects of handling a signal come to, on the rows as they are now. A delivery that has ended already, or
-/// whose token is gone, is left out.
-pub(super) fn assemble(
-    subscription: &str,
-    handled: &Envelope,
+/// What the effects of handling a signal come to beside its projection, on the rows as they are now. A delivery that
+/// has ended already, or whose token is gone, is left out; so is one that another signal of the same batch ends, which
+/// `ended` tells.
+pub(super) fn assemble<'signal>(
+    subscription: &'signal str,
+    handled: &'signal Envelope,
     effects: &[Effect],
     reader: &Reader,
     at: Timestamp,
+    ended: &'signal mut Vec<TokenId>,
 ) -> Result<FollowUps, Unreadable> {
     let user = match handled.lane {
         Lane::User(user) => reader.user_row(user)?,
@@ -71,17 +89,11 @@ pub(super) fn assemble(
         SealKey(key)
     });
     let follow_ups = FollowUps::default();
-    let mut assembly = Assembly { subscription, handled, at, key, ended: Vec::new(), follow_ups };
+    let mut assembly = Assembly { subscription, ended, handled, at, key, follow_ups };
     for (index, effect) in (0..).zip(effects) {
         match effect {
-            Effect::Project { key, value } => {
-                let write = Write::PutProjection(subscription.to_owned(), 0, key.clone(), value.clone());
-                assembly.follow_ups.writes.push(write);
-            }
-            Effect::Forget { key } => {
-                let write = Write::RemoveProjection(subscription.to_owned(), 0, key.clone());
-                assembly.follow_ups.writes.push(write);
-            }
+            // Told to the cursor, which knows the generation.
+            Effect::Project { .. } | Effect::Forget { .. } => {}
             Effect::Emit(signal) => assembly.emit(index, Signal::clone(signal)),
             Effect::Delivered(token) => assembly.end_delivery(index, *token, Sending::Sent, reader)?,
             Effect::DeliveryFailed(token, failure) => {
@@ -130,22 +142,40 @@ impl Assembly<'_> {
         let id = SignalId::from_bytes(derived(self.subscription, self.handled.id, "signal", index));
         let mut envelope = stamp.envelope(id, self.at, signal, self.key);
         envelope.sender = Sender::subscriber(self.subscription);
+        envelope.path = path(self.subscription, self.handled);
         self.follow_ups.signals.push(envelope);
     }
 }
 
-/// What tells that a subscriber failed on a signal: about the system, in a flow of its own.
-pub(super) fn restarted(subscription: &str, handled: &Envelope, failure: &str, at: Timestamp) -> Envelope {
-    let flow = FlowId::from_bytes(derived(subscription, handled.id, "restart_flow", 0));
-    let (lane, actor, context) = (Lane::Flow(flow), Actor::System, Context::new());
-    let stamp = Stamp { flow, cause: Some(handled.flow), lane, actor, context };
-    let id = SignalId::from_bytes(derived(subscription, handled.id, "restart", 0));
-    let signal = Signal::SubscriberRestarted {
-        subscriber: subscription.to_owned(),
-        signal: handled.id,
-        failure: failure.to_owned(),
+/// The subscriptions that a follow-up of a signal descends from.
+fn path(subscription: &str, handled: &Envelope) -> Vec<Sender> {
+    handled.path.iter().cloned().chain([Sender::subscriber(subscription)]).collect()
+}
+
+/// Whether a signal descends from a subscription, which is then not handed it.
+pub(super) fn descends(signal: &Envelope, subscription: &str) -> bool {
+    signal.path.iter().any(|sender| sender.as_str() == subscription)
+}
+
+/// What tells about a subscription and a signal that was handed to it: about the system, in a flow of its own.
+pub(super) fn about(subscription: &str, handled: &Envelope, at: Timestamp, signal: Signal) -> Envelope {
+    let flow = FlowId::new();
+    let stamp = Stamp {
+        flow,
+        cause: Some(handled.flow),
+        lane: Lane::Flow(flow),
+        actor: Actor::System,
+        context: Context::new(),
     };
-    stamp.envelope(id, at, signal, None)
+    Envelope { path: path(subscription, handled), ..stamp.envelope(SignalId::new(), at, signal, None) }
+}
+
+/// What tells about a subscription itself.
+pub(super) fn concerning(subscription: &str, actor: Actor, at: Timestamp, signal: Signal) -> Envelope {
+    let flow = FlowId::new();
+    let stamp = Stamp { flow, cause: None, lane: Lane::Flow(flow), actor, context: Context::new() };
+    let path = vec![Sender::subscriber(subscription)];
+    Envelope { path, ..stamp.envelope(SignalId::new(), at, signal, None) }
 }
 
 /// An identifier that handling the same signal again gives again: the first sixteen bytes of SHA-256 over the

@@ -1,31 +1,32 @@
 //! The outbox: the roster of subscriptions, each of which hands the signals of the log to its subscriber, durably.
 
-mod attempt;
+mod conclusion;
 mod cursor;
 mod delivery;
 mod desk;
 mod doorbell;
+mod feed;
 mod follow_up;
+mod ledger;
+mod rebuild;
 mod registration;
 mod state;
 mod subscription;
+mod worker;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
-use self::desk::SubscriptionDesk;
 pub use self::doorbell::Doorbell;
+use self::feed::Feed;
 pub use self::registration::{
     IN_HAND_LIMIT, RegistrationError, SUBSCRIPTION_NAME_LIMIT, Subscription, SubscriptionSettings,
 };
 pub use self::state::{LastFailure, RebuildState, SubscriptionState, SubscriptionStatus};
 use crate::clock::Clock;
 use crate::storage::{Storage, Unreadable};
-use crate::supervision::{Child, OnMeltdown, Progress};
+use crate::supervision::{Child, OnMeltdown};
 use crate::token::Tokens;
 
 /// The handle of the outbox. Cloning shares it.
@@ -41,29 +42,6 @@ struct Shared {
     doorbell: Doorbell,
     code_lifetime: Duration,
     subscriptions: RwLock<Vec<Arc<Feed>>>,
-}
-
-/// What is common to all incarnations of one subscription.
-struct Feed {
-    registration: Subscription,
-    storage: Storage,
-    doorbell: Doorbell,
-    desk: Arc<SubscriptionDesk>,
-    progress: Progress,
-    figures: Mutex<Figures>,
-    reached: watch::Sender<u64>,
-    /// Up to where the store was told what handling came to; at or behind `reached`.
-    settled: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-struct Figures {
-    attempts_on_current: u32,
-    handled: u64,
-    failures: u64,
-    last_failure: Option<LastFailure>,
-    /// The place of the last signal that a panic was told of.
-    panic_told: Option<u64>,
 }
 
 impl Outbox {
@@ -102,7 +80,8 @@ impl Outbox {
 
     /// Waits until every subscription has handled everything up to `up_to` and to the end of the log, what they emit
     /// themselves included, and its progress and projections are at the store: its next flush makes them durable. It
-    /// waits as long as one of them is stopped, or keeps failing on a signal.
+    /// waits as long as one of them is stopped, or keeps failing on a signal; but not for what was put off, what is held
+    /// after it was given up, and who is quarantined.
     ///
     /// # Errors
     /// [`Unreadable`] while the store is out.
@@ -123,6 +102,15 @@ impl Outbox {
         }
     }
 
+    /// Lets a subscriber that was quarantined be handed signals again; whether it was.
+    #[must_use]
+    pub fn release(&self, name: &str) -> bool {
+        let subscriptions = self.subscriptions();
+        let released = subscriptions.iter().any(|feed| feed.registration.name == name && feed.release());
+        self.shared.doorbell.ring();
+        released
+    }
+
     fn subscriptions(&self) -> Vec<Arc<Feed>> {
         self.shared.subscriptions.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -131,68 +119,6 @@ impl Outbox {
 impl fmt::Debug for Outbox {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Outbox").field("subscriptions", &self.state()).finish_non_exhaustive()
-    }
-}
-
-impl Feed {
-    fn new(shared: &Shared, registration: Subscription) -> Self {
-        let desk = SubscriptionDesk {
-            name: registration.name.clone(),
-            capabilities: registration.capabilities.clone(),
-            reader: shared.storage.reader(),
-            tokens: shared.tokens.clone(),
-            clock: shared.clock.clone(),
-            code_lifetime: shared.code_lifetime,
-            unstored: Mutex::new(HashMap::new()),
-        };
-        Self {
-            registration,
-            storage: shared.storage.clone(),
-            doorbell: shared.doorbell.clone(),
-            desk: Arc::new(desk),
-            progress: Progress::default(),
-            figures: Mutex::default(),
-            reached: watch::Sender::new(0),
-            settled: watch::Sender::new(0),
-        }
-    }
-
-    /// Notes, for whoever waits, that everything up to this place is handled.
-    fn reached(&self, seq: u64) {
-        self.reached.send_if_modified(|reached| std::mem::replace(reached, seq) != seq);
-    }
-
-    /// Notes, for whoever waits, that the store was told of everything up to this place.
-    fn settled(&self, seq: u64) {
-        self.settled.send_if_modified(|settled| std::mem::replace(settled, seq) != seq);
-    }
-
-    fn figures(&self) -> MutexGuard<'_, Figures> {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn observe(&self, head: u64) -> SubscriptionState {
-        let floor = *self.reached.borrow();
-        let figures = self.figures();
-        SubscriptionState {
-            name: self.registration.name.clone(),
-            status: SubscriptionStatus::default(),
-            floor,
-            head: head.max(floor),
-            lag: head.saturating_sub(floor),
-            in_hand: 0,
-            retrying: 0,
-            held: 0,
-            attempts_on_current: figures.attempts_on_current,
-            handled: figures.handled,
-            given_up: 0,
-            failures: figures.failures,
-            restarts: 0,
-            last_failure: figures.last_failure.clone(),
-            lapsed_at: None,
-            rebuild: None,
-            gauge: crate::gauge::GaugeReading::default(),
-        }
     }
 }
 

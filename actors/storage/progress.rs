@@ -56,6 +56,9 @@ pub struct OpenRow {
     /// Until when it rests.
     #[serde(default)]
     pub not_before: Option<Timestamp>,
+    /// Whether it was put off to that time, which costs no attempt.
+    #[serde(default)]
+    pub deferred: bool,
     /// How it stands.
     #[serde(default)]
     pub state: OpenState,
@@ -120,6 +123,9 @@ pub struct LetterRow {
     pub reason: String,
     /// How often it was handed over, over its whole life.
     pub attempts: u32,
+    /// How often it was handed over since somebody asked for it to be tried again.
+    #[serde(default)]
+    pub tries: u32,
     /// The last failures, oldest first; few.
     pub failures: Vec<FailureRow>,
     /// When it was given up.

@@ -115,6 +115,26 @@ impl Reader {
         })
     }
 
+    /// What the log holds behind a place and where it ends, of one snapshot: at most so many signals, and not many more
+    /// bytes; one at least if there is one.
+    pub(crate) fn log_page(&self, seq: u64, limit: usize, bytes: usize) -> Result<LogPage, Unreadable> {
+        self.snapshot(|view| {
+            let (from, mut left) = (Key::new().u64(seq.saturating_add(1)), bytes);
+            let mut signals = Vec::new();
+            for row in view.range(Table::SignalLog, &from, None)?.take(limit) {
+                let row = row?;
+                if left == 0 {
+                    break;
+                }
+                left = left.saturating_sub(row.value().len());
+                let place = super::table::KeyReader::new(row.key()).u64().map_err(ReadError::from)?;
+                signals.push(super::row::decode_signal(place, row.value())?);
+            }
+            open_personal(view, &mut signals)?;
+            Ok(LogPage { signals, head: view.head()? })
+        })
+    }
+
     /// The last signal that is old enough to be forgotten, looked for among the first `limit` of the log.
     pub fn last_before(&self, before: majordomo_model::Timestamp, limit: usize) -> Result<Option<u64>, Unreadable> {
         self.snapshot(|view| {
@@ -150,6 +170,46 @@ impl Reader {
     /// looked for among the `limit` that ended first.
     pub fn undelivered(&self, now: majordomo_model::Timestamp, limit: usize) -> Result<Vec<TokenRow>, Unreadable> {
         self.snapshot(|view| super::write::undelivered(view, now, limit))
+    }
+
+    /// STUB
+    pub fn place(&self, start: majordomo_model::Start) -> Result<u64, Unreadable> {
+        use majordomo_model::Start;
+        let oldest = self.signals_after(0, 1)?.first().and_then(|s| s.seq);
+        let head = self.head()?;
+        Ok(match start {
+            Start::Now => head + 1,
+            Start::Beginning => oldest.unwrap_or(head + 1),
+            Start::Seq(seq) => seq.clamp(1, head + 1),
+            Start::Time(_) => 1,
+        })
+    }
+
+    /// STUB
+    pub fn signals_at(&self, places: &[u64]) -> Result<Vec<Envelope>, Unreadable> {
+        let mut found = Vec::new();
+        for place in places {
+            found.extend(self.signals_after(place.saturating_sub(1), 1)?.into_iter().filter(|s| s.seq == Some(*place)));
+        }
+        Ok(found)
+    }
+
+    /// STUB
+    pub fn due_letters(&self, _name: &str, _limit: usize) -> Result<Vec<(u64, LetterRow)>, Unreadable> {
+        Ok(Vec::new())
+    }
+
+    /// STUB
+    pub fn open_letter(&self, _letter: &LetterRow, _seq: u64) -> Result<Option<Envelope>, Unreadable> {
+        Ok(None)
+    }
+
+    /// Whether a generation of a subscriber's projection holds anything.
+    pub(crate) fn has_projection(&self, subscription: &str, generation: u32) -> Result<bool, Unreadable> {
+        self.snapshot(|view| {
+            let space = super::lookup::projection_key(subscription, generation, &[])?;
+            Ok(view.prefix(Table::Projections, &space)?.next().transpose()?.is_some())
+        })
     }
 
     /// A dead letter of a subscription, by its signal's place.
@@ -217,6 +277,15 @@ fn projected_in(
 ) -> Result<Option<Vec<u8>>, ReadError> {
     let key = super::lookup::projection_key(subscription, generation, key)?;
     Ok(view.get(Table::Projections, &key)?.map(|value| value.to_vec()))
+}
+
+/// A page of the log.
+#[derive(Debug)]
+pub(crate) struct LogPage {
+    /// The signals, in order.
+    pub(crate) signals: Vec<Envelope>,
+    /// The place of the log's last signal.
+    pub(crate) head: u64,
 }
 
 /// Keys and values of a projection.

@@ -1,0 +1,414 @@
+//! The conclusion: what becomes of a signal that came back from its handler.
+
+use std::sync::Arc;
+
+use majordomo_model::{Envelope, OnFailure, Signal, TokenId};
+use tokio::time::Instant;
+
+use super::follow_up::{self, FollowUps};
+use super::ledger::{Entry, HandOver, Now, REST_LIMIT, Rest, push_failure, shortened};
+use super::worker::{Cut, Worker};
+use crate::storage::{Check, LetterRow, LetterState, Write, encode_signal};
+use crate::subscriber::{Effect, Outcome};
+
+/// Told instead of a panic's own words, which may hold anything.
+pub(super) const PANICKED: &str = "the handler panicked";
+const OVERDUE: &str = "the handler took longer than its deadline";
+const NO_OUTCOME: &str = "the handler answered no outcome for it";
+const INTERRUPTED: &str = "the handler's thread or process ended while it was handled";
+const UNSTORABLE: &str = "the effects cannot be stored";
+
+/// What came back of a hand-over.
+pub(super) struct Completed {
+    pub(super) id: u64,
+    pub(super) places: Vec<u64>,
+    pub(super) handled: Handled,
+    /// What was read of the projection, and how often each had been written then.
+    pub(super) read: Vec<(Vec<u8>, u64)>,
+}
+
+/// How a hand-over ended.
+pub(super) enum Handled {
+    /// An outcome for each signal, in their order.
+    Outcomes(Vec<Outcome>),
+    /// The subscriber was told of a gap.
+    Missed(Option<Outcome>),
+    Panicked,
+    Overdue,
+}
+
+/// A signal that is finished, or given up, and what is to be stored of it.
+pub(super) struct Conclusion {
+    seq: u64,
+    entry: Entry,
+    effects: Vec<Effect>,
+    /// Why it is given up, and whether that counts against the subscriber.
+    given_up: Option<(String, bool)>,
+}
+
+impl Worker {
+    /// Concludes what came back, and stores what has to be stored at once: as one commit, if the store takes it so.
+    pub(super) async fn conclude(&mut self) -> Result<(), Cut> {
+        for completed in std::mem::take(&mut self.completed) {
+            self.take_down(completed);
+        }
+        if self.unstored.is_empty() {
+            return Ok(());
+        }
+        let conclusions = std::mem::take(&mut self.unstored);
+        self.store(conclusions).await
+    }
+
+    fn take_down(&mut self, completed: Completed) {
+        let Completed { id, places, handled, read } = completed;
+        self.ledger.close_hand_over();
+        match handled {
+            Handled::Missed(outcome) => self.missed(outcome),
+            Handled::Panicked => {
+                self.feed.figures().restarts += 1;
+                self.fail_together(&places, PANICKED);
+                if let Some(first) = places.first() {
+                    self.tell_restart(*first, PANICKED);
+                }
+            }
+            Handled::Overdue => self.fail_together(&places, OVERDUE),
+            Handled::Outcomes(outcomes) => {
+                let outcomes = outcomes.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+                for (seq, outcome) in places.iter().zip(outcomes) {
+                    self.weigh(*seq, outcome, &read);
+                }
+            }
+        }
+        self.feed.put_down(id, self.ledger.hands());
+    }
+
+    fn weigh(&mut self, seq: u64, outcome: Option<Outcome>, read: &[(Vec<u8>, u64)]) {
+        match outcome {
+            Some(Outcome::Done(effects)) => self.weigh_effects(seq, effects, read),
+            Some(Outcome::Retry { reason }) => self.fail(seq, &reason, false),
+            Some(Outcome::Defer { until }) => {
+                let latest = self.feed.now().plus(REST_LIMIT);
+                self.ledger.defer(seq, until.min(latest));
+            }
+            Some(Outcome::Reject { reason }) => {
+                self.note_failure(&reason);
+                self.give_up(seq, &reason, false);
+            }
+            None => self.fail(seq, NO_OUTCOME, false),
+        }
+    }
+
+    fn weigh_effects(&mut self, seq: u64, mut effects: Vec<Effect>, read: &[(Vec<u8>, u64)]) {
+        if let Some(refusal) = follow_up::refusal(&effects, self.feed.desk.may_deliver()) {
+            let subscription = &self.feed.registration.name;
+            tracing::error!(subscription, seq, refusal, "effects were refused");
+            return self.fail(seq, refusal, false);
+        }
+        let lanes = self.feed.registration.settings.concurrency > 1;
+        if lanes && !self.feed.desk.projection().is_unchanged(read) {
+            // Another lane wrote what this one had read: to be done again, on what is there now.
+            return self.ledger.take_back(seq);
+        }
+        let Some(entry) = self.ledger.finish(seq) else { return };
+        for effect in &mut effects {
+            match effect {
+                Effect::Project { key, value } => self.project(key.clone(), Some(std::mem::take(value))),
+                Effect::Forget { key } => self.project(key.clone(), None),
+                _ => {}
+            }
+        }
+        let private = follow_up::are_private(&effects) || self.is_rebuilding(seq);
+        if private && entry.letter.is_none() {
+            self.feed.note_handled();
+        } else {
+            let effects = if private { Vec::new() } else { effects };
+            self.unstored.push(Conclusion { seq, entry, effects, given_up: None });
+        }
+    }
+
+    fn project(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.feed.desk.projection().write(key.clone(), value.clone());
+        if let Some(cursor) = &mut self.cursor {
+            cursor.project(key, value);
+        }
+    }
+
+    fn fail_together(&mut self, places: &[u64], failure: &str) {
+        for seq in places {
+            self.fail(*seq, failure, places.len() > 1);
+        }
+    }
+
+    fn fail(&mut self, seq: u64, failure: &str, together: bool) {
+        self.note_failure(failure);
+        let Some((attempts, first_at)) = self.ledger.get(seq).map(|entry| (entry.attempts, entry.first_at)) else {
+            return;
+        };
+        let (policy, now) = (&self.feed.registration.settings.retry, Now::of(&self.feed));
+        let since = first_at.map(|first| now.clock.since(first)).unwrap_or_default();
+        // Of several that failed together each has to fail by itself before it is given up.
+        if policy.is_exhausted(attempts, since) && !together {
+            return self.give_up(seq, failure, true);
+        }
+        let rest = Rest::Pause(now.instant + policy.pause(attempts, getrandom::u32().unwrap_or(u32::MAX)));
+        self.ledger.fail(seq, now.clock, failure, rest, together);
+    }
+
+    fn note_failure(&self, failure: &str) {
+        let subscription = &self.feed.registration.name;
+        tracing::warn!(subscription, failure = shortened(failure), "a signal was not handled");
+        self.feed.note_failure(shortened(failure));
+    }
+
+    /// Gives a signal up, `counts` if that speaks against the subscriber.
+    fn give_up(&mut self, seq: u64, reason: &str, counts: bool) {
+        let Some(mut entry) = self.ledger.finish(seq) else { return };
+        push_failure(&mut entry.failures, self.feed.now(), reason);
+        let holds = matches!(self.feed.registration.settings.on_failure, OnFailure::StallLane | OnFailure::StallAll);
+        if holds {
+            self.ledger.hold(seq, entry.clone());
+        }
+        let given_up = Some((shortened(reason).to_owned(), counts));
+        self.unstored.push(Conclusion { seq, entry, effects: Vec::new(), given_up });
+    }
+
+    /// Gives up what is about to be handed over once too often, though nobody came back to say that it failed. Answers
+    /// whether it did.
+    pub(super) fn give_up_the_guilty(&mut self, next: &HandOver) -> bool {
+        let [seq] = next.places.as_slice() else { return false };
+        let Some(entry) = self.ledger.get(*seq).filter(|entry| entry.guilty) else { return false };
+        let since = entry.first_at.map(|first| self.feed.now().since(first)).unwrap_or_default();
+        let attempts = entry.attempts.saturating_sub(1);
+        if !self.feed.registration.settings.retry.is_exhausted(attempts, since) {
+            return false;
+        }
+        self.note_failure(INTERRUPTED);
+        self.give_up(*seq, INTERRUPTED, true);
+        self.ledger.close_hand_over();
+        true
+    }
+
+    /// Tells that the subscriber panicked: once a signal, or its retries would fill the log.
+    fn tell_restart(&mut self, seq: u64, failure: &str) {
+        let told = self.feed.figures().restart_told.replace(seq);
+        let Some(signal) = self.ledger.get(seq).and_then(|entry| entry.signal.clone()) else { return };
+        if told != Some(seq) {
+            let (subscriber, failure) = (self.feed.registration.name.clone(), failure.to_owned());
+            let told = Signal::SubscriberRestarted { subscriber, signal: signal.id, failure };
+            self.aside(&signal, told);
+        }
+    }
+
+    fn aside(&mut self, about: &Envelope, signal: Signal) {
+        let told = follow_up::about(&self.feed.registration.name, about, self.feed.now(), signal);
+        self.asides.push(told);
+    }
+
+    /// Stores conclusions with the progress that they are. They stay if the store is out.
+    async fn store(&mut self, conclusions: Vec<Conclusion>) -> Result<(), Cut> {
+        loop {
+            let assembled = match self.assemble(&conclusions) {
+                Ok(assembled) => assembled,
+                Err(cut) => {
+                    self.unstored = conclusions;
+                    return Err(cut);
+                }
+            };
+            let row = self.row();
+            match self.commit_row(row, assembled).await {
+                Ok(true) => {
+                    conclusions.into_iter().for_each(|conclusion| self.stored(&conclusion));
+                    return Ok(());
+                }
+                // A delivery has ended meanwhile, or a letter was discarded: assembled anew, that is left out.
+                Ok(false) if self.is_at_cursor()? => {}
+                Ok(false) => return Err(Cut::Lost),
+                Err(Cut::Lost) => {
+                    self.blame(&conclusions);
+                    return Err(Cut::Lost);
+                }
+                Err(cut) => {
+                    self.unstored = conclusions;
+                    return Err(cut);
+                }
+            }
+        }
+    }
+
+    /// What cannot be stored counts as a failed attempt of the signal at fault: with several of them each is done by
+    /// itself first.
+    fn blame(&mut self, conclusions: &[Conclusion]) {
+        self.note_failure(UNSTORABLE);
+        let several = u32::from(conclusions.len() > 1);
+        let counted = |conclusion: &Conclusion| (conclusion.seq, conclusion.entry.attempts.saturating_sub(several));
+        self.blamed = conclusions.iter().map(counted).collect();
+    }
+
+    fn is_at_cursor(&self) -> Result<bool, Cut> {
+        // With the store gone again, reading everything anew is the way out as well.
+        let stored = self.feed.desk.reader.cursor(&self.feed.registration.name).map_err(|_| Cut::Lost)?;
+        let told = self.cursor.as_ref().map(|cursor| cursor.told().revision);
+        Ok(stored.map(|row| row.revision) == told)
+    }
+
+    fn assemble(&self, conclusions: &[Conclusion]) -> Result<FollowUps, Cut> {
+        let (name, reader) = (&self.feed.registration.name, &self.feed.desk.reader);
+        let mut follow_ups = FollowUps { signals: self.asides.clone(), ..FollowUps::default() };
+        let mut ended: Vec<TokenId> = Vec::new();
+        for Conclusion { seq, entry, effects, given_up } in conclusions {
+            let Some(signal) = &entry.signal else { continue };
+            match given_up {
+                Some((reason, _)) => follow_ups.join(self.letter(*seq, entry, signal, reason)?),
+                None => {
+                    if entry.letter.is_some() && reader.letter(name, *seq)?.is_some() {
+                        follow_ups.writes.push(Write::RemoveLetter(name.clone(), *seq));
+                    }
+                    let now = self.feed.now();
+                    follow_ups.join(follow_up::assemble(name, signal, effects, reader, now, &mut ended)?);
+                }
+            }
+        }
+        Ok(follow_ups)
+    }
+
+    /// The dead letter of a signal that is given up, and the signal that tells of it.
+    fn letter(&self, seq: u64, entry: &Entry, signal: &Arc<Envelope>, reason: &str) -> Result<FollowUps, Cut> {
+        let name = &self.feed.registration.name;
+        let now = self.feed.now();
+        let (mut failures, earlier) = match &entry.letter {
+            Some(letter) => (letter.failures.clone(), letter.attempts),
+            None => (Vec::new(), 0),
+        };
+        for failure in &entry.failures {
+            push_failure(&mut failures, failure.at, &failure.failure);
+        }
+        let envelope = match &entry.letter {
+            Some(letter) => letter.envelope.clone(),
+            None => encode_signal(signal).map_err(|_| Cut::Lost)?,
+        };
+        // Of a letter that is tried again the attempts so far are in it, the last one included.
+        let attempts = if entry.letter.is_some() { earlier } else { entry.attempts };
+        let (reason, state) = (reason.to_owned(), LetterState::Dead);
+        let told = Signal::SubscriberDeadLetter {
+            subscriber: name.clone(),
+            signal: signal.id,
+            place: seq,
+            attempts,
+            failure: reason.clone(),
+        };
+        let row = LetterRow { envelope, reason, attempts, tries: 0, failures, dead_at: now, state };
+        Ok(FollowUps {
+            checks: Vec::new(),
+            writes: vec![Write::PutLetter(name.clone(), seq, Box::new(row))],
+            signals: vec![follow_up::about(name, signal, now, told)],
+        })
+    }
+
+    fn stored(&mut self, conclusion: &Conclusion) {
+        match conclusion.given_up {
+            None => self.feed.note_handled(),
+            Some((_, counts)) => {
+                if let Some(failure) = self.feed.note_given_up(counts) {
+                    let name = &self.feed.registration.name;
+                    tracing::error!(subscription = name, failure, "a subscriber failed too often and is quarantined");
+                    let told = Signal::SubscriberQuarantined { subscriber: name.clone(), failure };
+                    self.asides.push(follow_up::concerning(
+                        name,
+                        majordomo_model::Actor::System,
+                        self.feed.now(),
+                        told,
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Takes dead letters in that somebody asked to be tried again, and lets go of what an operator discarded.
+    pub(super) async fn tend_letters(&mut self) -> Result<(), Cut> {
+        let feed = Arc::clone(&self.feed);
+        let (name, reader) = (&feed.registration.name, &feed.desk.reader);
+        for seq in self.ledger.held() {
+            if reader.letter(name, seq)?.is_none() {
+                self.ledger.finish(seq);
+            }
+        }
+        for (seq, letter) in reader.due_letters(name, self.ledger.room().min(16))? {
+            let known = self.ledger.get(seq).is_some_and(|entry| entry.letter.is_some());
+            if known {
+                continue;
+            }
+            if let Some(signal) = reader.open_letter(&letter, seq)? {
+                self.ledger.retry_letter(seq, Arc::new(signal), letter);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes in a letter that it is being tried again: if the process ends meanwhile, it was this one. `false` if it was
+    /// discarded.
+    pub(super) async fn take_up_letter(&mut self, seq: u64, letter: LetterRow) -> Result<bool, Cut> {
+        let name = self.feed.registration.name.clone();
+        let before = letter.state;
+        let mut letter = LetterRow { state: LetterState::InHand, ..letter };
+        letter.attempts = letter.attempts.saturating_add(1);
+        letter.tries = letter.tries.saturating_add(1);
+        let follow_ups = FollowUps {
+            checks: vec![Check::Letter(name.clone(), seq, Some(before))],
+            writes: vec![Write::PutLetter(name, seq, Box::new(letter.clone()))],
+            signals: Vec::new(),
+        };
+        let row = self.row();
+        if self.commit_row(row, follow_ups).await? {
+            self.ledger.set_letter(seq, letter);
+            return Ok(true);
+        }
+        if !self.is_at_cursor()? {
+            return Err(Cut::Lost);
+        }
+        self.ledger.finish(seq);
+        Ok(false)
+    }
+
+    /// Tells the subscriber what it will not get.
+    pub(super) fn tell_missed(&mut self) {
+        let Some(missing) = &mut self.gap else { return };
+        if missing.rests_until.is_none_or(|until| until > Instant::now()) {
+            return;
+        }
+        missing.rests_until = None;
+        missing.attempts = missing.attempts.saturating_add(1);
+        let (gap, attempt) = (missing.gap, missing.attempts);
+        self.begin_missed(gap, attempt);
+    }
+
+    fn missed(&mut self, outcome: Option<Outcome>) {
+        let Some(mut missing) = self.gap else { return };
+        let (policy, name) = (&self.feed.registration.settings.retry, &self.feed.registration.name);
+        let effects = match outcome {
+            Some(Outcome::Done(effects)) if follow_up::are_private(&effects) => Some(effects),
+            // It was told as often as a signal would have been, and the gap is in the log too.
+            _ if policy.is_exhausted(missing.attempts, std::time::Duration::ZERO) => Some(Vec::new()),
+            _ => None,
+        };
+        let Some(effects) = effects else {
+            self.note_failure("the subscriber did not take note of a gap");
+            let pause = policy.pause(missing.attempts, getrandom::u32().unwrap_or(u32::MAX));
+            missing.rests_until = Some(Instant::now() + pause);
+            self.gap = Some(missing);
+            return;
+        };
+        let gap = missing.gap;
+        let told = Signal::SubscriberMissed { subscriber: name.clone(), from: gap.from, to: gap.to };
+        let told = follow_up::concerning(name, majordomo_model::Actor::System, self.feed.now(), told);
+        self.asides.push(told);
+        for effect in effects {
+            match effect {
+                Effect::Project { key, value } => self.project(key, Some(value)),
+                Effect::Forget { key } => self.project(key, None),
+                _ => {}
+            }
+        }
+        self.ledger.pass_missing(gap.to);
+        self.gap = None;
+    }
+}

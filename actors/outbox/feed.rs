@@ -1,0 +1,236 @@
+//! The feed: what is common to all incarnations of one subscription, and what they show of themselves.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use majordomo_model::Timestamp;
+use tokio::sync::watch;
+
+use super::Shared;
+use super::desk::{Projection, SubscriptionDesk};
+use super::doorbell::Doorbell;
+use super::ledger::Ledger;
+use super::registration::Subscription;
+use super::state::{LastFailure, RebuildState, SubscriptionState, SubscriptionStatus};
+use crate::gauge::Gauge;
+use crate::storage::Storage;
+use crate::subscriber::Desk;
+use crate::supervision::Progress;
+
+/// What is common to all incarnations of one subscription.
+pub(super) struct Feed {
+    pub(super) registration: Subscription,
+    pub(super) storage: Storage,
+    pub(super) doorbell: Doorbell,
+    pub(super) desk: Arc<SubscriptionDesk>,
+    pub(super) progress: Progress,
+    pub(super) gauge: Gauge,
+    /// Whether an incarnation of this process has read the cursor.
+    pub(super) opened: AtomicBool,
+    /// Up to where everything is known to be handled.
+    pub(super) reached: watch::Sender<u64>,
+    /// As `reached`, but for what will not move by itself.
+    pub(super) settled: watch::Sender<u64>,
+    figures: Mutex<Figures>,
+    hands: Mutex<Hands>,
+}
+
+/// What is in the handler's hands, kept where it outlives the thread that it is on.
+#[derive(Default)]
+pub(super) struct Hands {
+    /// Each place, and at which attempt.
+    places: HashMap<u64, u32>,
+    /// When each hand-over began, by its number.
+    begun: BTreeMap<u64, Instant>,
+}
+
+impl Hands {
+    /// Empties them, and answers what was in them.
+    pub(super) fn clear(&mut self) -> HashMap<u64, u32> {
+        self.begun.clear();
+        std::mem::take(&mut self.places)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Figures {
+    status: SubscriptionStatus,
+    quarantined: bool,
+    in_hand: usize,
+    retrying: usize,
+    held: usize,
+    most_attempts: u32,
+    handled: u64,
+    given_up: u64,
+    given_up_in_row: u32,
+    failures: u64,
+    /// How often the subscriber was started anew.
+    pub(super) restarts: u64,
+    last_failure: Option<LastFailure>,
+    /// The place of the last signal that a restart was told of.
+    pub(super) restart_told: Option<u64>,
+}
+
+impl Feed {
+    pub(super) fn new(shared: &Shared, registration: Subscription) -> Self {
+        let desk = SubscriptionDesk {
+            name: registration.name.clone(),
+            capabilities: registration.capabilities.clone(),
+            reader: shared.storage.reader(),
+            tokens: shared.tokens.clone(),
+            clock: shared.clock.clone(),
+            code_lifetime: shared.code_lifetime,
+            projection: Mutex::new(Projection::default()),
+        };
+        Self {
+            registration,
+            storage: shared.storage.clone(),
+            doorbell: shared.doorbell.clone(),
+            desk: Arc::new(desk),
+            progress: Progress::default(),
+            gauge: Gauge::new(),
+            opened: AtomicBool::new(false),
+            reached: watch::Sender::new(0),
+            settled: watch::Sender::new(0),
+            figures: Mutex::default(),
+            hands: Mutex::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.desk.now()
+    }
+
+    /// Notes, for whoever waits, that everything up to this place is handled.
+    pub(super) fn reached(&self, seq: u64) {
+        self.reached.send_if_modified(|reached| std::mem::replace(reached, seq) != seq);
+    }
+
+    /// Notes, for whoever waits, that nothing up to this place will move by itself.
+    pub(super) fn settled(&self, seq: u64) {
+        self.settled.send_if_modified(|settled| std::mem::replace(settled, seq) != seq);
+    }
+
+    pub(super) fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn hands(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a hand-over begins, and what is in hand from then on.
+    pub(super) fn take_in_hand(&self, id: u64, places: HashMap<u64, u32>) {
+        self.gauge.set_queue_depth(places.len());
+        let mut hands = self.hands();
+        hands.begun.insert(id, Instant::now());
+        hands.places = places;
+    }
+
+    /// Notes that a hand-over is over, and what is still in hand.
+    pub(super) fn put_down(&self, id: u64, places: HashMap<u64, u32>) {
+        self.gauge.set_queue_depth(places.len());
+        let mut hands = self.hands();
+        hands.begun.remove(&id);
+        hands.places = places;
+    }
+
+    /// How long the oldest hand-over is under way.
+    pub(super) fn longest_hold(&self) -> Duration {
+        self.hands().begun.values().next().map(Instant::elapsed).unwrap_or_default()
+    }
+
+    pub(super) fn note_handled(&self) {
+        self.progress.advance();
+        let mut figures = self.figures();
+        figures.handled = figures.handled.saturating_add(1);
+        figures.given_up_in_row = 0;
+    }
+
+    pub(super) fn note_failure(&self, failure: &str) {
+        let last = LastFailure { at: self.now(), failure: failure.to_owned() };
+        let mut figures = self.figures();
+        figures.failures = figures.failures.saturating_add(1);
+        figures.last_failure = Some(last);
+    }
+
+    /// Notes a signal that was given up, `counts` if that speaks against the subscriber. Answers why, if it is
+    /// quarantined for it.
+    pub(super) fn note_given_up(&self, counts: bool) -> Option<String> {
+        let limit = self.registration.settings.quarantine_after;
+        let mut figures = self.figures();
+        figures.given_up = figures.given_up.saturating_add(1);
+        if !counts {
+            return None;
+        }
+        figures.given_up_in_row = figures.given_up_in_row.saturating_add(1);
+        if limit == 0 || figures.given_up_in_row < limit || figures.quarantined {
+            return None;
+        }
+        figures.quarantined = true;
+        Some(figures.last_failure.as_ref().map(|last| last.failure.clone()).unwrap_or_default())
+    }
+
+    /// Takes the subscriber for broken: it is handed nothing more.
+    pub(super) fn quarantine(&self) {
+        self.figures().quarantined = true;
+        self.settled(u64::MAX);
+    }
+
+    /// Whether the subscriber is taken for broken.
+    pub(super) fn is_quarantined(&self) -> bool {
+        self.figures().quarantined
+    }
+
+    /// Lets a quarantined subscriber be handed signals again; whether it was one.
+    pub(super) fn release(&self) -> bool {
+        let mut figures = self.figures();
+        figures.given_up_in_row = 0;
+        std::mem::take(&mut figures.quarantined)
+    }
+
+    /// Shows how the ledger stands.
+    pub(super) fn show(&self, ledger: &Ledger, stalled: bool) {
+        let (retrying, held) = ledger.troubled();
+        let caught_up = ledger.floor() == ledger.taken();
+        let mut figures = self.figures();
+        figures.in_hand = ledger.in_hand();
+        figures.most_attempts = ledger.most_attempts();
+        (figures.retrying, figures.held) = (retrying, held);
+        figures.status = match (stalled, caught_up) {
+            (true, _) => SubscriptionStatus::Stalled,
+            (false, true) => SubscriptionStatus::CaughtUp,
+            (false, false) => SubscriptionStatus::Working,
+        };
+    }
+
+    /// How it is, given the place of the log's last signal.
+    pub(super) fn observe(&self, head: u64) -> SubscriptionState {
+        let floor = *self.reached.borrow();
+        let row = self.desk.reader.cursor(&self.registration.name).ok().flatten().unwrap_or_default();
+        let projection = row.projection;
+        let rebuild = RebuildState { from: projection.rebuild_from, at: floor, to: projection.rebuild_to };
+        let figures = self.figures();
+        SubscriptionState {
+            name: self.registration.name.clone(),
+            status: if figures.quarantined { SubscriptionStatus::Quarantined } else { figures.status },
+            floor,
+            head: head.max(floor),
+            lag: head.saturating_sub(floor),
+            in_hand: figures.in_hand,
+            retrying: figures.retrying,
+            held: figures.held,
+            attempts_on_current: figures.most_attempts,
+            handled: figures.handled,
+            given_up: figures.given_up,
+            failures: figures.failures,
+            restarts: figures.restarts,
+            last_failure: figures.last_failure.clone(),
+            lapsed_at: row.lapsed_at,
+            rebuild: projection.is_rebuilding().then_some(rebuild),
+            gauge: self.gauge.reading(),
+        }
+    }
+}

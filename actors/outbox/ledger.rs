@@ -1,0 +1,459 @@
+//! The ledger: which signals of the log are finished, in hand, resting or waiting, and which may be handed over next.
+//!
+//! Pure: it knows neither the store nor the handler. What it cannot lose is in the row that [`Ledger::enter`] fills.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use majordomo_model::{Envelope, Lane, OnFailure, Timestamp};
+use tokio::time::Instant;
+
+use super::registration::{IN_HAND_LIMIT, SubscriptionSettings};
+use crate::storage::{CursorRow, FailureRow, LetterRow, LetterState, OpenRow, OpenState};
+
+/// How many signals it holds at a time: those in hand, those that wait for them, and those that failed.
+pub(super) const WINDOW: usize = IN_HAND_LIMIT;
+/// The longest rest: what lies further ahead is looked at again by then.
+pub(super) const REST_LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// How many failures of a signal are kept.
+const FAILURES_KEPT: usize = 5;
+/// How much of a failure's words is kept, in bytes.
+const FAILURE_LIMIT: usize = 200;
+
+/// A signal that is not finished.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The signal; without one it was pruned before it was handled.
+    pub(super) signal: Option<Arc<Envelope>>,
+    /// How often it was handed over, the attempt under way included.
+    pub(super) attempts: u32,
+    /// When it was handed over first.
+    pub(super) first_at: Option<Timestamp>,
+    /// The last failures, oldest first.
+    pub(super) failures: Vec<FailureRow>,
+    /// The dead letter that it is, if somebody asked for that to be tried again.
+    pub(super) letter: Option<Box<LetterRow>>,
+    phase: Phase,
+    /// To be handed over by itself: it was in a batch that failed.
+    alone: bool,
+    /// To be handed over with nothing else in hand, and not before the store knows: a process ended while it may have
+    /// been in hand.
+    suspect: bool,
+    /// Whether it is known that it was in hand, and nothing else, when a process or a thread was given up.
+    pub(super) guilty: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Ready,
+    Resting(Rest),
+    InHand,
+    Held,
+}
+
+/// Until when a signal rests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Rest {
+    /// A pause between attempts.
+    Pause(Instant),
+    /// A time of the system's clock.
+    Until(Timestamp),
+}
+
+/// What time it is, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    pub(super) clock: Timestamp,
+}
+
+impl Rest {
+    fn is_over(self, now: Now) -> bool {
+        match self {
+            Self::Pause(until) => until <= now.instant,
+            Self::Until(until) => until <= now.clock,
+        }
+    }
+
+    fn end(self, now: Now) -> Instant {
+        match self {
+            Self::Pause(until) => until,
+            Self::Until(until) => now.instant + until.since(now.clock).min(REST_LIMIT),
+        }
+    }
+}
+
+/// What is to be handed over together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct HandOver {
+    /// The places, in their order; one unless batches are asked for.
+    pub(super) places: Vec<u64>,
+    /// Whether the store has to know before it is done.
+    pub(super) on_record: bool,
+}
+
+/// What one subscription has under way.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    /// Every place up to and with this one was looked at.
+    taken: u64,
+    entries: BTreeMap<u64, Entry>,
+    /// Up to where a process that ended may have had signals in hand.
+    suspects: u64,
+    /// What an earlier incarnation in this process had in hand when it ended, and at which attempt.
+    interrupted: HashMap<u64, u32>,
+    in_hand: usize,
+    hand_overs: usize,
+    exclusive: bool,
+    concurrency: usize,
+    batch: usize,
+    on_failure: OnFailure,
+}
+
+impl Ledger {
+    /// The ledger of a stored row, without signals: [`Ledger::supply`] brings them.
+    pub(super) fn new(
+        row: &CursorRow,
+        now: Now,
+        suspects: u64,
+        interrupted: HashMap<u64, u32>,
+        terms: &SubscriptionSettings,
+    ) -> Self {
+        let mut ledger = Self {
+            taken: row.taken,
+            entries: BTreeMap::new(),
+            suspects,
+            interrupted,
+            in_hand: 0,
+            hand_overs: 0,
+            exclusive: false,
+            concurrency: terms.concurrency,
+            batch: terms.batch,
+            on_failure: terms.on_failure,
+        };
+        for open in &row.open {
+            let entry = ledger.reopened(open, now);
+            ledger.entries.insert(open.seq, entry);
+        }
+        ledger
+    }
+
+    fn reopened(&self, open: &OpenRow, now: Now) -> Entry {
+        let mut entry = self.fresh(open.seq, None);
+        entry.attempts = entry.attempts.max(open.attempts);
+        entry.first_at = open.first_at;
+        entry.failures.clone_from(&open.failures);
+        entry.guilty |= open.state == OpenState::InHand;
+        entry.suspect |= entry.guilty;
+        entry.phase = match (open.state, open.not_before) {
+            (OpenState::Held, _) => Phase::Held,
+            (OpenState::Waiting, Some(until)) if open.deferred => Phase::Resting(Rest::Until(until)),
+            (OpenState::Waiting, Some(until)) => {
+                Phase::Resting(Rest::Pause(now.instant + until.since(now.clock).min(REST_LIMIT)))
+            }
+            (OpenState::Waiting | OpenState::InHand, _) => Phase::Ready,
+        };
+        entry
+    }
+
+    fn fresh(&self, seq: u64, signal: Option<Arc<Envelope>>) -> Entry {
+        let interrupted = self.interrupted.get(&seq).copied();
+        // Whoever may have been in hand when a process ended has that attempt counted.
+        let suspect = seq <= self.suspects || interrupted.is_some();
+        Entry {
+            signal,
+            attempts: interrupted.unwrap_or_else(|| u32::from(suspect)),
+            first_at: None,
+            failures: Vec::new(),
+            letter: None,
+            phase: Phase::Ready,
+            alone: false,
+            suspect,
+            guilty: interrupted.is_some(),
+        }
+    }
+
+    /// Every place up to and with this one was looked at.
+    pub(super) const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Every signal up to and with this place is finished; dead letters that are tried again aside.
+    pub(super) fn floor(&self) -> u64 {
+        let first = self.entries.iter().find(|(_, entry)| entry.letter.is_none() || entry.phase == Phase::Held);
+        first.map_or(self.taken, |(seq, _)| seq.saturating_sub(1))
+    }
+
+    /// As [`Ledger::floor`], but for what will not move by itself: what is held, and what was put off.
+    pub(super) fn calm_floor(&self) -> u64 {
+        let moves = |entry: &Entry| !matches!(entry.phase, Phase::Held | Phase::Resting(Rest::Until(_)));
+        let first = self.entries.iter().find(|(_, entry)| moves(entry));
+        first.map_or(self.taken, |(seq, _)| seq.saturating_sub(1))
+    }
+
+    /// Whether more signals may be taken in.
+    pub(super) fn has_room(&self) -> bool {
+        self.entries.len() < WINDOW
+    }
+
+    /// How many signals may be taken in.
+    pub(super) fn room(&self) -> usize {
+        WINDOW.saturating_sub(self.entries.len())
+    }
+
+    /// Whether nothing is in hand.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.in_hand == 0
+    }
+
+    /// How many signals are in hand.
+    pub(super) const fn in_hand(&self) -> usize {
+        self.in_hand
+    }
+
+    /// How many signals were handed over in vain and rest, and how many are held.
+    pub(super) fn troubled(&self) -> (usize, usize) {
+        let retrying =
+            self.entries.values().filter(|entry| entry.attempts > 0 && matches!(entry.phase, Phase::Resting(_)));
+        let held = self.entries.values().filter(|entry| entry.phase == Phase::Held);
+        (retrying.count(), held.count())
+    }
+
+    /// The most attempts of any signal that is not finished and failed before.
+    pub(super) fn most_attempts(&self) -> u32 {
+        let failed = self.entries.values().filter(|entry| !entry.failures.is_empty());
+        failed.map(|entry| entry.attempts).max().unwrap_or(0)
+    }
+
+    /// Looks at the next place: takes its signal in, or passes by.
+    pub(super) fn take(&mut self, seq: u64, signal: Option<Arc<Envelope>>) {
+        self.taken = self.taken.max(seq);
+        if let Some(signal) = signal {
+            let entry = self.fresh(seq, Some(signal));
+            self.entries.insert(seq, entry);
+        }
+    }
+
+    /// The places whose signals are still to be brought.
+    pub(super) fn wanting(&self) -> Vec<u64> {
+        self.entries.iter().filter(|(_, entry)| entry.signal.is_none()).map(|(seq, _)| *seq).collect()
+    }
+
+    /// Brings the signal of an entry.
+    pub(super) fn supply(&mut self, seq: u64, signal: Arc<Envelope>) {
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            entry.signal = Some(signal);
+        }
+    }
+
+    /// Finishes the signals up to a place that are not there any more, and takes the places as looked at.
+    pub(super) fn pass_missing(&mut self, to: u64) {
+        self.entries.retain(|seq, entry| *seq > to || entry.signal.is_some());
+        self.taken = self.taken.max(to);
+    }
+
+    /// Takes in a dead letter that is to be tried again, or frees the signal that it held up.
+    pub(super) fn retry_letter(&mut self, seq: u64, signal: Arc<Envelope>, letter: LetterRow) {
+        let mut entry = self.fresh(seq, Some(signal));
+        entry.suspect = false;
+        entry.attempts = letter.tries;
+        entry.guilty = letter.state == LetterState::InHand;
+        entry.letter = Some(Box::new(letter));
+        self.entries.insert(seq, entry);
+    }
+
+    /// Brings a dead letter up to date.
+    pub(super) fn set_letter(&mut self, seq: u64, letter: LetterRow) {
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            entry.letter = Some(Box::new(letter));
+        }
+    }
+
+    /// Whether a place is under way or held.
+    pub(super) fn get(&self, seq: u64) -> Option<&Entry> {
+        self.entries.get(&seq)
+    }
+
+    /// The places that are held.
+    pub(super) fn held(&self) -> Vec<u64> {
+        self.entries.iter().filter(|(_, entry)| entry.phase == Phase::Held).map(|(seq, _)| *seq).collect()
+    }
+
+    /// What is to be handed over next, if anything may be; it is in hand from then on, and its attempt is counted.
+    pub(super) fn next(&mut self, now: Now) -> Option<HandOver> {
+        if self.exclusive || self.hand_overs >= self.concurrency {
+            return None;
+        }
+        let next = self.choose(now);
+        if next.places.is_empty() {
+            return None;
+        }
+        for seq in &next.places {
+            if let Some(entry) = self.entries.get_mut(seq) {
+                entry.phase = Phase::InHand;
+                entry.attempts = entry.attempts.saturating_add(1);
+                entry.first_at.get_or_insert(now.clock);
+                self.exclusive |= entry.suspect;
+            }
+        }
+        self.in_hand = self.in_hand.saturating_add(next.places.len());
+        self.hand_overs = self.hand_overs.saturating_add(1);
+        Some(next)
+    }
+
+    fn choose(&self, now: Now) -> HandOver {
+        let mut next = HandOver::default();
+        let mut blocked: HashSet<Lane> = HashSet::new();
+        for (seq, entry) in &self.entries {
+            let Some(signal) = &entry.signal else { break };
+            let may = match entry.phase {
+                Phase::Ready => true,
+                Phase::Resting(rest) => rest.is_over(now),
+                Phase::InHand | Phase::Held => false,
+            };
+            if !may || blocked.contains(&signal.lane) {
+                blocked.insert(signal.lane);
+                if self.on_failure == OnFailure::StallAll {
+                    break;
+                }
+                continue;
+            }
+            if entry.suspect || entry.alone || entry.letter.is_some() {
+                // By itself, and a suspect only once nothing else is in hand.
+                if next.places.is_empty() && (!entry.suspect || self.in_hand == 0) {
+                    next = HandOver { places: vec![*seq], on_record: entry.suspect || entry.letter.is_some() };
+                }
+                break;
+            }
+            next.places.push(*seq);
+            if next.places.len() >= self.batch {
+                break;
+            }
+        }
+        next
+    }
+
+    /// Takes a signal back that was not handed over after all, or whose handling does not count.
+    pub(super) fn take_back(&mut self, seq: u64) {
+        if let Some(entry) = self.put_down(seq) {
+            entry.attempts = entry.attempts.saturating_sub(1);
+            entry.phase = Phase::Ready;
+        }
+    }
+
+    /// Notes that a hand-over is over; each of its signals is to be finished, or put off, before or after.
+    pub(super) const fn close_hand_over(&mut self) {
+        self.hand_overs = self.hand_overs.saturating_sub(1);
+    }
+
+    fn put_down(&mut self, seq: u64) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(&seq)?;
+        if entry.phase == Phase::InHand {
+            self.in_hand = self.in_hand.saturating_sub(1);
+            if entry.suspect {
+                self.exclusive = false;
+            }
+        }
+        Some(entry)
+    }
+
+    /// Finishes a signal, and answers what was known of it.
+    pub(super) fn finish(&mut self, seq: u64) -> Option<Entry> {
+        self.put_down(seq);
+        self.interrupted.remove(&seq);
+        self.entries.remove(&seq)
+    }
+
+    /// Notes a failed attempt. `alone` where it failed together with others, and it is not known which was at fault.
+    pub(super) fn fail(&mut self, seq: u64, at: Timestamp, failure: &str, rest: Rest, alone: bool) {
+        if let Some(entry) = self.put_down(seq) {
+            push_failure(&mut entry.failures, at, failure);
+            entry.phase = Phase::Resting(rest);
+            entry.alone |= alone;
+            entry.suspect = false;
+        }
+    }
+
+    /// Puts a signal off, at no cost.
+    pub(super) fn defer(&mut self, seq: u64, until: Timestamp) {
+        if let Some(entry) = self.put_down(seq) {
+            entry.attempts = entry.attempts.saturating_sub(1);
+            entry.phase = Phase::Resting(Rest::Until(until));
+            entry.suspect = false;
+        }
+    }
+
+    /// Takes a signal as given up that still holds up what follows it.
+    pub(super) fn hold(&mut self, seq: u64, mut entry: Entry) {
+        entry.phase = Phase::Held;
+        entry.letter = None;
+        self.entries.insert(seq, entry);
+    }
+
+    /// When the next of the signals that nothing else holds up has rested enough.
+    pub(super) fn next_rest(&self, now: Now) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        let mut blocked: HashSet<Lane> = HashSet::new();
+        for entry in self.entries.values() {
+            let Some(signal) = &entry.signal else { break };
+            if let Phase::Resting(rest) = entry.phase
+                && !blocked.contains(&signal.lane)
+            {
+                let end = rest.end(now);
+                next = Some(next.map_or(end, |least| least.min(end)));
+            }
+            if self.on_failure == OnFailure::StallAll {
+                break;
+            }
+            blocked.insert(signal.lane);
+        }
+        next
+    }
+
+    /// What is in hand, and at which attempt.
+    pub(super) fn hands(&self) -> HashMap<u64, u32> {
+        let in_hand = self.entries.iter().filter(|(_, entry)| entry.phase == Phase::InHand);
+        in_hand.map(|(seq, entry)| (*seq, entry.attempts)).collect()
+    }
+
+    /// Enters where it stands into a row: what has to be known if everything else is lost. Signals that nobody has
+    /// touched are left to be taken in again.
+    pub(super) fn enter(&self, now: Now, row: &mut CursorRow) {
+        let untouched = |entry: &Entry| entry.attempts == 0 && entry.phase == Phase::Ready && !entry.alone;
+        let tail = self.entries.iter().rev().take_while(|(_, entry)| untouched(entry)).last();
+        row.taken = tail.map_or(self.taken, |(seq, _)| seq.saturating_sub(1));
+        let open = self.entries.range(..=row.taken).filter(|(_, entry)| entry.letter.is_none());
+        row.open = open.map(|(seq, entry)| entry.row(*seq, now)).collect();
+    }
+}
+
+impl Entry {
+    fn row(&self, seq: u64, now: Now) -> OpenRow {
+        let (state, not_before) = match self.phase {
+            Phase::Held => (OpenState::Held, None),
+            Phase::InHand if self.suspect => (OpenState::InHand, None),
+            Phase::Resting(Rest::Until(until)) => (OpenState::Waiting, Some(until)),
+            Phase::Resting(Rest::Pause(until)) => {
+                (OpenState::Waiting, Some(now.clock.plus(until.saturating_duration_since(now.instant))))
+            }
+            Phase::Ready | Phase::InHand => (OpenState::Waiting, None),
+        };
+        let deferred = matches!(self.phase, Phase::Resting(Rest::Until(_)));
+        let (attempts, first_at, failures) = (self.attempts, self.first_at, self.failures.clone());
+        OpenRow { seq, attempts, first_at, not_before, deferred, state, failures }
+    }
+}
+
+/// Adds a failure, and forgets the oldest beyond [`FAILURES_KEPT`].
+pub(super) fn push_failure(failures: &mut Vec<FailureRow>, at: Timestamp, failure: &str) {
+    if failures.len() >= FAILURES_KEPT {
+        failures.remove(0);
+    }
+    failures.push(FailureRow { at, failure: shortened(failure).to_owned() });
+}
+
+/// As much of a failure's words as is kept.
+pub(super) fn shortened(failure: &str) -> &str {
+    failure.get(..failure.floor_char_boundary(FAILURE_LIMIT)).unwrap_or_default()
+}

@@ -1,0 +1,72 @@
+//! The rebuild: a projection that is built anew beside the one that is read, takes its place, and lets the old one go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use majordomo_model::{Actor, FlowId, Gap, Signal};
+
+use super::conclusion::{Completed, Handled};
+use super::follow_up::{FollowUps, concerning};
+use super::worker::{Cut, Worker};
+use crate::storage::{Batch, Write};
+use crate::subscriber::{Desk, SubscriberContext};
+
+/// How many values of a generation that nobody reads any more are removed at a time.
+const DROPPED: usize = 1_000;
+
+impl Worker {
+    /// Whether the signal of this place is only handled to build the projection anew.
+    pub(super) fn is_rebuilding(&self, seq: u64) -> bool {
+        let projection = self.cursor.as_ref().map(|cursor| cursor.told().projection).unwrap_or_default();
+        projection.is_rebuilding() && seq <= projection.rebuild_to
+    }
+
+    /// Lets a rebuilt projection take the place of the one before once it has come as far, and removes what nobody
+    /// reads any more.
+    pub(super) async fn tend_projection(&mut self) -> Result<(), Cut> {
+        let Some(cursor) = &self.cursor else { return Ok(()) };
+        let projection = cursor.told().projection;
+        let name = self.feed.registration.name.clone();
+        if projection.is_rebuilding() {
+            if self.ledger.floor() < projection.rebuild_to {
+                return Ok(());
+            }
+            let mut row = self.row();
+            row.projection.served = projection.written;
+            let told = Signal::ProjectionRebuilt { subscriber: name.clone(), place: self.ledger.floor() };
+            let told = concerning(&name, Actor::System, self.feed.now(), told);
+            let follow_ups = FollowUps { signals: vec![told], ..FollowUps::default() };
+            self.more = true;
+            return if self.commit_row(row, follow_ups).await? { Ok(()) } else { Err(Cut::Lost) };
+        }
+        if projection.kept_from >= projection.served {
+            return Ok(());
+        }
+        self.more = true;
+        if self.feed.desk.reader.has_projection(&name, projection.kept_from)? {
+            let writes = vec![Write::DropProjection(name, projection.kept_from, DROPPED)];
+            let (flow, outcome) = (FlowId::new(), None);
+            let (checks, signals) = (Vec::new(), Vec::new());
+            return self.commit(Batch { flow, outcome, checks, writes, signals }).await.map(drop);
+        }
+        let mut row = self.row();
+        row.projection.kept_from = projection.kept_from.saturating_add(1);
+        if self.commit_row(row, FollowUps::default()).await? { Ok(()) } else { Err(Cut::Lost) }
+    }
+
+    /// Hands a gap over.
+    pub(super) fn begin_missed(&mut self, gap: Gap, attempt: u32) {
+        let feed = Arc::clone(&self.feed);
+        let context = SubscriberContext::new(Arc::clone(&feed.desk) as Arc<dyn Desk>, attempt, false);
+        let id = self.number();
+        feed.take_in_hand(id, self.ledger.hands());
+        let deadline: Duration = feed.registration.settings.deadline;
+        self.running.spawn(async move {
+            let work = async { feed.registration.subscriber.missed(gap, &context).await };
+            let caught = std::panic::AssertUnwindSafe(work).catch_unwind();
+            let outcome = tokio::time::timeout(deadline, caught).await.ok().and_then(Result::ok);
+            Completed { id, places: Vec::new(), handled: Handled::Missed(outcome), read: Vec::new() }
+        });
+    }
+}
