@@ -337,9 +337,8 @@ impl Worker {
             if known {
                 continue;
             }
-            if let Some(signal) = reader.open_letter(&letter, seq)? {
-                self.ledger.retry_letter(seq, Arc::new(signal), letter);
-            }
+            let signal = reader.open_letter(&letter, seq)?;
+            self.ledger.retry_letter(seq, Arc::new(signal), letter);
         }
         Ok(())
     }

@@ -192,11 +192,6 @@ impl Ledger {
         first.map_or(self.taken, |(seq, _)| seq.saturating_sub(1))
     }
 
-    /// Whether more signals may be taken in.
-    pub(super) fn has_room(&self) -> bool {
-        self.entries.len() < WINDOW
-    }
-
     /// How many signals may be taken in.
     pub(super) fn room(&self) -> usize {
         WINDOW.saturating_sub(self.entries.len())

@@ -10,7 +10,7 @@ use majordomo_model::{
     Signal, SignalId, SignalKind, Start, SystemId, Timestamp, TokenId, TokenPurpose, UserId, UserStatus,
 };
 use ractor::{ActorCell, ActorRef};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::address::Address;
@@ -151,8 +151,6 @@ fn updates() -> Filter {
 /// What a scripted subscriber does with a signal.
 enum Act {
     Answer(Outcome),
-    /// Answer once the gate lets it.
-    Wait(Arc<Semaphore>, Outcome),
     Panic,
     Hang,
 }
@@ -171,10 +169,6 @@ impl Subscriber for Scripted {
         self.told.send((envelope.seq.unwrap(), context.attempt())).unwrap();
         match act {
             Act::Answer(outcome) => outcome,
-            Act::Wait(gate, outcome) => {
-                gate.acquire().await.unwrap().forget();
-                outcome
-            }
             Act::Panic => panic!("on request"),
             Act::Hang => std::future::pending().await,
         }
@@ -414,24 +408,6 @@ async fn effects_are_exactly_once_though_the_disk_fails() {
     system.storage.flush().await;
     assert_exactly_once(&system);
     assert!(system.storage.observe().reopenings > 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_lost_on_its_way_to_the_store_is_noticed() {
-    let settings = StorageSettings { idle_flush: Duration::from_secs(3_600), ..StorageSettings::default() };
-    let location = Location::Memory(MemoryDisk::new());
-    let mut system = System::with(location, settings, &Keyring::ephemeral().unwrap()).await;
-    let (registration, mut told) = scripted("counter", updates(), counting);
-    system.subscribe(registration).await;
-    system.tell(vec![update()]).await;
-    assert_eq!(soon(told.recv()).await, Some((1, 1)));
-    until(|| system.named("counter").floor == 1).await;
-    // What was left for later dies with the actor that it was left to.
-    system.kill(0).await;
-    assert_eq!(soon(told.recv()).await, Some((1, 1)), "it is handed over again");
-    soon(system.outbox.drained(1)).await.unwrap();
-    soon(system.storage.flush()).await;
-    assert_exactly_once(&system);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -128,14 +128,14 @@ pub(super) fn indexed_token(user: UserId, key: &[u8]) -> Result<TokenId, ReadErr
     Ok(TokenId::from_bytes(rest.fixed()?))
 }
 
-/// The key of a dead letter.
-pub(super) fn letter_key(subscription: &str, seq: u64) -> Result<Key, NulInText> {
-    Ok(Key::new().text(subscription)?.u64(seq))
+/// What the keys of a subscriber's projection start with, whatever their generation.
+pub(super) fn projection_prefix(subscription: &str) -> Result<Key, NulInText> {
+    Key::new().text(subscription)
 }
 
 /// The key of a value in a generation of a subscriber's projection.
 pub(super) fn projection_key(subscription: &str, generation: u32, key: &[u8]) -> Result<Vec<u8>, NulInText> {
-    let mut bytes = Key::new().text(subscription)?.fixed(&generation.to_be_bytes()).into_bytes();
+    let mut bytes = projection_prefix(subscription)?.fixed(&generation.to_be_bytes()).into_bytes();
     bytes.extend_from_slice(key);
     Ok(bytes)
 }
@@ -265,7 +265,7 @@ pub(crate) trait Lookup: View + Sized {
 
     /// A dead letter of a subscription, by its signal's place.
     fn letter(&self, subscription: &str, seq: u64) -> Result<Option<LetterRow>, ReadError> {
-        self.row(Table::DeadLetters, &letter_key(subscription, seq)?)
+        super::letter::find(self, subscription, seq)
     }
 
     /// The place of the last signal; 0 where there never was one.

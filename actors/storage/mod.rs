@@ -2,7 +2,9 @@
 
 mod actor;
 mod batch;
+mod letter;
 mod lookup;
+mod migration;
 mod opening;
 mod progress;
 mod reader;

@@ -3,12 +3,16 @@
 use std::path::Path;
 
 use super::lookup::{Lookup, ReadError};
+use super::migration;
 use super::redb::{self, Engine, EngineError, EngineSettings, Integrity, Location, View};
 use super::table::{self, Table};
 use crate::keys::{KeyId, Keyring};
 
-/// The version of tables and rows that this build writes. A file of a newer one is refused.
-pub(super) const SCHEMA: u64 = 1;
+/// The version of tables and rows that this build writes. A file of a newer one is refused, one of an older one is
+/// brought up to it.
+///
+/// 1: the first. 2: the keys of projections carry a generation.
+pub(super) const SCHEMA: u64 = 2;
 pub(super) const SCHEMA_NAME: &str = "schema";
 pub(super) const DATABASE: &str = "database";
 pub(super) const KEY_PROOF: &str = "key_proof";
@@ -86,8 +90,8 @@ pub(super) fn prepare(engine: &Engine, keys: &Keyring) -> Result<(), OpenError> 
         (None, None, None) if is_blank(engine)? => mark(engine, keys),
         (None, None, None) => Err(OpenError::NotADatabase),
         // A mark is written whole; half of one is not made good with whatever keys are at hand.
-        (Some(_), Some(database), Some(proof)) => match read_mark(&database, &proof) {
-            Ok((database, key, proof)) if keys.recognises(database, key, &proof) => Ok(()),
+        (Some(found), Some(database), Some(proof)) => match read_mark(&database, &proof) {
+            Ok((database, key, proof)) if keys.recognises(database, key, &proof) => Ok(migration::run(engine, found)?),
             _ => Err(OpenError::ForeignKeys),
         },
         _ => Err(OpenError::ForeignKeys),

@@ -3,7 +3,7 @@
 use majordomo_model::{CommandId, Envelope, Identifier, Session, TokenId, User, UserId};
 
 use super::lookup::{Lookup, ReadError};
-use super::progress::{CursorRow, LetterRow};
+use super::progress::CursorRow;
 use super::redb::{EngineHandle, ReadView, View};
 use super::row::{AppliedRow, SessionRow, TokenRow, UserRow};
 use super::table::{Key, Table};
@@ -101,6 +101,19 @@ impl Reader {
         self.snapshot(|view| view.cursor(subscription))
     }
 
+    /// Every subscription that the store knows, attached or not, by name, with how far it has come.
+    pub fn cursors(&self) -> Result<Vec<(String, CursorRow)>, Unreadable> {
+        self.snapshot(|view| {
+            let mut cursors = Vec::new();
+            for row in view.range(Table::Cursors, &[], None)? {
+                let row = row?;
+                let name = std::str::from_utf8(row.key()).map_err(|_| ReadError::Key)?;
+                cursors.push((name.to_owned(), super::row::decode(row.value())?));
+            }
+            Ok(cursors)
+        })
+    }
+
     /// The place of the last signal; 0 where there never was one.
     pub fn head(&self) -> Result<u64, Unreadable> {
         self.snapshot(Lookup::head)
@@ -194,16 +207,6 @@ impl Reader {
         Ok(found)
     }
 
-    /// STUB
-    pub fn due_letters(&self, _name: &str, _limit: usize) -> Result<Vec<(u64, LetterRow)>, Unreadable> {
-        Ok(Vec::new())
-    }
-
-    /// STUB
-    pub fn open_letter(&self, _letter: &LetterRow, _seq: u64) -> Result<Option<Envelope>, Unreadable> {
-        Ok(None)
-    }
-
     /// Whether a generation of a subscriber's projection holds anything.
     pub(crate) fn has_projection(&self, subscription: &str, generation: u32) -> Result<bool, Unreadable> {
         self.snapshot(|view| {
@@ -212,9 +215,14 @@ impl Reader {
         })
     }
 
-    /// A dead letter of a subscription, by its signal's place.
-    pub fn letter(&self, subscription: &str, seq: u64) -> Result<Option<LetterRow>, Unreadable> {
-        self.snapshot(|view| view.letter(subscription, seq))
+    /// The oldest generation of a subscriber's projection that holds a value.
+    pub fn oldest_generation(&self, subscription: &str) -> Result<Option<u32>, Unreadable> {
+        self.snapshot(|view| {
+            let prefix = super::lookup::projection_prefix(subscription)?;
+            let Some(first) = view.prefix(Table::Projections, &prefix)?.next().transpose()? else { return Ok(None) };
+            let rest = first.key().strip_prefix(&*prefix).ok_or(ReadError::Key)?;
+            Ok(Some(u32::from_be_bytes(super::table::KeyReader::new(rest).fixed()?)))
+        })
     }
 
     /// One value of a subscriber's projection: of the generation that is served.
@@ -307,7 +315,7 @@ pub struct ProjectionRange<'a> {
 }
 
 /// Reads the full form of personal data back, as far as its user's key still exists.
-fn open_personal(view: &ReadView, signals: &mut [Envelope]) -> Result<(), ReadError> {
+pub(super) fn open_personal(view: &ReadView, signals: &mut [Envelope]) -> Result<(), ReadError> {
     let mut known: Option<(UserId, Option<[u8; 32]>)> = None;
     for envelope in signals {
         let majordomo_model::Lane::User(user) = envelope.lane else { continue };

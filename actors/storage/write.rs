@@ -4,7 +4,8 @@ use majordomo_model::{CommandId, SessionId, Timestamp, TokenId, UserId};
 use serde::Serialize;
 
 use super::batch::Write;
-use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, letter_key, projection_key, token_index};
+use super::letter;
+use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, projection_key, token_index};
 use super::redb::{View, WriteView};
 use super::row::{ActivityRow, AppliedRow, AttemptRow, DeliveryState, SessionRow, TokenRow, UserRow, encode};
 use super::table::{Key, KeyReader, Table, prefix_end};
@@ -68,12 +69,8 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
             let space = projection_key(subscription, *generation, &[])?;
             remove_range(transaction, Table::Projections, &space, prefix_end(&space).as_deref(), *limit)
         }
-        Write::PutLetter(subscription, seq, row) => {
-            put(transaction, Table::DeadLetters, &letter_key(subscription, *seq)?, row)
-        }
-        Write::RemoveLetter(subscription, seq) => {
-            remove(transaction, Table::DeadLetters, &letter_key(subscription, *seq)?)
-        }
+        Write::PutLetter(subscription, seq, row) => letter::put(transaction, subscription, *seq, row),
+        Write::RemoveLetter(subscription, seq) => letter::remove(transaction, subscription, *seq),
         Write::Sweep(now, limit) => sweep(transaction, *now, *limit),
         Write::PruneLog(seq, limit) => prune_log(transaction, *seq, *limit),
     }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod groups;
+mod letters;
 mod opening;
 mod rows;
 mod writes;

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use majordomo_model::Username;
+use majordomo_model::{Gap, MaxLag, Username};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -133,15 +133,57 @@ fn version_1_is_read_for_ever() {
          6d65c406616e73776572a966697273745f73657111aa657870697265735f6174ce00895440",
     );
     golden(
-        &CursorRow { revision: 70_000, taken: 70_000, created_at: at(-1), ..CursorRow::default() },
-        "0182a5666c6f6f72ce00011170aa637265617465645f6174d2fff0bdc0",
-    );
-    golden(
         &envelope(),
         "0188a26964c4100a2f40659eb3d4092247789db6eb0c21a4666c6f77c4100b2e41649fb2d5082346799cb7ea0d20a46c616e \
          6581a475736572c41001244b6e95b8df02294c7396bde0072aa26174ce000f4240a673656e646572ac757365725f6d616e61 \
          676572a56163746f72a673797374656da6736368656d6101a67369676e616c82a474797065b4757365725f64697361626c65 \
          5f73746172746564a46461746181a475736572c41001244b6e95b8df02294c7396bde0072a",
+    );
+}
+
+#[test]
+fn progress_of_version_2_is_read_for_ever() {
+    let failure = || FailureRow { at: at(2), failure: "out".to_owned() };
+    let open = OpenRow {
+        seq: 69_999,
+        attempts: 2,
+        first_at: Some(at(1)),
+        not_before: Some(at(3)),
+        deferred: true,
+        state: OpenState::Held,
+        failures: vec![failure()],
+    };
+    golden(
+        &CursorRow {
+            revision: 9,
+            taken: 70_000,
+            open: vec![open],
+            leased: 70_001,
+            gap: Some(Gap { from: 1, to: 4 }),
+            lapsed_at: Some(at(4)),
+            max_lag: MaxLag { age: Some(Duration::from_secs(60)), bytes: Some(5) },
+            projection: ProjectionRow { written: 2, served: 1, kept_from: 1, rebuild_from: 1, rebuild_to: 8 },
+            created_at: at(-1),
+        },
+        "0189a87265766973696f6e09a574616b656ece00011170a46f70656e9187a3736571ce0001116fa8617474656d707473 \
+         02a866697273745f6174ce000f4240aa6e6f745f6265666f7265ce002dc6c0a86465666572726564c3a57374617465a468656c64a86661696c75 \
+         7265739182a26174ce001e8480a76661696c757265a36f7574a66c6561736564ce00011171a367617082a466726f6d01 \
+         a2746f04a96c61707365645f6174ce003d0900a76d61785f6c616782a361676582a4736563733ca56e616e6f7300a562 \
+         7974657305aa70726f6a656374696f6e85a77772697474656e02a673657276656401a96b6570745f66726f6d01ac7265 \
+         6275696c645f66726f6d01aa72656275696c645f746f08aa637265617465645f6174d2fff0bdc0",
+    );
+    golden(
+        &LetterRow {
+            envelope: vec![1, 2],
+            reason: "out".to_owned(),
+            attempts: 3,
+            tries: 1,
+            failures: vec![failure()],
+            dead_at: at(5),
+            state: LetterState::InHand,
+        },
+        "0187a8656e76656c6f7065c4020102a6726561736f6ea36f7574a8617474656d70747303a5747269657301a86661696c757265739182a2 \
+         6174ce001e8480a76661696c757265a36f7574a7646561645f6174ce004c4b40a57374617465a7696e5f68616e64",
     );
 }
 
