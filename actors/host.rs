@@ -70,8 +70,10 @@ impl Host {
             .build()?;
         let (alive, ended) = oneshot::channel::<Infallible>();
         let handle = runtime.handle().clone();
+        let dispatch = scoped_dispatch();
         thread::Builder::new().name(format!("majordomo-{name}")).spawn(move || {
             settle();
+            let _guard = dispatch.as_ref().map(tracing::dispatcher::set_default);
             let _ = runtime.block_on(ended);
             runtime.shutdown_background();
         })?;
@@ -82,6 +84,12 @@ impl Host {
     pub(crate) fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.runtime.spawn(future)
     }
+}
+
+/// Where the starting thread logs, if anywhere: the guest logs there too.
+fn scoped_dispatch() -> Option<tracing::Dispatch> {
+    let here = tracing::dispatcher::get_default(Clone::clone);
+    (!here.is::<tracing::subscriber::NoSubscriber>()).then_some(here)
 }
 
 #[cfg(test)]

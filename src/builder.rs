@@ -6,11 +6,11 @@ use majordomo_actors::auditor::Auditor;
 use majordomo_actors::clock::Clock;
 use majordomo_actors::keys::{KeyError, Keyring};
 use majordomo_actors::notifier::{BoxedTransport, Notifier, NotifierFault, Templates, Transport};
-use majordomo_actors::outbox::Subscription;
+use majordomo_actors::outbox::{Subscription, SubscriptionSettings};
 use majordomo_actors::storage::Location;
 use majordomo_actors::subscriber::{Capability, Subscriber};
 use majordomo_actors::supervisor::{Setup, SpawnError, System};
-use majordomo_model::{Filter, Phone, Start};
+use majordomo_model::{Filter, OnFailure, Phone, RetryPolicy, Start};
 
 use crate::accounts::Accounts;
 use crate::config::Config;
@@ -188,7 +188,15 @@ impl Builder {
             Place::File(path) => faults.extend(path_fault(path)),
             Place::Given(_) => {}
         }
-        let mut all = vec![registration(AUDITOR, Filter::all(), Start::Beginning, Auditor::new())];
+        // Neither may give a signal up: the trail would have a hole, and the notifier ends what it cannot deliver itself.
+        let patient = SubscriptionSettings {
+            retry: RetryPolicy::endless(),
+            quarantine_after: 0,
+            ..SubscriptionSettings::default()
+        };
+        let in_order = SubscriptionSettings { on_failure: OnFailure::StallAll, ..patient.clone() };
+        let auditor = registration(AUDITOR, Filter::all(), Start::Beginning, Auditor::new());
+        let mut all = vec![auditor.settings(in_order)];
         let transports = std::mem::take(&mut self.transports);
         let templates = std::mem::replace(&mut self.templates, Templates::embedded());
         if !transports.is_empty() {
@@ -196,7 +204,7 @@ impl Builder {
                 Some(Ok(notifier)) => {
                     let notifier = transports.into_iter().fold(notifier, Notifier::with_boxed_transport);
                     let notifier = registration(NOTIFIER, Notifier::filter(), Start::Beginning, notifier);
-                    all.push(notifier.capability(Capability::Deliver));
+                    all.push(notifier.capability(Capability::Deliver).settings(patient));
                 }
                 Some(Err(NotifierFault::Templates(fault))) => faults.push(format!("messages: {fault}")),
                 // Told by the configuration itself.

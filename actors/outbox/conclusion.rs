@@ -66,10 +66,10 @@ impl Worker {
             Handled::Missed(outcome) => self.missed(outcome),
             Handled::Panicked => {
                 self.feed.figures().restarts += 1;
-                self.fail_together(&places, PANICKED);
                 if let Some(first) = places.first() {
                     self.tell_restart(*first, PANICKED);
                 }
+                self.fail_together(&places, PANICKED);
             }
             Handled::Overdue => self.fail_together(&places, OVERDUE),
             Handled::Outcomes(outcomes) => {
@@ -190,18 +190,10 @@ impl Worker {
 
     /// Tells that the subscriber panicked: once a signal, or its retries would fill the log.
     fn tell_restart(&mut self, seq: u64, failure: &str) {
-        let told = self.feed.figures().restart_told.replace(seq);
-        let Some(signal) = self.ledger.get(seq).and_then(|entry| entry.signal.clone()) else { return };
-        if told != Some(seq) {
-            let (subscriber, failure) = (self.feed.registration.name.clone(), failure.to_owned());
-            let told = Signal::SubscriberRestarted { subscriber, signal: signal.id, failure };
-            self.aside(&signal, told);
-        }
-    }
-
-    fn aside(&mut self, about: &Envelope, signal: Signal) {
-        let told = follow_up::about(&self.feed.registration.name, about, self.feed.now(), signal);
-        self.asides.push(told);
+        let Some(signal) = self.ledger.tell_restart(seq) else { return };
+        let (subscriber, failure) = (self.feed.registration.name.clone(), failure.to_owned());
+        let told = Signal::SubscriberRestarted { subscriber, signal: signal.id, failure };
+        self.asides.push(follow_up::about(&self.feed.registration.name, &signal, self.feed.now(), told));
     }
 
     /// Stores conclusions with the progress that they are. They stay if the store is out.

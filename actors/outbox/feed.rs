@@ -69,8 +69,6 @@ pub(super) struct Figures {
     /// How often the subscriber was started anew.
     pub(super) restarts: u64,
     last_failure: Option<LastFailure>,
-    /// The place of the last signal that a restart was told of.
-    pub(super) restart_told: Option<u64>,
 }
 
 impl Feed {

@@ -34,6 +34,8 @@ pub(super) struct Entry {
     pub(super) failures: Vec<FailureRow>,
     /// The dead letter that it is, if somebody asked for that to be tried again.
     pub(super) letter: Option<Box<LetterRow>>,
+    /// Whether it was told that the subscriber was started anew for it.
+    restart_told: bool,
     phase: Phase,
     /// To be handed over by itself: it was in a batch that failed.
     alone: bool,
@@ -167,6 +169,7 @@ impl Ledger {
             first_at: None,
             failures: Vec::new(),
             letter: None,
+            restart_told: false,
             phase: Phase::Ready,
             alone: false,
             suspect,
@@ -256,6 +259,13 @@ impl Ledger {
         entry.guilty = letter.state == LetterState::InHand;
         entry.letter = Some(Box::new(letter));
         self.entries.insert(seq, entry);
+    }
+
+    /// Notes that it is told that the subscriber was started anew for a signal; which one, if it was not told before.
+    pub(super) fn tell_restart(&mut self, seq: u64) -> Option<Arc<Envelope>> {
+        let entry = self.entries.get_mut(&seq).filter(|entry| !entry.restart_told)?;
+        entry.restart_told = true;
+        entry.signal.clone()
     }
 
     /// Brings a dead letter up to date.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use majordomo::ractor::{self, Actor, ActorProcessingErr, ActorRef};
 use majordomo::testing::TestAccounts;
 use majordomo::{
-    Authenticate, BuildError, Delete, Disable, Effect, Enable, Envelope, Filter, Lane, Live, Outcome, Password,
-    Register, RegistrationError, Signal, SignalId, SignalKind, SpawnError, Start, Subscriber, SubscriberContext,
-    Unanswered, User, UserId,
+    Authenticate, BuildError, Delete, Disable, Effect, Enable, Envelope, Filter, Lane, Live, OnFailure, Outcome,
+    Password, Register, RegistrationError, Signal, SignalId, SignalKind, SpawnError, Start, Subscriber,
+    SubscriberContext, Subscription, Unanswered, User, UserId,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -413,8 +413,10 @@ async fn a_panicking_a_retrying_and_a_blocking_subscriber_disturb_neither_flows_
     let test = TestAccounts::start().await;
     let (blocking, neighbour) = (Blocking::default(), Recorder::default());
     let (panicking, retrying) = (Clumsy::new(u32::MAX, true), Clumsy::new(u32::MAX, false));
-    soon(test.subscribe("panicking", Filter::all(), Start::Now, panicking.clone())).await.unwrap();
-    soon(test.subscribe("retrying", Filter::all(), Start::Now, retrying.clone())).await.unwrap();
+    for (name, clumsy) in [("panicking", &panicking), ("retrying", &retrying)] {
+        let subscription = Subscription::new(name, clumsy.clone()).on_failure(OnFailure::StallAll);
+        soon(test.add(subscription)).await.unwrap();
+    }
     soon(test.subscribe("blocking", Filter::all(), Start::Now, blocking.clone())).await.unwrap();
     soon(test.subscribe("neighbour", Filter::all(), Start::Now, neighbour.clone())).await.unwrap();
     let first = test.head() + 1;
