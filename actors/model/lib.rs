@@ -2,6 +2,7 @@
 
 mod common_passwords;
 mod contact;
+mod denial_code;
 mod email;
 mod envelope;
 mod error;
@@ -23,6 +24,7 @@ mod user;
 mod username;
 
 pub use contact::{Channel, Contact};
+pub use denial_code::{DenialCode, InvalidDenialCode};
 pub use email::Email;
 pub use envelope::{Envelope, Lane, SCHEMA_VERSION, Sender};
 pub use error::Error;
@@ -35,7 +37,7 @@ pub use password_rules::{NormalisedPassword, PasswordProblem, PasswordRules};
 pub use personal::Personal;
 pub use phone::Phone;
 pub use reason::{
-    DeletionCause, ErrorType, Failure, LoginMethod, MessageKind, PasswordCause, ProofMethod, RefusalCause,
+    DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod, RefusalCause,
     RevocationCause,
 };
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
@@ -46,7 +48,7 @@ pub use signal::{FlowKind, Signal, SignalClass, SignalField, SignalKind, catalog
 pub use time::Timestamp;
 pub use token_purpose::TokenPurpose;
 pub use user::{
-    ATTRIBUTE_DEPTH_LIMIT, ATTRIBUTES_LIMIT, NAME_LIMIT, PROFILE_FIELD_LIMIT, Profile, Session, User, UserContact,
+    ATTRIBUTE_DEPTH_LIMIT, ATTRIBUTES_LIMIT, GROUPS_LIMIT, NAME_LIMIT, PROFILE_FIELD_LIMIT, Profile, Session, User, UserContact,
     UserStatus, is_fit_name,
 };
 pub use username::Username;
