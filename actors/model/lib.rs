@@ -37,8 +37,8 @@ pub use password_rules::{NormalisedPassword, PasswordProblem, PasswordRules};
 pub use personal::Personal;
 pub use phone::Phone;
 pub use reason::{
-    DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod, RefusalCause,
-    RevocationCause,
+    DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod,
+    RefusalCause, RevocationCause,
 };
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
 pub use secret::{OneTimeCode, OneTimeToken, Password, SessionToken};
@@ -48,7 +48,7 @@ pub use signal::{FlowKind, Signal, SignalClass, SignalField, SignalKind, catalog
 pub use time::Timestamp;
 pub use token_purpose::TokenPurpose;
 pub use user::{
-    ATTRIBUTE_DEPTH_LIMIT, ATTRIBUTES_LIMIT, GROUPS_LIMIT, NAME_LIMIT, PROFILE_FIELD_LIMIT, Profile, Session, User, UserContact,
-    UserStatus, is_fit_name,
+    ATTRIBUTE_DEPTH_LIMIT, ATTRIBUTES_LIMIT, GROUPS_LIMIT, NAME_LIMIT, PROFILE_FIELD_LIMIT, Profile, Session, User,
+    UserContact, UserStatus, is_fit_name,
 };
 pub use username::Username;
