@@ -330,9 +330,10 @@ mod tests {
         until("both are in hand", || puppet.seen() == 3).await;
         assert_eq!(failure(&panel).await, Some(GuardFailure::Overloaded));
         assert_eq!((state(&panel).in_hand, state(&panel).open), (2, false));
+        puppet.0.go_on.notify_one();
+        puppet.0.go_on.notify_one();
         for other in others {
-            puppet.0.go_on.notify_one();
-            let _ = other;
+            assert_eq!(other.await.unwrap(), None);
         }
         until("both are answered", || state(&panel).allowed == 2).await;
         until("the places are free", || state(&panel).in_hand == 0).await;
