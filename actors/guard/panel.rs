@@ -61,9 +61,9 @@ impl Panel {
     }
 
     /// Asks the guards of a flow one after another: each sees what those before it amended, and the first denial ends it.
-    pub(crate) async fn ask(&self, request: GuardRequest, until: Option<Instant>) -> Result<Verdict, Cut> {
+    pub(crate) async fn ask(&self, request: &Arc<GuardRequest>, until: Option<Instant>) -> Result<Verdict, Cut> {
         let flow = request.flow();
-        let mut request = Arc::new(request);
+        let mut request = Arc::clone(request);
         let (mut lapses, mut amendment) = (Vec::new(), Amendment::new());
         for station in self.stations.iter().filter(|station| station.guards(flow)) {
             if station.is_shadow() {
@@ -77,7 +77,7 @@ impl Panel {
                 }
                 Ok(Heard::Amended(more, amended)) => {
                     amendment = amendment.then(more);
-                    request = Arc::new(amended);
+                    request = amended;
                 }
                 Err(Unheard::Cut) => return Err(Cut),
                 Err(Unheard::Failed(failure)) => {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     async fn ask(panel: &Panel, request: GuardRequest) -> Verdict {
-        tokio::time::timeout(WAIT, panel.ask(request, None)).await.unwrap().unwrap()
+        tokio::time::timeout(WAIT, panel.ask(&Arc::new(request), None)).await.unwrap().unwrap()
     }
 
     /// The failure of the one guard there is, if it failed.
@@ -373,13 +373,13 @@ mod tests {
     async fn a_flow_that_waits_no_longer_is_no_failure_of_the_guard_and_frees_its_place() {
         let puppet = Puppet::new(Deed::Hang);
         let panel = panel(puppet.registration("guard", OnFailure::Closed).breaker(1, HOUR).concurrency(1));
-        let cut = panel.ask(deleting(), Some(Instant::now() + SOON)).await;
+        let cut = panel.ask(&Arc::new(deleting()), Some(Instant::now() + SOON)).await;
         assert_eq!(cut.unwrap_err(), Cut);
         until("the place is free", || state(&panel).in_hand == 0).await;
         assert_eq!((state(&panel).failed, state(&panel).open), (0, false));
         // A task that is dropped while it waits, too.
         let waiting = panel.clone();
-        let task = tokio::spawn(async move { waiting.ask(deleting(), None).await.is_ok() });
+        let task = tokio::spawn(async move { waiting.ask(&Arc::new(deleting()), None).await.is_ok() });
         until("it is asked", || puppet.seen() == 2).await;
         task.abort();
         until("the place is free again", || state(&panel).in_hand == 0).await;
@@ -396,7 +396,7 @@ mod tests {
         tokio::time::advance(HOUR).await;
         tokio::time::resume();
         puppet.now(Deed::Hang);
-        assert_eq!(panel.ask(deleting(), Some(Instant::now() + SOON)).await.unwrap_err(), Cut);
+        assert_eq!(panel.ask(&Arc::new(deleting()), Some(Instant::now() + SOON)).await.unwrap_err(), Cut);
         assert!(state(&panel).open);
         puppet.now(Deed::Rule(Ruling::Allow));
         assert_eq!(failure(&panel).await, None);

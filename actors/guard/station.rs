@@ -19,7 +19,7 @@ pub(super) enum Heard {
     Allowed,
     Denied(DenialCode),
     /// With the request as it is amended.
-    Amended(Amendment, GuardRequest),
+    Amended(Amendment, Arc<GuardRequest>),
 }
 
 /// Why nothing was heard that holds.
@@ -41,7 +41,7 @@ struct State {
     /// Where it runs; started when first needed.
     seat: Option<Seat>,
     /// What was left behind on threads that are blocked still.
-    abandoned: Vec<Vec<AbortHandle>>,
+    abandoned: Vec<GivenUp>,
     figures: Figures,
     /// What shadow mode would have denied since it was last told.
     would_deny: BTreeMap<&'static str, (FlowKind, u64)>,
@@ -61,8 +61,24 @@ struct Figures {
 struct Seat {
     host: Host,
     places: Arc<Semaphore>,
-    /// Checks that nobody waits for any more. One that does not end is on a thread that is blocked.
-    given_up: Vec<AbortHandle>,
+    given_up: GivenUp,
+}
+
+/// The checks of one thread that nobody waits for any more. One that does not end tells that the thread is blocked.
+#[derive(Clone, Default)]
+struct GivenUp(Arc<Mutex<Vec<AbortHandle>>>);
+
+impl GivenUp {
+    fn push(&self, check: AbortHandle) {
+        let mut checks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.retain(|check| !check.is_finished());
+        checks.push(check);
+    }
+
+    fn is_blocked(&self) -> bool {
+        let checks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.iter().any(|check| !check.is_finished())
+    }
 }
 
 /// A check under way. Dropped before its end, it is ended on the guard's thread, as far as that listens.
@@ -70,6 +86,7 @@ struct Check {
     station: Arc<Station>,
     request: Arc<GuardRequest>,
     task: JoinHandle<Ruling>,
+    given_up: GivenUp,
     admission: Option<Admission>,
     until: Instant,
     _handling: Handling,
@@ -129,13 +146,13 @@ impl Station {
         let mut state = self.state();
         let begun = state.begin(&self.registration, request, now);
         match begun {
-            Ok((task, admission)) => {
+            Ok((task, given_up, admission)) => {
                 state.figures.asked += 1;
                 drop(state);
                 let (station, request) = (Arc::clone(self), Arc::clone(request));
                 let until = now.checked_add(self.registration.deadline).unwrap_or(now);
                 let (admission, handling) = (Some(admission), self.gauge.begin());
-                Ok(Check { station, request, task, admission, until, _handling: handling })
+                Ok(Check { station, request, task, given_up, admission, until, _handling: handling })
             }
             Err(failure) => {
                 state.figures.fail(failure);
@@ -188,7 +205,7 @@ impl State {
         registration: &GuardRegistration,
         request: &Arc<GuardRequest>,
         now: Instant,
-    ) -> Result<(JoinHandle<Ruling>, Admission), GuardFailure> {
+    ) -> Result<(JoinHandle<Ruling>, GivenUp, Admission), GuardFailure> {
         let admission = self.breaker.admit(now).ok_or(GuardFailure::Suspended)?;
         let seat = match self.seat(registration, admission) {
             Ok(seat) => seat,
@@ -207,13 +224,13 @@ impl State {
             let _place = place;
             guard.check(&request).await
         });
-        Ok((task, admission))
+        Ok((task, seat.given_up.clone(), admission))
     }
 
     /// The thread to run on. The breaker's probe gets a fresh one if the last is blocked, as long as there is one left.
     fn seat(&mut self, registration: &GuardRegistration, admission: Admission) -> Result<&mut Seat, GuardFailure> {
         if admission == Admission::Probe
-            && let Some(blocked) = self.seat.take_if(Seat::is_blocked)
+            && let Some(blocked) = self.seat.take_if(|seat| seat.given_up.is_blocked())
         {
             self.abandoned.push(blocked.given_up);
         }
@@ -225,23 +242,15 @@ impl State {
             let host = started.inspect_err(|error| tracing::error!(guard = registration.name, %error, "no thread"));
             let host = host.map_err(|_| GuardFailure::OutOfService)?;
             let places = Arc::new(Semaphore::new(registration.concurrency));
-            self.seat = Some(Seat { host, places, given_up: Vec::new() });
+            self.seat = Some(Seat { host, places, given_up: GivenUp::default() });
         }
         self.seat.as_mut().ok_or(GuardFailure::OutOfService)
     }
 
     /// How many of the threads that were given up are blocked still.
     fn blocked_threads(&mut self) -> usize {
-        self.abandoned.retain(|given_up| given_up.iter().any(|check| !check.is_finished()));
+        self.abandoned.retain(GivenUp::is_blocked);
         self.abandoned.len()
-    }
-}
-
-impl Seat {
-    /// Whether a check that was given up has not ended: its thread listens to nothing.
-    fn is_blocked(&mut self) -> bool {
-        self.given_up.retain(|check| !check.is_finished());
-        !self.given_up.is_empty()
     }
 }
 
@@ -274,7 +283,13 @@ impl Check {
         match heard {
             // Whoever amends badly has answered all the same.
             Ok(_) | Err(GuardFailure::InvalidAmendment) => state.breaker.answered(admission),
-            Err(_) => state.breaker.failed(admission, Instant::now()),
+            Err(failure) => {
+                let was_open = state.breaker.is_open();
+                state.breaker.failed(admission, Instant::now());
+                if state.breaker.is_open() && !was_open {
+                    tracing::warn!(guard = self.station.name(), %failure, "a guard failed too often and is left alone");
+                }
+            }
         }
         match heard {
             Ok(Heard::Allowed) => state.figures.allowed += 1,
@@ -287,16 +302,12 @@ impl Check {
 
 impl Drop for Check {
     fn drop(&mut self) {
-        let mut state = self.station.state();
         if let Some(admission) = self.admission.take() {
-            state.breaker.abandoned(admission, Instant::now());
+            self.station.state().breaker.abandoned(admission, Instant::now());
         }
         if !self.task.is_finished() {
             self.task.abort();
-            if let Some(seat) = &mut state.seat {
-                seat.given_up.retain(|check| !check.is_finished());
-                seat.given_up.push(self.task.abort_handle());
-            }
+            self.given_up.push(self.task.abort_handle());
         }
     }
 }
@@ -308,7 +319,7 @@ fn judge(ruling: Ruling, request: &GuardRequest) -> Result<Heard, GuardFailure> 
         Ruling::Amend(amendment) if amendment.is_empty() => Ok(Heard::Allowed),
         Ruling::Amend(amendment) => {
             let amended = request.amended(&amendment).ok_or(GuardFailure::InvalidAmendment)?;
-            Ok(Heard::Amended(amendment, amended))
+            Ok(Heard::Amended(amendment, Arc::new(amended)))
         }
     }
 }

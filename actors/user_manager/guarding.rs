@@ -1,5 +1,8 @@
 //! Guarding: how a run asks the guards about what it has decided, and what it commits then.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
 use majordomo_model::{Error, Failure, Signal, Timestamp, User};
 
 use super::flow::{DECISIONS, Decision, Fault, Perform, Run, Told};
@@ -8,14 +11,8 @@ use crate::storage::{Lookup, ReadError, ReadView};
 
 /// What was heard about a request.
 pub(super) struct Hearing {
-    request: GuardRequest,
+    request: Arc<GuardRequest>,
     verdict: Verdict,
-}
-
-/// What one look at the store led to.
-enum Look<F: Perform> {
-    Decided(Decision<F>),
-    Ask(GuardRequest),
 }
 
 impl<F: Perform> Run<'_, F> {
@@ -32,28 +29,28 @@ impl<F: Perform> Run<'_, F> {
             let look = self.services.reader.snapshot(|view| {
                 let decision = decide(view, now, &Amendment::default())?;
                 if !is_guarded || decision.answer.is_err() {
-                    return Ok(Look::Decided(decision));
+                    return Ok(ControlFlow::Break(decision));
                 }
                 let Some(proposal) = self.command.message.proposal(&decision) else {
-                    return Ok(Look::Decided(decision));
+                    return Ok(ControlFlow::Break(decision));
                 };
                 let user = known_user(view, &decision)?;
                 let hearing = heard.as_ref().filter(|hearing| hearing.request.is_about(&proposal, user.as_ref()));
                 let Some(Hearing { verdict, .. }) = hearing else {
                     let (actor, context) = (self.command.actor.clone(), self.command.context.clone());
-                    return Ok(Look::Ask(GuardRequest::new(proposal, user, actor, context, now)));
+                    return Ok(ControlFlow::Continue(Arc::new(GuardRequest::new(proposal, user, actor, context, now))));
                 };
                 match &verdict.outcome {
                     Outcome::Passed(amendment) if amendment.is_empty() => Ok(decision),
                     Outcome::Passed(amendment) => decide(view, now, amendment),
                     stopped => Ok(self.stopped(&decision, user.as_ref(), stopped)),
                 }
-                .map(|decision| Look::Decided(told_lapses::<F>(decision, user.as_ref(), &verdict.lapses)))
+                .map(|decision| ControlFlow::Break(told_lapses::<F>(decision, user.as_ref(), &verdict.lapses)))
             })?;
             match look {
-                Look::Decided(decision) => return Ok((decision, now)),
-                Look::Ask(request) => {
-                    let asked = self.services.guards.ask(request.clone(), self.deadline).await;
+                ControlFlow::Break(decision) => return Ok((decision, now)),
+                ControlFlow::Continue(request) => {
+                    let asked = self.services.guards.ask(&request, self.deadline).await;
                     let verdict = asked.map_err(|Cut| Fault::Deadline)?;
                     *heard = Some(Hearing { request, verdict });
                 }
@@ -98,7 +95,7 @@ fn told_lapses<F: Perform>(mut decision: Decision<F>, user: Option<&User>, lapse
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
     use std::time::Duration;
 
     use majordomo_model::{
