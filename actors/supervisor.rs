@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::address::{Address, AskError, Binder};
 use crate::clock::Clock;
 use crate::gauge::GaugeReading;
-use crate::guard::{self, GuardRegistration, GuardState, Panel};
+use crate::guard::{GuardRegistration, GuardState, Panel};
 use crate::hasher::{Hasher, HasherSettings, HasherSettingsError, HasherState};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
@@ -242,7 +242,7 @@ impl System {
     /// The flow's own reason, or why it could not be done.
     pub async fn ask<F: Question>(&self, command: Command<F>) -> Answer<F> {
         let parts = &self.0;
-        self.refuse_guard::<F>()?;
+        parts.services.refuse_guards()?;
         let deadline = Instant::now().checked_add(command.deadline.unwrap_or(parts.patience));
         // A stopped system has closed its store too, and that is not worth another try.
         if !parts.address.is_closed() && !parts.services.storage.is_available() {
@@ -261,18 +261,9 @@ impl System {
         &self,
         command: Command<F>,
     ) -> Result<tokio::sync::oneshot::Receiver<Answer<F>>, Error<F::Reason>> {
-        self.refuse_guard::<F>()?;
+        self.0.services.refuse_guards()?;
         let command = Arc::new(command);
         self.0.address.tell(|reply| F::question(command, reply)).map_err(|error| self.refusal::<F>(error))
-    }
-
-    /// A guard that asked in turn could wait for a flow that waits for the guard.
-    fn refuse_guard<F: Flow>(&self) -> Result<(), Error<F::Reason>> {
-        if !guard::is_asking() {
-            return Ok(());
-        }
-        self.0.services.budget.refused(RefusalCause::CalledFromGuard);
-        Err(Error::CalledFromGuard)
     }
 
     fn refusal<F: Flow>(&self, error: AskError) -> Error<F::Reason> {
@@ -385,7 +376,7 @@ impl System {
             hasher: parts.services.hasher.observe(),
             flows: parts.manager.gauge(),
             places: parts.address.places(),
-            guards: parts.services.guards.observe(),
+            guards: self.guards(),
             subscribers: parts.subscribers.observe().await,
             subscriptions: parts.outbox.state(),
         }

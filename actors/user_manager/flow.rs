@@ -17,7 +17,7 @@ use super::budget::Budget;
 pub(crate) use super::fault::Fault;
 use super::policy::Policy;
 use crate::clock::Clock;
-use crate::guard::{Amendment, Panel, Proposal};
+use crate::guard::{self, Amendment, Panel, Proposal};
 use crate::hasher::Hasher;
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
@@ -54,6 +54,15 @@ impl Services {
         };
         self.budget.refused(cause);
         error
+    }
+
+    /// Refuses a guard that asks in turn, counted: it could wait for a flow that waits for the guard.
+    pub(crate) fn refuse_guards<R: Reason>(&self) -> Result<(), Error<R>> {
+        if !guard::is_asking() {
+            return Ok(());
+        }
+        self.budget.refused(RefusalCause::CalledFromGuard);
+        Err(Error::CalledFromGuard)
     }
 }
 
