@@ -6,6 +6,7 @@ mod bytes;
 pub mod clock;
 mod delivery_end;
 pub mod gauge;
+pub mod guard;
 pub mod hasher;
 mod host;
 pub mod keys;

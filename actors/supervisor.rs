@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::address::{Address, AskError, Binder};
 use crate::clock::Clock;
 use crate::gauge::GaugeReading;
+use crate::guard::{GuardRegistration, GuardState, Panel};
 use crate::hasher::{Hasher, HasherSettings, HasherSettingsError, HasherState};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
@@ -46,6 +47,8 @@ pub struct Setup {
     pub clock: Clock,
     /// Who is fed signals from the start.
     pub subscriptions: Vec<Subscription>,
+    /// Who is asked before a commit, in this order.
+    pub guards: Vec<GuardRegistration>,
 }
 
 /// Why a system was not spawned.
@@ -135,6 +138,8 @@ pub struct Tree {
     pub flows: GaugeReading,
     /// How many requests may be under way.
     pub places: usize,
+    /// The guards, in the order in which they are asked.
+    pub guards: Vec<GuardState>,
     /// The subscribers' actors.
     pub subscribers: Option<SupervisorState>,
     /// How far each subscription is.
@@ -176,6 +181,7 @@ impl System {
             policy: setup.policy,
             clock: setup.clock,
             live,
+            guards: Panel::new(setup.guards),
         });
         let (address, admission) = Address::new(setup.places);
         let manager = Manager::new(Arc::clone(&services));
@@ -236,6 +242,7 @@ impl System {
     /// The flow's own reason, or why it could not be done.
     pub async fn ask<F: Question>(&self, command: Command<F>) -> Answer<F> {
         let parts = &self.0;
+        parts.services.refuse_guards()?;
         let deadline = Instant::now().checked_add(command.deadline.unwrap_or(parts.patience));
         // A stopped system has closed its store too, and that is not worth another try.
         if !parts.address.is_closed() && !parts.services.storage.is_available() {
@@ -249,11 +256,12 @@ impl System {
     /// Sends a message without waiting: an actor may await the receiver elsewhere, or drop it (fire and forget).
     ///
     /// # Errors
-    /// [`Error::Overloaded`] or [`Error::Stopped`]; nothing was sent then.
+    /// [`Error::Overloaded`], [`Error::Stopped`] or [`Error::CalledFromGuard`]; nothing was sent then.
     pub fn tell<F: Question>(
         &self,
         command: Command<F>,
     ) -> Result<tokio::sync::oneshot::Receiver<Answer<F>>, Error<F::Reason>> {
+        self.0.services.refuse_guards()?;
         let command = Arc::new(command);
         self.0.address.tell(|reply| F::question(command, reply)).map_err(|error| self.refusal::<F>(error))
     }
@@ -326,6 +334,12 @@ impl System {
         &self.0.services.hasher
     }
 
+    /// How the guards are.
+    #[must_use]
+    pub fn guards(&self) -> Vec<GuardState> {
+        self.0.services.guards.observe()
+    }
+
     /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> &Policy {
@@ -362,6 +376,7 @@ impl System {
             hasher: parts.services.hasher.observe(),
             flows: parts.manager.gauge(),
             places: parts.address.places(),
+            guards: self.guards(),
             subscribers: parts.subscribers.observe().await,
             subscriptions: parts.outbox.state(),
         }

@@ -72,7 +72,7 @@ impl Accounts {
     /// Sends a message without waiting, for actors: fire and forget, or await the receiver elsewhere.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] or [`Error::Stopped`]; nothing was sent then.
+    /// [`Error::Overloaded`], [`Error::Stopped`] or [`Error::CalledFromGuard`]; nothing was sent then.
     pub fn tell<F: Question>(
         &self,
         command: impl Into<Command<F>>,

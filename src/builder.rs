@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use majordomo_actors::auditor::Auditor;
 use majordomo_actors::clock::Clock;
+use majordomo_actors::guard::GuardRegistration;
 use majordomo_actors::keys::{KeyError, Keyring};
 use majordomo_actors::notifier::{BoxedTransport, Notifier, NotifierFault, Templates, Transport};
 use majordomo_actors::outbox::{Subscription, SubscriptionSettings};
@@ -30,6 +31,7 @@ pub struct Builder {
     templates: Templates,
     transports: Vec<BoxedTransport>,
     subscriptions: Vec<Subscription>,
+    guards: Vec<GuardRegistration>,
 }
 
 enum Place {
@@ -63,6 +65,7 @@ impl Builder {
             templates: Templates::embedded(),
             transports: Vec::new(),
             subscriptions: Vec::new(),
+            guards: Vec::new(),
         }
     }
 
@@ -145,6 +148,14 @@ impl Builder {
         self
     }
 
+    /// Asks a guard before its flows are committed; several are asked in the order in which they are given.
+    ///
+    /// Deletions of accounts that were never verified in time are maintenance, and not guarded.
+    pub fn guard(mut self, registration: GuardRegistration) -> Self {
+        self.guards.push(registration);
+        self
+    }
+
     /// Opens the store and spawns every actor; once it answers, requests are served.
     ///
     /// # Errors
@@ -175,6 +186,7 @@ impl Builder {
             keys,
             clock: self.clock,
             subscriptions,
+            guards: self.guards,
         })
         .await?;
         Ok(Accounts::new(system, shutdown_within))
@@ -216,6 +228,12 @@ impl Builder {
         for (place, registration) in all.iter().enumerate() {
             if all.iter().take(place).any(|earlier| earlier.name() == registration.name()) {
                 faults.push(format!("subscriber {:?}: the name is taken", registration.name()));
+            }
+        }
+        for (place, guard) in self.guards.iter().enumerate() {
+            faults.extend(guard.faults());
+            if self.guards.iter().take(place).any(|earlier| earlier.name() == guard.name()) {
+                faults.push(format!("guard {:?}: the name is taken", guard.name()));
             }
         }
         if faults.is_empty() { Ok(all) } else { Err(faults) }

@@ -14,6 +14,9 @@ pub use config::Config;
 pub use majordomo_actors::auditor::{AuditFault, AuditPage, AuditQuery, AuditReadError, AuditRecord};
 pub use majordomo_actors::clock::Clock;
 pub use majordomo_actors::gauge::GaugeReading;
+pub use majordomo_actors::guard::{
+    Amendment, GUARDED_FLOWS, Guard, GuardRegistration, GuardRequest, GuardState, FailMode, Proposal, Ruling,
+};
 pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings, HasherSettingsError, HasherState};
 pub use majordomo_actors::keys::{KeyError, KeyId, Keyring};
 pub use majordomo_actors::live::Live;

@@ -1,5 +1,6 @@
 //! What a caller gets instead of a reply.
 
+use crate::denial_code::DenialCode;
 use crate::request::Reason;
 
 /// Why a request got no reply: the flow refused it, or the system could not do it.
@@ -30,6 +31,15 @@ pub enum Error<R: Reason> {
     /// The flow failed inside; its end tells `unexpected_exception`. Nothing was changed.
     #[error("the flow failed unexpectedly")]
     Unexpected,
+    /// A guard of the app denied it, with a code of its own. Nothing was changed; asked again, it is judged again.
+    #[error("a guard denied it: {0}")]
+    Denied(DenialCode),
+    /// A guard that must be heard gave no ruling. Nothing was changed. Try again later.
+    #[error("a guard that must be heard gave no ruling")]
+    GuardUnavailable,
+    /// A guard asked the system in turn while it was being asked: refused at once, since it could wait for itself.
+    #[error("a guard may not ask the system in turn")]
+    CalledFromGuard,
 }
 
 impl<R: Reason> Error<R> {
@@ -45,13 +55,23 @@ impl<R: Reason> Error<R> {
             Self::CommandIdReused => "command_id_reused",
             Self::Stopped => "stopped",
             Self::Unexpected => "unexpected_exception",
+            Self::Denied(_) => "denied",
+            Self::GuardUnavailable => "guard_unavailable",
+            Self::CalledFromGuard => "called_from_guard",
         }
     }
 
     /// Whether the same command, under the same id, may well succeed later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Overloaded | Self::StorageUnavailable | Self::DeadlineExceeded | Self::Interrupted)
+        matches!(
+            self,
+            Self::Overloaded
+                | Self::StorageUnavailable
+                | Self::DeadlineExceeded
+                | Self::Interrupted
+                | Self::GuardUnavailable
+        )
     }
 
     /// Whether the outcome is unknown: the change may have been made. Repeating under the same command id tells.
@@ -79,7 +99,7 @@ mod tests {
     fn each_error_tells_what_to_do_about_it() {
         type Failed = Error<DisableReason>;
         // The name, whether it may succeed later, whether it may have been done.
-        let table: [(Failed, &str, bool, bool); 8] = [
+        let table: [(Failed, &str, bool, bool); 11] = [
             (Error::Refused(DisableReason::NothingToDo), "nothing_to_do", false, false),
             (Error::Overloaded, "overloaded", true, false),
             (Error::StorageUnavailable, "storage_unavailable", true, false),
@@ -88,6 +108,9 @@ mod tests {
             (Error::CommandIdReused, "command_id_reused", false, false),
             (Error::Stopped, "stopped", false, false),
             (Error::Unexpected, "unexpected_exception", false, false),
+            (Error::Denied(DenialCode::fitted("invite_required")), "denied", false, false),
+            (Error::GuardUnavailable, "guard_unavailable", true, false),
+            (Error::CalledFromGuard, "called_from_guard", false, false),
         ];
         for (error, word, transient, unknown) in table {
             assert_eq!((error.as_str(), error.is_transient(), error.is_unknown()), (word, transient, unknown));
@@ -95,5 +118,7 @@ mod tests {
         }
         let refused: Failed = Error::Refused(DisableReason::UserNotFound);
         assert_eq!(refused.to_string(), "there is no such user");
+        let denied: Failed = Error::Denied(DenialCode::fitted("invite_required"));
+        assert_eq!(denied.to_string(), "a guard denied it: invite_required");
     }
 }

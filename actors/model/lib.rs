@@ -2,6 +2,7 @@
 
 mod common_passwords;
 mod contact;
+mod denial_code;
 mod email;
 mod envelope;
 mod error;
@@ -24,6 +25,7 @@ mod user;
 mod username;
 
 pub use contact::{Channel, Contact};
+pub use denial_code::{DenialCode, InvalidDenialCode};
 pub use email::Email;
 pub use envelope::{Envelope, Lane, SCHEMA_VERSION, Sender};
 pub use error::Error;
@@ -36,8 +38,8 @@ pub use password_rules::{NormalisedPassword, PasswordProblem, PasswordRules};
 pub use personal::Personal;
 pub use phone::Phone;
 pub use reason::{
-    DeletionCause, ErrorType, Failure, LoginMethod, MessageKind, PasswordCause, ProofMethod, RefusalCause,
-    RevocationCause,
+    DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod,
+    RefusalCause, RevocationCause,
 };
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
 pub use secret::{OneTimeCode, OneTimeToken, Password, SessionToken};
@@ -48,7 +50,7 @@ pub use subscription::{Gap, MaxLag, OnFailure, RetryPolicy, Start};
 pub use time::Timestamp;
 pub use token_purpose::TokenPurpose;
 pub use user::{
-    ATTRIBUTE_DEPTH_LIMIT, ATTRIBUTES_LIMIT, NAME_LIMIT, PROFILE_FIELD_LIMIT, Profile, Session, User, UserContact,
-    UserStatus, is_fit_name,
+    ATTRIBUTE_DEPTH_LIMIT, ATTRIBUTES_LIMIT, GROUPS_LIMIT, NAME_LIMIT, PROFILE_FIELD_LIMIT, Profile, Session, User,
+    UserContact, UserStatus, is_fit_name,
 };
 pub use username::Username;

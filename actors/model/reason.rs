@@ -92,6 +92,8 @@ words! {
         Interrupted = "interrupted": "the flow was interrupted",
         Contended = "contended": "others changed the same rows again and again",
         CommandIdReused = "command_id_reused": "the command id was used before with other content",
+        DeniedByGuard = "denied_by_guard": "a guard denied it",
+        GuardUnavailable = "guard_unavailable": "a guard that must be heard gave no ruling",
         RepositoryError = "repository_error": "storage failed or was unavailable",
         UnexpectedException = "unexpected_exception": "the flow panicked",
     }
@@ -120,7 +122,9 @@ impl Failure {
             Self::PasswordHashingError | Self::MalformedHash | Self::Overloaded => ErrorType::PasswordHashingError,
             Self::EmailSendFailed | Self::Expired => ErrorType::EmailSendFailed,
             Self::RepositoryError | Self::Contended => ErrorType::RepositoryError,
-            Self::UnexpectedException | Self::Interrupted | Self::DeadlineExceeded => ErrorType::UnexpectedException,
+            Self::UnexpectedException | Self::Interrupted | Self::DeadlineExceeded | Self::GuardUnavailable => {
+                ErrorType::UnexpectedException
+            }
             _ => ErrorType::ValidationError,
         }
     }
@@ -181,6 +185,19 @@ words! {
         Overloaded = "overloaded": "there was no place",
         StorageUnavailable = "storage_unavailable": "storage was out",
         Stopped = "stopped": "the system was shutting down",
+        CalledFromGuard = "called_from_guard": "a guard asked the system in turn",
+    }
+}
+
+words! {
+    /// Why a guard gave no ruling that holds.
+    GuardFailure {
+        Panicked = "panicked": "it panicked",
+        DeadlineExceeded = "deadline_exceeded": "it did not answer in time",
+        InvalidAmendment = "invalid_amendment": "it amended what it may not, or to something that is not acceptable",
+        Overloaded = "overloaded": "it was asked as much at once as it may be",
+        Suspended = "suspended": "it failed too often in a row and is not asked for a while",
+        OutOfService = "out_of_service": "it blocks as many threads as it may, or none could be started",
     }
 }
 
@@ -231,6 +248,7 @@ mod tests {
         check(RevocationCause::ALL, RevocationCause::as_str);
         check(DeletionCause::ALL, DeletionCause::as_str);
         check(RefusalCause::ALL, RefusalCause::as_str);
+        check(GuardFailure::ALL, GuardFailure::as_str);
         check(crate::FlowKind::ALL, crate::FlowKind::as_str);
         check(crate::SignalClass::ALL, crate::SignalClass::as_str);
     }

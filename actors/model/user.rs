@@ -16,6 +16,8 @@ pub const PROFILE_FIELD_LIMIT: usize = 256;
 pub const ATTRIBUTES_LIMIT: usize = 16 * 1024;
 /// How deep an attribute's value may be nested: far below what a stored row can be decoded with.
 pub const ATTRIBUTE_DEPTH_LIMIT: usize = 64;
+/// The most groups a user may be in.
+pub const GROUPS_LIMIT: usize = 64;
 /// The longest attribute or group name, in bytes.
 pub const NAME_LIMIT: usize = 64;
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told};
 use super::policy::{Policy, revoked, seal_key, typed};
+use crate::guard::Proposal;
 use crate::hasher::{HashError, Verified};
 use crate::session_secret;
 use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, SessionRow, UniqueKey, UserRow, Write};
@@ -227,6 +228,19 @@ impl Perform for Authenticate {
     fn failed(&self, services: &Services, why: Failure) -> Signal {
         let identifier = typed(&services.keys, &self.identifier);
         Signal::UserAuthenticationFailed { identifier, user: None, reason: why }
+    }
+
+    fn proposal(&self, _decision: &Decision<Self>) -> Option<Proposal> {
+        let identifier_kind = Identifier::guess(&self.identifier).ok()?.kind();
+        Some(Proposal::Authenticate { identifier_kind })
+    }
+
+    /// The password was right all the same, and whose it is is known.
+    fn stopped(&self, services: &Services, decision: &Decision<Self>, why: Failure) -> (Vec<Told>, Signal) {
+        let is_checked = |told: &&Told| matches!(told.signal, Signal::UserPasswordChecked { .. });
+        let told = decision.told.iter().filter(is_checked).cloned().collect();
+        let (identifier, user) = (typed(&services.keys, &self.identifier), decision.subject.map(|(user, _)| user));
+        (told, Signal::UserAuthenticationFailed { identifier, user, reason: why })
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

@@ -9,6 +9,7 @@ use super::epoch::Bound;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
 use super::policy::{Policy, personal_username, seal_key};
 use crate::delivery_end;
+use crate::guard::Proposal;
 use crate::keys::Keyring;
 use crate::storage::{Check, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
 
@@ -89,6 +90,11 @@ impl Perform for Delete {
 
     fn failed(&self, _services: &Services, why: Failure) -> Signal {
         failed(self.user, None, why)
+    }
+
+    /// What the sweep deletes is maintenance: nobody is asked.
+    fn proposal(&self, _decision: &Decision<Self>) -> Option<Proposal> {
+        (self.cause != DeletionCause::NeverVerified).then_some(Proposal::Delete { cause: self.cause })
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

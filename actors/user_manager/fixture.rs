@@ -16,6 +16,7 @@ use super::flow::{Answer, Decision, Perform, Services, run};
 use super::{Budget, Policy};
 use crate::bytes::Bytes;
 use crate::clock::Clock;
+use crate::guard::Panel;
 use crate::hasher::{HashParameters, Hasher, HasherSettings};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
@@ -71,6 +72,7 @@ impl Fixture {
             policy,
             clock: clock.clone(),
             live: LiveGroup::new(SystemId::new()),
+            guards: Panel::default(),
         };
         Self { services, clock }
     }

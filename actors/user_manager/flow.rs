@@ -17,17 +17,18 @@ use super::budget::Budget;
 pub(crate) use super::fault::Fault;
 use super::policy::Policy;
 use crate::clock::Clock;
+use crate::guard::{self, Amendment, Panel, Proposal};
 use crate::hasher::Hasher;
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
 use crate::stamp::{SealKey, Stamp};
 use crate::storage::{
-    AppliedRow, Batch, Check, Outcome, ReadError, ReadView, Reader, Storage, Unreadable, Verdict, Write,
+    AppliedRow, Batch, Check, Outcome, ReadError, ReadView, Reader, Storage, Unreadable, UserRow, Verdict, Write,
 };
 use crate::token::Tokens;
 
 /// How often a flow decides again because others changed what it had read.
-const DECISIONS: usize = 1_000;
+pub(super) const DECISIONS: usize = 1_000;
 
 /// What every flow works with.
 pub(crate) struct Services {
@@ -40,6 +41,7 @@ pub(crate) struct Services {
     pub(crate) clock: Clock,
     pub(crate) live: LiveGroup,
     pub(crate) budget: Budget,
+    pub(crate) guards: Panel,
 }
 
 impl Services {
@@ -53,6 +55,15 @@ impl Services {
         self.budget.refused(cause);
         error
     }
+
+    /// Refuses a guard that asks in turn, counted: it could wait for a flow that waits for the guard.
+    pub(crate) fn refuse_guards<R: Reason>(&self) -> Result<(), Error<R>> {
+        if !guard::is_asking() {
+            return Ok(());
+        }
+        self.budget.refused(RefusalCause::CalledFromGuard);
+        Err(Error::CalledFromGuard)
+    }
 }
 
 /// What the caller of a flow gets.
@@ -65,6 +76,16 @@ pub(crate) trait Perform: Flow {
 
     /// The signal that ends it when it could not decide: a panic, an outage, a deadline.
     fn failed(&self, services: &Services, why: Failure) -> Signal;
+
+    /// What the guards are asked about before this decision is committed; nothing in a flow that is not guarded.
+    fn proposal(&self, _decision: &Decision<Self>) -> Option<Proposal> {
+        None
+    }
+
+    /// What is told when a guard stops what was decided: the signals that hold all the same, and the end.
+    fn stopped(&self, services: &Services, _decision: &Decision<Self>, why: Failure) -> (Vec<Told>, Signal) {
+        (Vec::new(), self.failed(services, why))
+    }
 
     /// Gathers facts, hashes, decides and settles.
     fn perform(&self, run: &Run<'_, Self>) -> impl Future<Output = Result<Answer<Self>, Fault>> + Send;
@@ -135,6 +156,14 @@ impl<F: Flow> Decision<F> {
             subject: None,
             answer: Err(Error::Refused(reason)),
         }
+    }
+
+    /// The user as the decision would leave them, if it writes one.
+    pub(crate) fn user_after(&self) -> Option<&UserRow> {
+        self.writes.iter().find_map(|write| match write {
+            Write::PutUser(row) => Some(&**row),
+            _ => None,
+        })
     }
 
     /// In the lane of this user.
@@ -235,10 +264,17 @@ impl<'a, F: Perform> Run<'a, F> {
         &self,
         decide: impl Fn(&ReadView, Timestamp) -> Result<Decision<F>, ReadError> + Send + Sync,
     ) -> Result<Answer<F>, Fault> {
-        let mut admitted = false;
+        self.settle_amended(|view, now, _| decide(view, now)).await
+    }
+
+    /// As [`Run::settle`], with what the guards amended.
+    pub(crate) async fn settle_amended(
+        &self,
+        decide: impl Fn(&ReadView, Timestamp, &Amendment) -> Result<Decision<F>, ReadError> + Send + Sync,
+    ) -> Result<Answer<F>, Fault> {
+        let (mut admitted, mut heard) = (false, None);
         for attempt in 0..DECISIONS {
-            let now = self.services.clock.now();
-            let decision = self.services.reader.snapshot(|view| decide(view, now))?;
+            let (decision, now) = self.decide_guarded(&mut heard, &decide).await?;
             // A failure counts once against its source, however often it is decided.
             if decision.is_mere_failure() && !admitted {
                 admitted = self.services.budget.admits_failure(&self.command.context, now);

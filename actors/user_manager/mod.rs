@@ -19,6 +19,7 @@ mod fault;
 #[cfg(test)]
 mod fixture;
 mod flow;
+mod guarding;
 mod log_out;
 mod make_primary;
 mod new_password;
@@ -247,6 +248,7 @@ impl Manager {
         let mut counted = self.services.budget.take();
         let count = self.services.storage.take_lost_signals();
         counted.extend((count > 0).then_some(Signal::SignalsLost { count }));
+        counted.extend(self.services.guards.take_would_deny());
         if counted.is_empty() {
             return;
         }

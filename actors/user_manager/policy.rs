@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+pub use majordomo_model::GROUPS_LIMIT;
 use majordomo_model::{
     Channel, Contact, Failure, FlowId, Identifier, NormalisedPassword, Password, PasswordProblem, PasswordRules,
     Personal, SessionId, Signal, Timestamp, TokenId, TokenPurpose, UserId, is_fit_name,
@@ -14,9 +15,6 @@ use crate::keys::Keyring;
 use crate::stamp::SealKey;
 use crate::storage::{ContactRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow, UsernameRow, Write};
 use crate::token::{Binding, KeyId};
-
-/// The most groups a user may be in.
-pub const GROUPS_LIMIT: usize = 64;
 
 /// What is asked of users; every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

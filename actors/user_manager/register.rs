@@ -11,6 +11,7 @@ use super::policy::{
     personal_username, verification_signals,
 };
 use crate::bytes::Bytes;
+use crate::guard::{Amendment, Proposal};
 use crate::hasher::HashError;
 use crate::stamp::SealKey;
 use crate::storage::{
@@ -144,7 +145,14 @@ impl Typed {
 }
 
 /// Facts in, batch out.
-fn decide(request: &Request, typed: &Typed, fresh: &Fresh, facts: &Facts, policy: &Policy) -> Decision<Register> {
+fn decide(
+    request: &Request,
+    typed: &Typed,
+    fresh: &Fresh,
+    facts: &Facts,
+    terms: (&Policy, &Amendment),
+) -> Decision<Register> {
+    let (policy, amendment) = terms;
     if facts.username_owner.or(facts.skeleton_owner).is_some() {
         return refusal(typed, RegisterReason::UsernameTaken, Failure::UsernameTaken, &["username"]);
     }
@@ -155,7 +163,7 @@ fn decide(request: &Request, typed: &Typed, fresh: &Fresh, facts: &Facts, policy
             Channel::Phone => refusal(typed, RegisterReason::PhoneTaken, Failure::PhoneTaken, &["phone"]),
         };
     }
-    let user = user_row(request, fresh, policy, facts.now);
+    let user = user_row(request, fresh, policy, amendment, facts.now);
     let mut told = vec![Told::from(typed.pre_register())];
     told.push(
         Signal::UserPasswordSet { user: user.id, cause: PasswordCause::Registration, scheme: "argon2id".to_owned() }
@@ -212,7 +220,7 @@ fn end(typed: &Typed, user: &UserRow, request: &Request, free: Vec<Personal>) ->
     }
 }
 
-fn user_row(request: &Request, fresh: &Fresh, policy: &Policy, now: Timestamp) -> UserRow {
+fn user_row(request: &Request, fresh: &Fresh, policy: &Policy, amendment: &Amendment, now: Timestamp) -> UserRow {
     let contacts = request.addresses.iter().zip(fresh.contacts);
     let contacts = contacts.map(|(address, (id, _))| ContactRow::claim(id, address, now));
     UserRow {
@@ -222,8 +230,8 @@ fn user_row(request: &Request, fresh: &Fresh, policy: &Policy, now: Timestamp) -
         status: UserStatus::Active,
         username: request.username.as_ref().map(UsernameRow::from),
         contacts: contacts.collect(),
-        profile: request.profile.clone(),
-        groups: policy.default_groups.clone(),
+        profile: amendment.profile(&request.profile),
+        groups: amendment.groups(&policy.default_groups),
         epoch: 1,
         verify_by: (policy.must_verify && !request.addresses.is_empty()).then(|| now.plus(policy.unverified_lifetime)),
         seal_key: Bytes(fresh.seal_key),
@@ -259,6 +267,19 @@ impl Perform for Register {
         Typed::of(self, services).failed(why, &[])
     }
 
+    fn proposal(&self, decision: &Decision<Self>) -> Option<Proposal> {
+        let user = decision.user_after()?.view(None);
+        let (mut email, mut phone) = (None, None);
+        for contact in user.contacts {
+            match contact.address {
+                Contact::Email(address) => email = Some(address),
+                Contact::Phone(number) => phone = Some(number),
+            }
+        }
+        let (username, profile, groups) = (user.username, Box::new(user.profile), user.groups);
+        Some(Proposal::Register { username, email, phone, profile, groups })
+    }
+
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let (services, typed) = (run.services, Typed::of(self, run.services));
         let prepared = match acceptable(self, &services.policy) {
@@ -274,9 +295,9 @@ impl Perform for Register {
         };
         let request = Request { username, addresses, profile: self.profile.clone(), phc };
         let fresh = Fresh::draw(services.tokens.current_key())?;
-        run.settle(|view, now| {
+        run.settle_amended(|view, now, amendment| {
             let facts = Facts::read(view, &request, now)?;
-            Ok(decide(&request, &typed, &fresh, &facts, &services.policy))
+            Ok(decide(&request, &typed, &fresh, &facts, (&services.policy, amendment)))
         })
         .await
     }
@@ -433,7 +454,7 @@ mod tests {
             let shown = Some(super::super::policy::typed(&keys, "ada"));
             let typed = Typed { username: shown.clone(), email: shown.clone(), phone: shown };
             let fresh = Fresh::draw(Tokens::new(keys).current_key()).unwrap();
-            let decision = decide(&request, &typed, &fresh, &facts, &policy);
+            let decision = decide(&request, &typed, &fresh, &facts, (&policy, &Amendment::new()));
             assert_one_end(&decision);
             let refused = named && (name_taken || skeleton_taken) || open && taken.contains(&true);
             prop_assert_eq!(decision.answer.is_err(), refused);

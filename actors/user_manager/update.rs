@@ -6,6 +6,7 @@ use majordomo_model::{
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::{Policy, Requirement, seal_key};
+use crate::guard::{Amendment, Proposal};
 use crate::storage::{Check, Lookup, ReadError, ReadView, UniqueKey, UserRow, UsernameRow, Write};
 
 /// What is asked for, parsed.
@@ -55,12 +56,12 @@ struct Refusal {
 }
 
 /// Facts in, batch out.
-fn decide(request: &Request<'_>, facts: &Facts, policy: &Policy) -> Decision<Update> {
+fn decide(request: &Request<'_>, facts: &Facts, policy: &Policy, amendment: &Amendment) -> Decision<Update> {
     let message = request.message;
     let Some(before) = &facts.user else {
         return Decision::refuse(UpdateReason::UserNotFound, failed(message, Failure::UserNotFound, named(message)));
     };
-    match change(request, facts, before, policy) {
+    match change(request, facts, before, (policy, amendment)) {
         Ok(after) => updated(facts, before, after),
         Err(Refusal { reason, failure, fields }) => {
             Decision::refuse(reason, failed(message, failure, fields)).about(before.id, seal_key(before))
@@ -69,7 +70,13 @@ fn decide(request: &Request<'_>, facts: &Facts, policy: &Policy) -> Decision<Upd
 }
 
 /// The user as they would be.
-fn change(request: &Request<'_>, facts: &Facts, before: &UserRow, policy: &Policy) -> Result<UserRow, Refusal> {
+fn change(
+    request: &Request<'_>,
+    facts: &Facts,
+    before: &UserRow,
+    terms: (&Policy, &Amendment),
+) -> Result<UserRow, Refusal> {
+    let (policy, amendment) = terms;
     let message = request.message;
     let refuse = |reason, failure, fields| Err(Refusal { reason, failure, fields });
     if message.version.is_some_and(|version| version != before.version) {
@@ -79,7 +86,7 @@ fn change(request: &Request<'_>, facts: &Facts, before: &UserRow, policy: &Polic
         Ok(username) => username,
         Err((reason, failure)) => return refuse(reason, failure, vec!["username"]),
     };
-    let profile = change_profile(message, &before.profile);
+    let profile = amendment.profile(&change_profile(message, &before.profile));
     let faults = profile.faults();
     if !faults.is_empty() {
         return refuse(UpdateReason::ProfileInvalid, Failure::ProfileInvalid, faults);
@@ -223,11 +230,22 @@ impl Perform for Update {
         failed(self, why, named(self))
     }
 
+    fn proposal(&self, decision: &Decision<Self>) -> Option<Proposal> {
+        let after = decision.user_after()?;
+        let username = match (&self.username, &after.username) {
+            (Change::Keep, _) => Change::Keep,
+            (_, Some(username)) => Change::Set(username.word()),
+            (_, None) => Change::Clear,
+        };
+        Some(Proposal::Update { username, profile: Box::new(after.profile.clone()) })
+    }
+
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let request = Request::of(self);
-        let decide =
-            |view: &ReadView, _: Timestamp| Ok(decide(&request, &Facts::read(view, &request)?, &run.services.policy));
-        run.settle(decide).await
+        let decide = |view: &ReadView, _: Timestamp, amendment: &Amendment| {
+            Ok(decide(&request, &Facts::read(view, &request)?, &run.services.policy, amendment))
+        };
+        run.settle_amended(decide).await
     }
 
     fn remember(answer: &Result<Changed, UpdateReason>) -> Vec<u8> {
@@ -447,7 +465,7 @@ mod tests {
             };
             let requirement = [Requirement::Required, Requirement::Optional, Requirement::Forbidden][requirement];
             let policy = Policy { username: requirement, ..Policy::default() };
-            let decision = decide(&Request::of(&message), &facts, &policy);
+            let decision = decide(&Request::of(&message), &facts, &policy, &Amendment::new());
             assert_well_formed(&decision);
             prop_assert_eq!(decision.answer.is_ok(), decision.end.kind() == SignalKind::UserUpdated);
             prop_assert_eq!(decision.answer.is_ok(), !decision.writes.is_empty());

@@ -13,8 +13,8 @@ use majordomo::ractor::{self, Actor, ActorProcessingErr, ActorRef};
 use majordomo::testing::{BASE_URL, TestAccounts};
 use majordomo::{
     Accounts, Answer, AuditQuery, Authenticate, BuildError, Builder, Channel, Config, ConfirmEmail, Envelope, Error,
-    Filter, HashParameters, KeyError, Keyring, Live, LoggedIn, OpenError, Outcome, PAGE_LIMIT, Password, Proof,
-    Register, RegisterReason, SpawnError, Start, Subscriber, SubscriberContext, User, UserId,
+    Filter, HashParameters, KeyError, Keyring, Live, LoggedIn, OnFailure, OpenError, Outcome, PAGE_LIMIT, Password, Proof,
+    Register, RegisterReason, RetryPolicy, SpawnError, Start, Subscriber, SubscriberContext, Subscription, User, UserId,
 };
 
 use crate::faults::{assert_lawful, told_users, until};
@@ -721,12 +721,10 @@ async fn old_signals_go_once_everybody_handled_them_and_nobody_loses_their_place
     let mut settings = config();
     settings.storage.keep_signals = day;
     let test = TestAccounts::with(settings, |builder| {
-        builder.subscriber("collector", Filter::all(), Start::Beginning, collector.clone()).subscriber(
-            "stubborn",
-            Filter::all(),
-            Start::Beginning,
-            stubborn.clone(),
-        )
+        let stubborn = Subscription::new("stubborn", stubborn.clone()).start(Start::Beginning);
+        builder
+            .subscriber("collector", Filter::all(), Start::Beginning, collector.clone())
+            .subscription(stubborn.on_failure(OnFailure::StallAll).retry(RetryPolicy::endless()))
     })
     .await;
     for number in 0..5 {

@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::denial_code::DenialCode;
 use crate::envelope::Sender;
 use crate::id::{ContactId, FlowId, SessionId, SignalId, TokenId, UserId};
 use crate::personal::Personal;
 use crate::reason::{
-    DeletionCause, ErrorType, Failure, LoginMethod, MessageKind, PasswordCause, ProofMethod, RefusalCause,
-    RevocationCause,
+    DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod,
+    RefusalCause, RevocationCause,
 };
 use crate::time::Timestamp;
 use crate::{Channel, IdentifierKind};
@@ -295,4 +296,14 @@ catalogue! {
     160 ProjectionRebuilt "projection_rebuilt" Operation SYSTEM [] []
         "A projection was built anew and took the place of the one before it."
         { subscriber: String, place: u64 }
+
+    161 GuardDenied "guard_denied" Attempt USER_MANAGER [] []
+        "A guard denied what its flow had decided; the flow ends with that."
+        { guard: String, flow: FlowKind, code: DenialCode, user: Option<UserId> }
+    162 GuardFailed "guard_failed" Attempt USER_MANAGER [] []
+        "A guard gave no ruling that holds; its flow went on without, or ended, as the guard's settings say."
+        { guard: String, flow: FlowKind, failure: GuardFailure, allowed: bool, user: Option<UserId> }
+    163 GuardWouldDeny "guard_would_deny" Operation SYSTEM [] []
+        "A guard in shadow mode would have denied flows that went on."
+        { guard: String, flow: FlowKind, count: u64 }
 }

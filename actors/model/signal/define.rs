@@ -122,6 +122,15 @@ macro_rules! meaning {
     (flow) => {
         "The kind of flow."
     };
+    (guard) => {
+        "The guard's name."
+    };
+    (code) => {
+        "The guard's own word for why."
+    };
+    (allowed) => {
+        "Whether the flow went on all the same."
+    };
 }
 
 macro_rules! catalogue {

@@ -1,10 +1,11 @@
 //! What a signal's field can tell about itself: whose user it speaks of, and which personal data it holds.
 
+use crate::denial_code::DenialCode;
 use crate::id::{ContactId, FlowId, SessionId, SignalId, TokenId, UserId};
 use crate::personal::Personal;
 use crate::reason::{
-    DeletionCause, ErrorType, Failure, LoginMethod, MessageKind, PasswordCause, ProofMethod, RefusalCause,
-    RevocationCause,
+    DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod,
+    RefusalCause, RevocationCause,
 };
 use crate::time::Timestamp;
 use crate::{Channel, IdentifierKind};
@@ -61,4 +62,5 @@ macro_rules! plain_fields {
 plain_fields! {
     bool u32 u64 String Timestamp ContactId SessionId TokenId FlowId SignalId FlowKind Channel IdentifierKind Failure
     ErrorType PasswordCause ProofMethod LoginMethod RevocationCause DeletionCause RefusalCause MessageKind
+    DenialCode GuardFailure
 }

@@ -57,9 +57,11 @@ fn sample_field(kind: SignalKind, field: &str) -> Value {
         }
         "addresses" => json!([{ "redacted": "c***" }, { "redacted": "d***", "sealed": "AQID" }]),
         "groups" | "fields" => json!(["one", "two"]),
-        "success" | "needs_rehash" => json!(true),
+        "success" | "needs_rehash" | "allowed" => json!(true),
         "count" | "version" | "sessions_revoked" | "expires_at" => json!(7),
-        "scheme" | "subscriber" | "failure" => json!("a text"),
+        "failure" if kind == SignalKind::GuardFailed => json!("panicked"),
+        "scheme" | "subscriber" | "failure" | "guard" => json!("a text"),
+        "code" => json!("invite_required"),
         "channel" => json!("phone"),
         "identifier_kind" => json!("username"),
         "error_type" => json!("validation_error"),
