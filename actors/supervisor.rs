@@ -1,6 +1,9 @@
 //! The supervisor: spawns every actor, restarts what fails, and knows the whole tree.
 
+mod health;
+mod operation;
 mod plan;
+mod tree;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,18 +11,19 @@ use std::time::Duration;
 
 use majordomo_model::{Command, Error, Flow, RefusalCause, Session, SessionToken, SystemId, User};
 use ractor::{ActorCell, SpawnErr};
-use serde::Serialize;
 use tokio::time::Instant;
 
+pub use self::health::{Health, HealthFault};
+pub use self::operation::{ANSWER_WITHIN, OrderError};
+pub use self::tree::{ActorDetail, ActorState, ActorStatus, Tree, UserManagerState};
 use crate::address::{Address, AskError, Binder};
 use crate::clock::Clock;
-use crate::gauge::GaugeReading;
-use crate::hasher::{Hasher, HasherSettings, HasherSettingsError, HasherState};
+use crate::hasher::{Hasher, HasherSettings, HasherSettingsError};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
-use crate::outbox::{Doorbell, Outbox, RegistrationError, Subscription, SubscriptionState};
-use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, StorageState, Unreadable};
-use crate::supervision::{Child, ChildStatus, SupervisorMessage, SupervisorState, spawn_supervisor};
+use crate::outbox::{Doorbell, Outbox, RegistrationError, Subscription};
+use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, Unreadable};
+use crate::supervision::{Board, Child, ChildStatus, SupervisorMessage, SupervisorState, spawn_supervisor};
 use crate::token::Tokens;
 use crate::user_manager::{Answer, Budget, Manager, Policy, Question, Services, UserManagerMessage, session};
 
@@ -93,19 +97,22 @@ struct Parts {
     roster: Arc<Mutex<Vec<Child>>>,
     root_cell: ActorCell,
     patience: Duration,
+    /// Held by whoever looks at the store on behalf of an operator.
+    looking: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// A supervisor that can be asked.
+/// A supervisor that can be asked, and what it shows unasked.
 #[derive(Clone)]
 struct Supervised {
     address: Address<SupervisorMessage>,
     binder: Binder<SupervisorMessage>,
+    board: Board,
 }
 
 impl Supervised {
     fn new() -> Self {
         let (address, binder) = Address::new(64);
-        Self { address, binder }
+        Self { address, binder, board: Board::default() }
     }
 
     async fn observe(&self) -> Option<SupervisorState> {
@@ -118,27 +125,6 @@ impl Supervised {
         let Ok(Some(actor)) = found else { return false };
         actor.kill_and_wait(None).await.is_ok()
     }
-}
-
-/// What the whole tree is doing, in one picture.
-#[derive(Clone, Debug, Serialize)]
-pub struct Tree {
-    /// The system's name, which scopes its groups.
-    pub system: String,
-    /// The core actors; nothing if the root does not answer.
-    pub supervisor: Option<SupervisorState>,
-    /// The storage actor.
-    pub storage: StorageState,
-    /// The hasher.
-    pub hasher: HasherState,
-    /// The flows of the user manager: how many are under way, were run, and how long they took.
-    pub flows: GaugeReading,
-    /// How many requests may be under way.
-    pub places: usize,
-    /// The subscribers' actors.
-    pub subscribers: Option<SupervisorState>,
-    /// How far each subscription is.
-    pub subscriptions: Vec<SubscriptionState>,
 }
 
 impl System {
@@ -180,7 +166,7 @@ impl System {
         let (address, admission) = Address::new(setup.places);
         let manager = Manager::new(Arc::clone(&services));
         let (root, subscribers) = (Supervised::new(), Supervised::new());
-        let plan = plan::plan(&services, &manager, &admission, &subscribers, &roster);
+        let plan = plan::plan(&services, &manager, &admission, (&root, &subscribers), &roster);
         let (supervisor, ended) = match spawn_supervisor(plan, None).await {
             Ok(spawned) => spawned,
             Err(error) => {
@@ -189,9 +175,20 @@ impl System {
             }
         };
         let root_cell = root.binder.bind(supervisor);
-        let patience = setup.patience;
-        let parts =
-            Parts { id, services, manager, address, admission, outbox, root, subscribers, roster, root_cell, patience };
+        let parts = Parts {
+            id,
+            services,
+            manager,
+            address,
+            admission,
+            outbox,
+            root,
+            subscribers,
+            roster,
+            root_cell,
+            patience: setup.patience,
+            looking: Arc::default(),
+        };
         let system = Self(Arc::new(parts));
         if let Some(failure) = system.failure_to_start().await {
             system.shutdown(CHILD_STOP).await;
@@ -225,7 +222,7 @@ impl System {
     async fn failure_to_start(&self) -> Option<String> {
         let Some(state) = self.0.root.observe().await else { return Some("the root does not answer".to_owned()) };
         let down = state.children.into_iter().find(|child| child.status != ChildStatus::Running)?;
-        Some(format!("{}: {}", down.name, down.last_failure.unwrap_or_default()))
+        Some(format!("{}: {}", down.name, down.last_failure.map(|last| last.failure).unwrap_or_default()))
     }
 
     /// Runs a flow and waits for its answer.
@@ -289,7 +286,10 @@ impl System {
                 locked(&self.0.roster).push(child);
                 Ok(())
             }
-            Ok(Err(error)) => Err(SpawnError::Actor(error.to_string())),
+            Ok(Err(error)) => {
+                self.0.outbox.withdraw(child.name());
+                Err(SpawnError::Actor(error.to_string()))
+            }
             Err(error) => Err(SpawnError::Actor(error.to_string())),
         }
     }
@@ -350,21 +350,6 @@ impl System {
     /// does by itself once a minute.
     pub async fn sweep(&self) {
         self.0.manager.sweep().await;
-    }
-
-    /// What the whole tree is doing.
-    pub async fn tree(&self) -> Tree {
-        let parts = &self.0;
-        Tree {
-            system: parts.id.to_string(),
-            supervisor: parts.root.observe().await,
-            storage: parts.services.storage.observe(),
-            hasher: parts.services.hasher.observe(),
-            flows: parts.manager.gauge(),
-            places: parts.address.places(),
-            subscribers: parts.subscribers.observe().await,
-            subscriptions: parts.outbox.state(),
-        }
     }
 
     /// Kills an actor of the tree as a crash would; answers whether one of that name was running.

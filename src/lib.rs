@@ -28,8 +28,9 @@ pub use majordomo_actors::storage::{
 pub use majordomo_actors::subscriber::{
     Capability, Delivery, DueMessage, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,
 };
-pub use majordomo_actors::supervision::{ChildState, ChildStatus, SupervisorState};
-pub use majordomo_actors::supervisor::{SpawnError, Tree};
+pub use majordomo_actors::supervisor::{
+    ActorDetail, ActorState, ActorStatus, Health, HealthFault, OrderError, SpawnError, Tree, UserManagerState,
+};
 pub use majordomo_actors::user_manager::{Answer, Policy, Question, Registration, Requirement};
 pub use majordomo_model::*;
 pub use ractor;

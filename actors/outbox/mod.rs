@@ -15,6 +15,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use majordomo_model::SignalKind;
 use tokio::sync::watch;
 
 use self::desk::SubscriptionDesk;
@@ -25,6 +26,7 @@ pub use self::registration::{
 pub use self::state::{LastFailure, RebuildState, SubscriptionState, SubscriptionStatus};
 use crate::clock::Clock;
 use crate::storage::{Storage, Unreadable};
+use crate::subscriber::Capability;
 use crate::supervision::{Child, OnMeltdown, Progress};
 use crate::token::Tokens;
 
@@ -91,6 +93,41 @@ impl Outbox {
         let (name, progress) = (subscription.registration.name.clone(), subscription.progress.clone());
         let start = move |supervisor| subscription::start(Arc::clone(&subscription), supervisor);
         Ok(Child::new(name, start).progress(progress).on_meltdown(OnMeltdown::Quarantine))
+    }
+
+    /// Takes a subscription off the roster, so that its name can be registered again; answers whether there was one. Its
+    /// actor must have ended. Its cursor stays.
+    pub fn withdraw(&self, name: &str) -> bool {
+        let mut subscriptions = self.shared.subscriptions.write().unwrap_or_else(PoisonError::into_inner);
+        let place = subscriptions.iter().position(|subscription| subscription.registration.name == name);
+        let withdrawn = place.map(|place| subscriptions.remove(place));
+        drop(subscriptions);
+        if let Some(subscription) = &withdrawn {
+            // Whoever waits for it waits no more.
+            subscription.settled(u64::MAX);
+        }
+        withdrawn.is_some()
+    }
+
+    /// Whether a subscription of this name is on the roster.
+    #[must_use]
+    pub fn is_attached(&self, name: &str) -> bool {
+        self.subscriptions().iter().any(|subscription| subscription.registration.name == name)
+    }
+
+    /// The names on the roster, in the order of registration.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.subscriptions().iter().map(|subscription| subscription.registration.name.clone()).collect()
+    }
+
+    /// Whether a subscription takes signals of this kind that may deliver the messages which they ask for.
+    #[must_use]
+    pub fn delivers(&self, kind: SignalKind) -> bool {
+        self.subscriptions().iter().any(|subscription| {
+            let Subscription { capabilities, filter, .. } = &subscription.registration;
+            capabilities.contains(&Capability::Deliver) && filter.admits(kind)
+        })
     }
 
     /// How the subscriptions are, in the order of their registration.

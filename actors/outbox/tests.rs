@@ -300,7 +300,10 @@ async fn panics_and_retries_skip_nothing_and_disturb_nobody() {
     assert_eq!(heard_now(&mut told), expected);
     assert_eq!(heard_now(&mut neighbour_told), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]);
     let state = system.named("troubled");
-    assert_eq!((state.handled, state.failures, state.last_failure.map(|last| last.failure).as_deref()), (5, 8, Some("not yet")));
+    assert_eq!(
+        (state.handled, state.failures, state.last_failure.map(|last| last.failure).as_deref()),
+        (5, 8, Some("not yet"))
+    );
 
     let log = system.log();
     let restarts: Vec<_> = log.iter().filter(|told| told.signal.kind() == SignalKind::SubscriberRestarted).collect();

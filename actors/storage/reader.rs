@@ -8,6 +8,9 @@ use super::redb::{EngineHandle, ReadView, View};
 use super::row::{AppliedRow, SessionRow, TokenRow, UserRow};
 use super::table::{Key, Table};
 
+/// Beyond so many dead letters of one subscription nobody counts on.
+pub const LETTERS_COUNTED: usize = 10_000;
+
 /// Reads snapshots. Cloning shares the store.
 #[derive(Clone, Debug)]
 pub struct Reader {
@@ -99,6 +102,28 @@ impl Reader {
     /// How far a subscription has come.
     pub fn cursor(&self, subscription: &str) -> Result<Option<CursorRow>, Unreadable> {
         self.snapshot(|view| view.cursor(subscription))
+    }
+
+    /// How far each subscription has come that ever was, by name.
+    pub fn cursors(&self) -> Result<Vec<(String, CursorRow)>, Unreadable> {
+        self.snapshot(|view| {
+            let mut cursors = Vec::new();
+            for row in view.range(Table::Cursors, &[], None)? {
+                let row = row?;
+                cursors.push((String::from_utf8_lossy(row.key()).into_owned(), super::row::decode(row.value())?));
+            }
+            Ok(cursors)
+        })
+    }
+
+    /// How many dead letters a subscription has left; counted up to [`LETTERS_COUNTED`].
+    pub fn letter_count(&self, subscription: &str) -> Result<u64, Unreadable> {
+        self.snapshot(|view| {
+            let letters = view.prefix(Table::DeadLetters, &Key::new().text(subscription)?)?;
+            letters
+                .take(LETTERS_COUNTED)
+                .try_fold(0, |count: u64, row| row.map(|_| count.saturating_add(1)).map_err(ReadError::from))
+        })
     }
 
     /// The place of the last signal; 0 where there never was one.

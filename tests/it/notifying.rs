@@ -264,7 +264,7 @@ async fn a_message_that_fails_for_a_while_is_sent_once_and_told_once() {
     let sent = test.messages().messages();
     assert_eq!(sent.iter().map(|message| message.id).collect::<Vec<_>>(), [start.id]);
     let tree = soon(test.tree()).await;
-    let notifier = tree.subscriptions.iter().find(|state| state.name == "notifier").unwrap();
+    let notifier = tree.subscription("notifier").unwrap();
     assert_eq!(notifier.failures, 3);
 }
 
