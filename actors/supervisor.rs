@@ -141,17 +141,13 @@ impl System {
         let tokens = Tokens::new(setup.keys.clone());
         let outbox =
             Outbox::new(storage.clone(), tokens.clone(), setup.clock.clone(), doorbell, setup.policy.code_lifetime);
-        let roster: Arc<Mutex<Vec<Child>>> = Arc::default();
-        for registration in setup.subscriptions {
-            let name = registration.name().to_owned();
-            match outbox.register(registration) {
-                Ok(child) => locked(&roster).push(child),
-                Err(fault) => {
-                    release(&storage, &hasher).await;
-                    return Err(SpawnError::Subscription { name, fault });
-                }
+        let roster = match enrolled(&outbox, setup.subscriptions) {
+            Ok(children) => Arc::new(Mutex::new(children)),
+            Err(fault) => {
+                release(&storage, &hasher).await;
+                return Err(fault);
             }
-        }
+        };
         let services = Arc::new(Services {
             reader: storage.reader(),
             storage,
@@ -397,6 +393,15 @@ async fn open_storage(setup: &Setup, hook: CommitHook) -> Result<Storage, SpawnE
     Ok(blocking(move || Storage::open(location, settings, &keys, clock, hook)).await??)
 }
 
+/// The children that run the subscriptions.
+fn enrolled(outbox: &Outbox, subscriptions: Vec<Subscription>) -> Result<Vec<Child>, SpawnError> {
+    let enrol = |subscription: Subscription| {
+        let name = subscription.name().to_owned();
+        outbox.register(subscription).map_err(|fault| SpawnError::Subscription { name, fault })
+    };
+    subscriptions.into_iter().map(enrol).collect()
+}
+
 /// Undoes what was done before there was a tree to stop.
 async fn release(storage: &Storage, hasher: &Hasher) {
     hasher.close();
@@ -412,3 +417,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn locked(roster: &Mutex<Vec<Child>>) -> MutexGuard<'_, Vec<Child>> {
     roster.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

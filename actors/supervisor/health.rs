@@ -143,7 +143,8 @@ pub(super) fn judge(tree: &Tree, findings: Findings) -> Health {
     let core = ["storage", "hasher", "user_manager"].into_iter().all(runs);
     let mut faults = Vec::new();
     faults.extend((!has_storage(tree)).then_some(HealthFault::StorageUnavailable));
-    faults.extend(tree.actors().into_iter().filter_map(of_actor));
+    // Once the root has stopped, so has everybody.
+    faults.extend(tree.actors().into_iter().filter(|_| live).filter_map(of_actor));
     faults.extend(tree.subscriptions().into_iter().flat_map(of_subscription));
     faults.extend(of_findings(findings));
     Health { live, ready: live && admits && core && has_storage(tree), faults }

@@ -16,6 +16,7 @@ mod faults;
 mod files;
 mod flow_table;
 mod generated;
+mod health;
 mod laws;
 mod listening;
 mod model;
