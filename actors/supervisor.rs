@@ -185,14 +185,18 @@ impl System {
             patience: setup.patience,
             looking: Arc::default(),
         };
-        let system = Self(Arc::new(parts));
-        if let Some(failure) = system.failure_to_start().await {
-            system.shutdown(CHILD_STOP).await;
+        Self(Arc::new(parts)).started(ended).await
+    }
+
+    /// Waits until every core actor runs, and sees to it that nobody is left hanging when the root ends.
+    async fn started(self, ended: tokio::task::JoinHandle<()>) -> Result<Self, SpawnError> {
+        if let Some(failure) = self.failure_to_start().await {
+            self.shutdown(CHILD_STOP).await;
             return Err(SpawnError::Actor(failure));
         }
-        system.0.subscribers.observe().await;
-        tokio::spawn(system.clone().close_after(ended));
-        Ok(system)
+        self.0.subscribers.observe().await;
+        tokio::spawn(self.clone().close_after(ended));
+        Ok(self)
     }
 
     /// The root ends by a shutdown, or because a core actor failed too often: nobody is left hanging then.

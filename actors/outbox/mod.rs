@@ -150,7 +150,7 @@ impl Outbox {
             let subscriptions = self.subscriptions();
             self.shared.doorbell.ring();
             for subscription in &subscriptions {
-                // It ends only with the subscription, which is held here.
+                // It ends only with the subscription, which is held here; one that is withdrawn meanwhile is done.
                 let _ = subscription.settled.subscribe().wait_for(|settled| *settled >= target).await;
             }
             let all_there = subscriptions.iter().all(|subscription| *subscription.settled.borrow() >= target);

@@ -362,6 +362,10 @@ impl Roster {
 
     /// Stops the children, last first.
     async fn stop_all(&mut self) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.actor.is_some()) {
+            slot.status = ChildStatus::Stopping;
+        }
+        self.show();
         for slot in self.slots.iter_mut().rev() {
             slot.status = ChildStatus::Stopped;
             if let Some(actor) = slot.actor.take() {

@@ -278,7 +278,7 @@ pub enum ChildStatus {
     BackingOff,
     /// It failed too often and waits for its release.
     Quarantined,
-    /// It is being removed.
+    /// It is being stopped: removed, or with its supervisor.
     Stopping,
     /// It stopped of its own accord, or with its supervisor.
     Stopped,

@@ -142,8 +142,8 @@ pub(super) fn judge(tree: &Tree, findings: Findings) -> Health {
     let admits = tree.user_manager().is_some_and(|manager| manager.admits);
     let core = ["storage", "hasher", "user_manager"].into_iter().all(runs);
     let mut faults = Vec::new();
-    faults.extend((!has_storage(tree)).then_some(HealthFault::StorageUnavailable));
-    // Once the root has stopped, so has everybody.
+    // Once the root has stopped, so has everybody, the writer too.
+    faults.extend((!live || !has_storage(tree)).then_some(HealthFault::StorageUnavailable));
     faults.extend(tree.actors().into_iter().filter(|_| live).filter_map(of_actor));
     faults.extend(tree.subscriptions().into_iter().flat_map(of_subscription));
     faults.extend(of_findings(findings));
