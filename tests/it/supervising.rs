@@ -92,8 +92,12 @@ async fn the_tree_tells_when_an_actor_failed_and_is_drawn_once_everybody_has_sto
     test.advance(Duration::from_secs(60));
     soon(test.kill("subscribers")).await;
     soon(test.kill("hasher")).await;
-    register(&test, "ada").await;
-    soon(test.drain()).await;
+    let restarted = async {
+        while restarts(&test).await != [0, 1, 0, 1] {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(restarted).await;
     let tree = soon(test.tree()).await;
     assert_eq!(tree.root.status, ActorStatus::Running);
     for name in ["hasher", "subscribers"] {
