@@ -1,9 +1,10 @@
-//! A gauge: the few figures that every actor offers, readable from anywhere without asking the actor.
+//! A gauge: the few figures that every actor offers, readable from anywhere without asking the actor; and its last failure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use majordomo_model::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -34,6 +35,15 @@ pub struct GaugeReading {
     pub last_micros: u64,
     /// How long the slowest one took, in microseconds.
     pub max_micros: u64,
+}
+
+/// What went wrong last, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastFailure {
+    /// When.
+    pub at: Timestamp,
+    /// What went wrong.
+    pub failure: String,
 }
 
 /// One question under way; dropping it records the time that it took, however the handling ended.

@@ -1,6 +1,9 @@
 //! The supervisor: spawns every actor, restarts what fails, and knows the whole tree.
 
+mod health;
+mod operation;
 mod plan;
+mod tree;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,19 +11,20 @@ use std::time::Duration;
 
 use majordomo_model::{Command, Error, Flow, RefusalCause, Session, SessionToken, SystemId, User};
 use ractor::{ActorCell, SpawnErr};
-use serde::Serialize;
 use tokio::time::Instant;
 
+pub use self::health::{Health, HealthFault};
+pub use self::operation::{ANSWER_WITHIN, OrderError};
+pub use self::tree::{ActorDetail, ActorState, ActorStatus, Tree, UserManagerState};
 use crate::address::{Address, AskError, Binder};
 use crate::clock::Clock;
-use crate::gauge::GaugeReading;
 use crate::guard::{GuardRegistration, GuardState, Panel};
-use crate::hasher::{Hasher, HasherSettings, HasherSettingsError, HasherState};
+use crate::hasher::{Hasher, HasherSettings, HasherSettingsError};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
-use crate::outbox::{Doorbell, Outbox, RegistrationError, Subscription, SubscriptionState};
-use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, StorageState, Unreadable};
-use crate::supervision::{Child, ChildStatus, SupervisorMessage, SupervisorState, spawn_supervisor};
+use crate::outbox::{Doorbell, Outbox, RegistrationError, Subscription};
+use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, Unreadable};
+use crate::supervision::{Board, Child, ChildStatus, SupervisorMessage, SupervisorState, spawn_supervisor};
 use crate::token::Tokens;
 use crate::user_manager::{Answer, Budget, Manager, Policy, Question, Services, UserManagerMessage, session};
 
@@ -96,19 +100,22 @@ struct Parts {
     roster: Arc<Mutex<Vec<Child>>>,
     root_cell: ActorCell,
     patience: Duration,
+    /// Held by whoever looks at the store on behalf of an operator.
+    looking: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// A supervisor that can be asked.
+/// A supervisor that can be asked, and what it shows unasked.
 #[derive(Clone)]
 struct Supervised {
     address: Address<SupervisorMessage>,
     binder: Binder<SupervisorMessage>,
+    board: Board,
 }
 
 impl Supervised {
     fn new() -> Self {
         let (address, binder) = Address::new(64);
-        Self { address, binder }
+        Self { address, binder, board: Board::default() }
     }
 
     async fn observe(&self) -> Option<SupervisorState> {
@@ -121,29 +128,6 @@ impl Supervised {
         let Ok(Some(actor)) = found else { return false };
         actor.kill_and_wait(None).await.is_ok()
     }
-}
-
-/// What the whole tree is doing, in one picture.
-#[derive(Clone, Debug, Serialize)]
-pub struct Tree {
-    /// The system's name, which scopes its groups.
-    pub system: String,
-    /// The core actors; nothing if the root does not answer.
-    pub supervisor: Option<SupervisorState>,
-    /// The storage actor.
-    pub storage: StorageState,
-    /// The hasher.
-    pub hasher: HasherState,
-    /// The flows of the user manager: how many are under way, were run, and how long they took.
-    pub flows: GaugeReading,
-    /// How many requests may be under way.
-    pub places: usize,
-    /// The guards, in the order in which they are asked.
-    pub guards: Vec<GuardState>,
-    /// The subscribers' actors.
-    pub subscribers: Option<SupervisorState>,
-    /// How far each subscription is.
-    pub subscriptions: Vec<SubscriptionState>,
 }
 
 impl System {
@@ -160,17 +144,13 @@ impl System {
         let tokens = Tokens::new(setup.keys.clone());
         let outbox =
             Outbox::new(storage.clone(), tokens.clone(), setup.clock.clone(), doorbell, setup.policy.code_lifetime);
-        let roster: Arc<Mutex<Vec<Child>>> = Arc::default();
-        for registration in setup.subscriptions {
-            let name = registration.name().to_owned();
-            match outbox.register(registration) {
-                Ok(child) => locked(&roster).push(child),
-                Err(fault) => {
-                    release(&storage, &hasher).await;
-                    return Err(SpawnError::Subscription { name, fault });
-                }
+        let roster = match enrolled(&outbox, setup.subscriptions) {
+            Ok(children) => Arc::new(Mutex::new(children)),
+            Err(fault) => {
+                release(&storage, &hasher).await;
+                return Err(fault);
             }
-        }
+        };
         let services = Arc::new(Services {
             reader: storage.reader(),
             storage,
@@ -186,7 +166,7 @@ impl System {
         let (address, admission) = Address::new(setup.places);
         let manager = Manager::new(Arc::clone(&services));
         let (root, subscribers) = (Supervised::new(), Supervised::new());
-        let plan = plan::plan(&services, &manager, &admission, &subscribers, &roster);
+        let plan = plan::plan(&services, &manager, &admission, (&root, &subscribers), &roster);
         let (supervisor, ended) = match spawn_supervisor(plan, None).await {
             Ok(spawned) => spawned,
             Err(error) => {
@@ -195,17 +175,32 @@ impl System {
             }
         };
         let root_cell = root.binder.bind(supervisor);
-        let patience = setup.patience;
-        let parts =
-            Parts { id, services, manager, address, admission, outbox, root, subscribers, roster, root_cell, patience };
-        let system = Self(Arc::new(parts));
-        if let Some(failure) = system.failure_to_start().await {
-            system.shutdown(CHILD_STOP).await;
+        let parts = Parts {
+            id,
+            services,
+            manager,
+            address,
+            admission,
+            outbox,
+            root,
+            subscribers,
+            roster,
+            root_cell,
+            patience: setup.patience,
+            looking: Arc::default(),
+        };
+        Self(Arc::new(parts)).started(ended).await
+    }
+
+    /// Waits until every core actor runs, and sees to it that nobody is left hanging when the root ends.
+    async fn started(self, ended: tokio::task::JoinHandle<()>) -> Result<Self, SpawnError> {
+        if let Some(failure) = self.failure_to_start().await {
+            self.shutdown(CHILD_STOP).await;
             return Err(SpawnError::Actor(failure));
         }
-        system.0.subscribers.observe().await;
-        tokio::spawn(system.clone().close_after(ended));
-        Ok(system)
+        self.0.subscribers.observe().await;
+        tokio::spawn(self.clone().close_after(ended));
+        Ok(self)
     }
 
     /// The root ends by a shutdown, or because a core actor failed too often: nobody is left hanging then.
@@ -231,7 +226,7 @@ impl System {
     async fn failure_to_start(&self) -> Option<String> {
         let Some(state) = self.0.root.observe().await else { return Some("the root does not answer".to_owned()) };
         let down = state.children.into_iter().find(|child| child.status != ChildStatus::Running)?;
-        Some(format!("{}: {}", down.name, down.last_failure.unwrap_or_default()))
+        Some(format!("{}: {}", down.name, down.last_failure.map(|last| last.failure).unwrap_or_default()))
     }
 
     /// Runs a flow and waits for its answer.
@@ -297,7 +292,10 @@ impl System {
                 locked(&self.0.roster).push(child);
                 Ok(())
             }
-            Ok(Err(error)) => Err(SpawnError::Actor(error.to_string())),
+            Ok(Err(error)) => {
+                self.0.outbox.withdraw(child.name());
+                Err(SpawnError::Actor(error.to_string()))
+            }
             Err(error) => Err(SpawnError::Actor(error.to_string())),
         }
     }
@@ -366,22 +364,6 @@ impl System {
         self.0.manager.sweep().await;
     }
 
-    /// What the whole tree is doing.
-    pub async fn tree(&self) -> Tree {
-        let parts = &self.0;
-        Tree {
-            system: parts.id.to_string(),
-            supervisor: parts.root.observe().await,
-            storage: parts.services.storage.observe(),
-            hasher: parts.services.hasher.observe(),
-            flows: parts.manager.gauge(),
-            places: parts.address.places(),
-            guards: self.guards(),
-            subscribers: parts.subscribers.observe().await,
-            subscriptions: parts.outbox.state(),
-        }
-    }
-
     /// Kills an actor of the tree as a crash would; answers whether one of that name was running.
     #[cfg(feature = "testing")]
     pub async fn kill(&self, name: &str) -> bool {
@@ -427,6 +409,15 @@ async fn open_storage(setup: &Setup, hook: CommitHook) -> Result<Storage, SpawnE
     Ok(blocking(move || Storage::open(location, settings, &keys, clock, hook)).await??)
 }
 
+/// The children that run the subscriptions.
+fn enrolled(outbox: &Outbox, subscriptions: Vec<Subscription>) -> Result<Vec<Child>, SpawnError> {
+    let enrol = |subscription: Subscription| {
+        let name = subscription.name().to_owned();
+        outbox.register(subscription).map_err(|fault| SpawnError::Subscription { name, fault })
+    };
+    subscriptions.into_iter().map(enrol).collect()
+}
+
 /// Undoes what was done before there was a tree to stop.
 async fn release(storage: &Storage, hasher: &Hasher) {
     hasher.close();
@@ -442,3 +433,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn locked(roster: &Mutex<Vec<Child>>) -> MutexGuard<'_, Vec<Child>> {
     roster.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

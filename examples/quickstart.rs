@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use majordomo::notifier::{CapturedMessage, CapturedOutbox, NotifierSettings};
 use majordomo::ractor::{Actor, ActorProcessingErr, ActorRef};
 use majordomo::{
-    Accounts, Authenticate, Change, Channel, ConfirmEmail, ConfirmPhone, Delete, Envelope, Filter, Live, OneTimeCode,
-    Outcome, Password, Proof, Register, RequestPasswordReset, ResetPassword, SessionToken, Start, Subscriber,
-    SubscriberContext, Update, UserId,
+    Accounts, ActorState, Authenticate, Change, Channel, ConfirmEmail, ConfirmPhone, Delete, Envelope, Filter, Live,
+    OneTimeCode, Outcome, Password, Proof, Register, RequestPasswordReset, ResetPassword, SessionToken, Start,
+    Subscriber, SubscriberContext, Update, UserId,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -223,13 +223,13 @@ fn show(message: &CapturedMessage) {
 
 async fn print_tree(accounts: &Accounts) {
     let tree = accounts.tree().await;
-    println!("   supervisor of system {}", tree.system);
-    for child in tree.supervisor.iter().flat_map(|supervisor| &supervisor.children) {
-        println!("   +-- {} ({:?})", child.name, child.status);
-        if child.name == "subscribers" {
-            for child in tree.subscribers.iter().flat_map(|supervisor| &supervisor.children) {
-                println!("   |   +-- {} ({:?})", child.name, child.status);
-            }
-        }
+    println!("   system {}", tree.system);
+    print_actor(&tree.root, 0);
+}
+
+fn print_actor(actor: &ActorState, depth: usize) {
+    println!("   {}+-- {} ({:?})", "|   ".repeat(depth), actor.name, actor.status);
+    for child in &actor.children {
+        print_actor(child, depth + 1);
     }
 }

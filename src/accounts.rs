@@ -9,7 +9,7 @@ use majordomo_actors::live::Live;
 use majordomo_actors::outbox::Subscription;
 use majordomo_actors::storage::Unreadable;
 use majordomo_actors::subscriber::Subscriber;
-use majordomo_actors::supervisor::{SpawnError, System, Tree};
+use majordomo_actors::supervisor::{Health, OrderError, SpawnError, System, Tree};
 use majordomo_actors::user_manager::{Answer, Question};
 use majordomo_model::*;
 use ractor::{ActorRef, Message, RpcReplyPort};
@@ -376,6 +376,24 @@ impl Accounts {
         self.system().subscribe(subscription).await
     }
 
+    /// Stops a subscriber and lets go of it. Its cursor stays, and keeps the log: a subscription that is added under the
+    /// same name later goes on from there. Until then it is told as
+    /// [`HealthFault::SubscriptionUnattached`](crate::HealthFault::SubscriptionUnattached).
+    ///
+    /// # Errors
+    /// [`OrderError`].
+    pub async fn detach(&self, name: &str) -> Result<(), OrderError> {
+        self.system().detach(name).await
+    }
+
+    /// Releases a subscription from quarantine: it goes on from its cursor, with no failure on record.
+    ///
+    /// # Errors
+    /// [`OrderError`].
+    pub async fn release(&self, name: &str) -> Result<(), OrderError> {
+        self.system().release(name).await
+    }
+
     /// Lets an actor hear signals at once, as [`Live`]: lossily, at most `places` of them waiting, not across restarts.
     pub fn listen<M: Message + From<Live>>(&self, actor: &ActorRef<M>, filter: Filter, places: usize) {
         self.system().live().join(actor, filter, places);
@@ -389,9 +407,16 @@ impl Accounts {
 
 /// Operating.
 impl Accounts {
-    /// What every actor is doing, in one serialisable picture.
+    /// What every actor is doing, in one serialisable picture. It holds up nobody, and it is drawn within about a second
+    /// even if an actor or the disk hangs.
     pub async fn tree(&self) -> Tree {
         self.system().tree().await
+    }
+
+    /// Whether the process lives, whether requests can be served, and what somebody should look into. Drawn as
+    /// [`Accounts::tree`] is.
+    pub async fn health(&self) -> Health {
+        self.system().health().await
     }
 
     /// Copies the store, as it is now, to a new file, while it goes on being used. The keys are not in it.

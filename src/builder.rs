@@ -118,7 +118,9 @@ impl Builder {
 
     /// Sends messages by this transport; given several of a channel, the first that accepts has it.
     ///
-    /// Without any transport no notifier is spawned, and messages that are due wait in the log for one.
+    /// Without any transport no notifier is spawned, and messages that are due wait in the log for one. With transports
+    /// of one channel only, those of the other are left to another notifier that has a subscription of its own; where
+    /// there is none, [`Health`](crate::Health) tells so, and they end as expired.
     pub fn transport(mut self, transport: impl Transport) -> Self {
         self.transports.push(std::sync::Arc::new(transport));
         self
@@ -215,7 +217,7 @@ impl Builder {
             match self.config.messages.clone().map(|settings| Notifier::new(settings, templates)) {
                 Some(Ok(notifier)) => {
                     let notifier = transports.into_iter().fold(notifier, Notifier::with_boxed_transport);
-                    let notifier = registration(NOTIFIER, Notifier::filter(), Start::Beginning, notifier);
+                    let notifier = registration(NOTIFIER, notifier.filter(), Start::Beginning, notifier);
                     all.push(notifier.capability(Capability::Deliver).settings(patient));
                 }
                 Some(Err(NotifierFault::Templates(fault))) => faults.push(format!("messages: {fault}")),

@@ -15,7 +15,7 @@ pub use majordomo_actors::auditor::{AuditFault, AuditPage, AuditQuery, AuditRead
 pub use majordomo_actors::clock::Clock;
 pub use majordomo_actors::gauge::GaugeReading;
 pub use majordomo_actors::guard::{
-    Amendment, GUARDED_FLOWS, Guard, GuardRegistration, GuardRequest, GuardState, FailMode, Proposal, Ruling,
+    Amendment, FailMode, GUARDED_FLOWS, Guard, GuardRegistration, GuardRequest, GuardState, Proposal, Ruling,
 };
 pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings, HasherSettingsError, HasherState};
 pub use majordomo_actors::keys::{KeyError, KeyId, Keyring};
@@ -31,8 +31,9 @@ pub use majordomo_actors::storage::{
 pub use majordomo_actors::subscriber::{
     Capability, Delivery, DueMessage, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,
 };
-pub use majordomo_actors::supervision::{ChildState, ChildStatus, SupervisorState};
-pub use majordomo_actors::supervisor::{SpawnError, Tree};
+pub use majordomo_actors::supervisor::{
+    ActorDetail, ActorState, ActorStatus, Health, HealthFault, OrderError, SpawnError, Tree, UserManagerState,
+};
 pub use majordomo_actors::user_manager::{Answer, Policy, Question, Registration, Requirement};
 pub use majordomo_model::*;
 pub use ractor;

@@ -14,7 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("delivery_end", &["storage"]),
     ("gauge", &[]),
     ("guard", &["gauge", "host"]),
-    ("hasher", &["priority"]),
+    ("hasher", &["gauge", "priority"]),
     ("host", &["priority"]),
     ("keys", &[]),
     ("live", &[]),
@@ -39,9 +39,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("seal", &[]),
     ("session_secret", &[]),
     ("stamp", &["seal"]),
-    ("storage", &["address", "bytes", "clock", "keys", "seal", "token"]),
+    ("storage", &["address", "bytes", "clock", "gauge", "keys", "seal", "token"]),
     ("subscriber", &[]),
-    ("supervision", &["address"]),
+    ("supervision", &["address", "clock", "gauge"]),
     (
         "supervisor",
         &[

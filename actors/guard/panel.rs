@@ -119,7 +119,7 @@ mod tests {
     use majordomo_model::{Actor, Context, DeletionCause, Profile, Timestamp};
     use tokio::sync::Notify;
 
-    use super::super::{Guard, FailMode, Proposal, Ruling};
+    use super::super::{FailMode, Guard, Proposal, Ruling};
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -253,9 +253,8 @@ mod tests {
         let amends = |group| Puppet::new(Deed::Rule(Ruling::Amend(Amendment::new().join(group))));
         let (first, second, third) = (amends("one"), amends("two"), Puppet::new(Deed::Rule(Ruling::Allow)));
         let puppets = [("first", &first), ("second", &second), ("third", &third)];
-        let panel = Panel::new(
-            puppets.map(|(name, puppet)| puppet.registration(name, FailMode::Closed)).into_iter().collect(),
-        );
+        let panel =
+            Panel::new(puppets.map(|(name, puppet)| puppet.registration(name, FailMode::Closed)).into_iter().collect());
         let verdict = ask(&panel, registering()).await;
         assert_eq!(verdict.outcome, Outcome::Passed(Amendment::new().join("one").join("two")));
         let seen = third.0.seen.lock().unwrap()[0].proposal.clone();

@@ -9,7 +9,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout_at};
 
 use super::breaker::{Admission, Breaker, Terms};
-use super::{Amendment, BLOCKED_THREADS, GuardRegistration, GuardRequest, GuardState, FailMode, Ruling};
+use super::{Amendment, BLOCKED_THREADS, FailMode, GuardRegistration, GuardRequest, GuardState, Ruling};
 use crate::gauge::{Gauge, Handling};
 use crate::host::{Guest, Host};
 

@@ -17,6 +17,7 @@ use super::parameters::{Ceiling, HashParameters};
 use super::phc::{PhcString, Recipe, SALT_BYTES, StoredHash, TAG_BYTES};
 use super::queue::Queue;
 use super::{HashError, Verified};
+use crate::gauge::Gauge;
 use crate::priority::step_back;
 
 /// How far the hash threads step back behind the threads that serve requests.
@@ -75,6 +76,7 @@ pub(super) struct Shared {
     pub(super) workers: usize,
     pub(super) queue: Queue<Job>,
     pub(super) counters: Counters,
+    pub(super) gauge: Gauge,
     /// How many of the next jobs panic.
     #[cfg(any(test, feature = "testing"))]
     pub(super) faults: AtomicU64,
@@ -179,7 +181,9 @@ impl<'a> Worker<'a> {
     /// Runs one job; its panic is its own. The kernel's memory is overwritten from the start by every job, so no job
     /// can leave it broken for the next.
     fn isolated<T>(&mut self, job: impl FnOnce(&mut Self) -> Result<T, Refused>) -> Result<T, HashError> {
+        let handling = self.shared.gauge.begin();
         let outcome = catch_unwind(AssertUnwindSafe(|| job(self)));
+        drop(handling);
         self.count_memory();
         match outcome {
             Ok(Ok(value)) => Ok(value),

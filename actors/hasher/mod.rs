@@ -31,6 +31,7 @@ pub use self::parameters::{Ceiling, HashParameters, HasherSettings, HasherSettin
 pub use self::phc::PhcString;
 use self::phc::{Recipe, SALT_BYTES, TAG_BYTES};
 use self::queue::{Priority, Queue};
+use crate::gauge::{Gauge, GaugeReading};
 
 /// The address of the hasher, stable across restarts of its actor. Cloning shares it.
 ///
@@ -59,6 +60,7 @@ impl Hasher {
             workers,
             queue: Queue::new(bound),
             counters: Counters::default(),
+            gauge: Gauge::new(),
             #[cfg(any(test, feature = "testing"))]
             faults: AtomicU64::new(0),
         };
@@ -123,6 +125,13 @@ impl Hasher {
             panics: read(&counters.panics),
             memory_bytes: read(&counters.memory_bytes),
         }
+    }
+
+    /// How many jobs wait, and how long a hash takes once a thread has begun it.
+    #[must_use]
+    pub fn gauge(&self) -> GaugeReading {
+        self.shared.gauge.set_queue_depth(self.shared.queue.len());
+        self.shared.gauge.reading()
     }
 
     /// Makes the next `jobs` computations panic.

@@ -68,19 +68,22 @@ impl Notifier {
         self
     }
 
-    /// The signals that it acts on.
+    /// The signals that it acts on: notices, and what asks for a link or code on a channel that it has a transport for.
+    /// The rest is left to another notifier, or ends as expired.
     #[must_use]
-    pub fn filter() -> Filter {
-        Filter::kinds([
-            SignalKind::ResetPasswordEmail,
-            SignalKind::ResetPasswordPhone,
-            SignalKind::VerifyEmail,
-            SignalKind::VerifyPhone,
+    pub fn filter(&self) -> Filter {
+        let notices = [
             SignalKind::AddressTaken,
             SignalKind::ContactChanged,
             SignalKind::PasswordChanged,
             SignalKind::PasswordResetSuccessful,
-        ])
+        ];
+        let channels = self.transports.iter().map(|transport| transport.channel());
+        let due = channels.flat_map(|channel| match channel {
+            Channel::Email => [SignalKind::ResetPasswordEmail, SignalKind::VerifyEmail],
+            Channel::Phone => [SignalKind::ResetPasswordPhone, SignalKind::VerifyPhone],
+        });
+        Filter::kinds(due.chain(notices))
     }
 
     /// Sends the link and code of a token, if that is still wanted.

@@ -420,12 +420,32 @@ async fn signals_that_ask_for_nothing_are_done() {
     let mut stage = Stage::new();
     let others = envelope(Signal::UserDeletionStarted { user: stage.user() });
     assert!(effects(stage.handle(&others).await).is_empty());
-    assert!(!Notifier::filter().passes(&others));
+    let filter = stage.notifier.filter();
+    assert!(!filter.passes(&others));
     for (_, _, signal) in token_signals(stage.user(), TokenId::new()) {
-        assert!(Notifier::filter().passes(&envelope(signal)));
+        assert!(filter.passes(&envelope(signal)));
     }
-    assert!(Notifier::filter().passes(&stage.taken(Channel::Email, "a@b.c")));
+    assert!(filter.passes(&stage.taken(Channel::Email, "a@b.c")));
     assert!(stage.outbox.messages().is_empty());
+}
+
+#[test]
+fn a_notifier_asks_for_links_and_codes_of_the_channels_that_it_has_a_transport_for() {
+    let notifier =
+        || Notifier::new(NotifierSettings::new("Example", "https://example.com/"), Templates::embedded()).unwrap();
+    let outbox = CapturedOutbox::new();
+    let email = [SignalKind::ResetPasswordEmail, SignalKind::VerifyEmail];
+    let phone = [SignalKind::ResetPasswordPhone, SignalKind::VerifyPhone];
+    for (notifier, by_email, by_phone) in [
+        (notifier(), false, false),
+        (notifier().with_transport(outbox.transport(Channel::Email)), true, false),
+        (notifier().with_transport(outbox.transport(Channel::Phone)), false, true),
+    ] {
+        let filter = notifier.filter();
+        assert!(email.iter().all(|kind| filter.admits(*kind) == by_email));
+        assert!(phone.iter().all(|kind| filter.admits(*kind) == by_phone));
+        assert!(filter.admits(SignalKind::PasswordChanged));
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use majordomo_model::SignalKind;
+
 pub use self::doorbell::Doorbell;
 use self::feed::Feed;
 pub use self::registration::{
@@ -26,6 +28,7 @@ pub use self::registration::{
 pub use self::state::{LastFailure, RebuildState, SubscriptionState, SubscriptionStatus};
 use crate::clock::Clock;
 use crate::storage::{Storage, Unreadable};
+use crate::subscriber::Capability;
 use crate::supervision::{Child, OnMeltdown};
 use crate::token::Tokens;
 
@@ -71,6 +74,41 @@ impl Outbox {
         Ok(Child::new(name, start).progress(progress).on_meltdown(OnMeltdown::Quarantine))
     }
 
+    /// Takes a subscription off the roster, so that its name can be registered again; answers whether there was one. Its
+    /// actor must have ended. Its cursor stays.
+    pub fn withdraw(&self, name: &str) -> bool {
+        let mut subscriptions = self.shared.subscriptions.write().unwrap_or_else(PoisonError::into_inner);
+        let place = subscriptions.iter().position(|subscription| subscription.registration.name == name);
+        let withdrawn = place.map(|place| subscriptions.remove(place));
+        drop(subscriptions);
+        if let Some(subscription) = &withdrawn {
+            // Whoever waits for it waits no more.
+            subscription.settled(u64::MAX);
+        }
+        withdrawn.is_some()
+    }
+
+    /// Whether a subscription of this name is on the roster.
+    #[must_use]
+    pub fn is_attached(&self, name: &str) -> bool {
+        self.subscriptions().iter().any(|subscription| subscription.registration.name == name)
+    }
+
+    /// The names on the roster, in the order of registration.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.subscriptions().iter().map(|subscription| subscription.registration.name.clone()).collect()
+    }
+
+    /// Whether a subscription takes signals of this kind that may deliver the messages which they ask for.
+    #[must_use]
+    pub fn delivers(&self, kind: SignalKind) -> bool {
+        self.subscriptions().iter().any(|subscription| {
+            let Subscription { capabilities, filter, .. } = &subscription.registration;
+            capabilities.contains(&Capability::Deliver) && filter.admits(kind)
+        })
+    }
+
     /// How the subscriptions are, in the order of their registration.
     #[must_use]
     pub fn state(&self) -> Vec<SubscriptionState> {
@@ -92,7 +130,7 @@ impl Outbox {
             let subscriptions = self.subscriptions();
             self.shared.doorbell.ring();
             for subscription in &subscriptions {
-                // It ends only with the subscription, which is held here.
+                // It ends only with the subscription, which is held here; one that is withdrawn meanwhile is done.
                 let _ = subscription.settled.subscribe().wait_for(|settled| *settled >= target).await;
             }
             let all_there = subscriptions.iter().all(|subscription| *subscription.settled.borrow() >= target);

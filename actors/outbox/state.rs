@@ -4,6 +4,7 @@ use majordomo_model::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::gauge::GaugeReading;
+pub use crate::gauge::LastFailure;
 
 /// How a subscription is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,15 +61,6 @@ pub enum SubscriptionStatus {
     Stalled,
     /// Its subscriber failed too often, and is handed nothing until it is released.
     Quarantined,
-}
-
-/// A failure of a subscriber.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastFailure {
-    /// When.
-    pub at: Timestamp,
-    /// What went wrong.
-    pub failure: String,
 }
 
 /// How far a rebuild is.

@@ -22,8 +22,8 @@ mod tests;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{Envelope, FlowId, Timestamp};
@@ -38,7 +38,7 @@ pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
 pub use self::opening::{OpenError, check_integrity};
 pub use self::progress::{CursorRow, FailureRow, LetterRow, LetterState, OpenRow, OpenState, ProjectionRow};
-pub use self::reader::{ProjectionRange, ProjectionValues, Reader, Unreadable};
+pub use self::reader::{LETTERS_COUNTED, ProjectionRange, ProjectionValues, Reader, Unreadable};
 pub(crate) use self::redb::ReadView;
 pub use self::redb::{Disk, EngineSettings, Integrity, Location, MemoryDisk};
 use self::redb::{Engine, EngineHandle};
@@ -49,6 +49,7 @@ pub use self::row::{
 };
 use crate::address::{Address, AskError, Binder};
 use crate::clock::Clock;
+use crate::gauge::{Gauge, GaugeReading, LastFailure};
 use crate::keys::Keyring;
 
 /// How many rows one maintenance removes of each kind.
@@ -120,6 +121,8 @@ struct Shared {
     settings: StorageSettings,
     clock: Clock,
     counters: Counters,
+    gauge: Gauge,
+    last_failure: Mutex<Option<LastFailure>>,
     on_commit: CommitHook,
     /// Held by the writer for life, so that there is one at a time.
     writing: tokio::sync::Mutex<()>,
@@ -139,6 +142,14 @@ struct Counters {
     queued: AtomicU64,
     /// The number of the last transaction that anybody was told of.
     acknowledged: AtomicU64,
+}
+
+impl Shared {
+    /// Puts a fault of the store on record.
+    fn failed(&self, failure: &impl fmt::Display) {
+        let failure = LastFailure { at: self.clock.now(), failure: failure.to_string() };
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
 }
 
 impl Counters {
@@ -195,9 +206,20 @@ impl Storage {
         let handle = EngineHandle::unavailable();
         handle.install(engine);
         let (address, binder) = Address::new(settings.queue);
-        let counters = Counters::default();
+        let (counters, gauge, last_failure) = (Counters::default(), Gauge::new(), Mutex::new(None));
         let (writing, released) = (tokio::sync::Mutex::new(()), AtomicBool::new(false));
-        let shared = Shared { engine: handle, location, settings, clock, counters, on_commit, writing, released };
+        let shared = Shared {
+            engine: handle,
+            location,
+            settings,
+            clock,
+            counters,
+            gauge,
+            last_failure,
+            on_commit,
+            writing,
+            released,
+        };
         Ok(Self { shared: Arc::new(shared), address, binder })
     }
 
@@ -308,6 +330,25 @@ impl Storage {
             queued: read(&counters.queued),
             size_bytes: self.shared.engine.with_engine(Engine::size_bytes).unwrap_or(0),
         }
+    }
+
+    /// How many batches wait or are being committed, and how long transactions take.
+    #[must_use]
+    pub fn gauge(&self) -> GaugeReading {
+        let queued = self.shared.counters.queued.load(Ordering::Relaxed);
+        self.shared.gauge.set_queue_depth(usize::try_from(queued).unwrap_or(usize::MAX));
+        self.shared.gauge.reading()
+    }
+
+    /// The last fault of the store, which its writer mends by opening it again.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<LastFailure> {
+        self.shared.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many signals were in batches that were dropped, without the log telling of it yet.
+    pub(crate) fn untold_losses(&self) -> u64 {
+        self.shared.counters.lost_signals.load(Ordering::Relaxed)
     }
 
     /// Counts signals as dropped.

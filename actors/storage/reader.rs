@@ -8,6 +8,9 @@ use super::redb::{EngineHandle, ReadView, View};
 use super::row::{AppliedRow, SessionRow, TokenRow, UserRow};
 use super::table::{Key, Table};
 
+/// Beyond so many dead letters of one subscription nobody counts on.
+pub const LETTERS_COUNTED: usize = 10_000;
+
 /// Reads snapshots. Cloning shares the store.
 #[derive(Clone, Debug)]
 pub struct Reader {

@@ -219,7 +219,9 @@ impl Writer {
             return Ok(Done { commit: None, applied: Vec::new() });
         }
         let shared = Arc::clone(&self.shared);
-        match tokio::task::spawn_blocking(move || commit_group(&shared, &work)).await {
+        let _handling = shared.gauge.begin();
+        let writing = Arc::clone(&shared);
+        match tokio::task::spawn_blocking(move || commit_group(&writing, &work)).await {
             Ok(outcome) => outcome,
             Err(panicked) => Err(GroupError::Batch(panicked.to_string())),
         }
@@ -259,6 +261,7 @@ impl Writer {
     /// Brings the store back, and looks there for the transaction whose commit failed.
     async fn heal(&mut self, error: &EngineError, done: Option<Done>) -> Fate {
         tracing::error!(%error, "the store failed and is being reopened");
+        self.shared.failed(error);
         let Some(last_commit) = self.reopen().await else { return Fate::Untold };
         match done {
             Some(done) if done.commit == Some(last_commit) => Fate::Committed(done),
@@ -283,7 +286,10 @@ impl Writer {
                     self.shared.counters.reopenings.fetch_add(1, Ordering::Relaxed);
                     return Some(last_commit);
                 }
-                Ok(Err(fault)) => tracing::warn!(%fault, "the store cannot be reopened yet"),
+                Ok(Err(fault)) => {
+                    tracing::warn!(%fault, "the store cannot be reopened yet");
+                    self.shared.failed(&fault);
+                }
                 Err(panicked) => tracing::error!(%panicked, "reopening the store panicked"),
             }
             if self.inbox.is_closed() || self.shared.released.load(Ordering::SeqCst) {

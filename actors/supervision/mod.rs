@@ -3,9 +3,10 @@
 //! One for one: addresses survive a restart, so nobody follows a restarted neighbour. A supervisor may be the child of
 //! another. What the tree consists of is said elsewhere, in a [`Plan`].
 
+mod board;
 mod plan;
+mod slot;
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,11 +18,15 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::address::Reply;
+use crate::clock::Clock;
+use crate::gauge::LastFailure;
+pub use board::Board;
 pub use plan::{
     Child, ChildState, ChildStatus, Limits, Meltdown, OnMeltdown, Plan, Progress, Restart, SupervisionError,
     SupervisionNote, SupervisorState,
 };
 use plan::{NoteHook, Start, Starting};
+use slot::Slot;
 
 /// What a supervisor can be asked.
 pub enum SupervisorMessage {
@@ -80,7 +85,9 @@ impl Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         let ids: Vec<u64> = roster.slots.iter().map(|slot| slot.id).collect();
         for id in ids {
-            roster.start(id, &myself).await?;
+            let started = roster.start(id, &myself).await;
+            roster.show();
+            started?;
         }
         Ok(())
     }
@@ -91,18 +98,10 @@ impl Supervisor {
         message: SupervisorMessage,
         roster: &mut Roster,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
-            SupervisorMessage::Observe(reply) => reply.send(roster.observe()),
-            SupervisorMessage::Add(child, reply) => roster.add(child, reply, &myself).await?,
-            SupervisorMessage::Remove(name, reply) => roster.remove(&name, reply),
-            SupervisorMessage::Release(name, reply) => roster.release(&name, reply, &myself).await?,
-            SupervisorMessage::Restart(due) => roster.restart(&due, &myself).await?,
-            #[cfg(feature = "testing")]
-            SupervisorMessage::Actor(name, reply) => {
-                reply.send(roster.named(&name).and_then(|slot| slot.actor.clone()));
-            }
-        }
-        Ok(())
+        let _handling = roster.board.gauge().begin();
+        let handled = roster.obey(message, &myself).await;
+        roster.show();
+        Ok(handled?)
     }
 
     async fn handle_supervisor_evt(
@@ -111,18 +110,19 @@ impl Supervisor {
         event: SupervisionEvent,
         roster: &mut Roster,
     ) -> Result<(), ActorProcessingErr> {
-        match event {
-            SupervisionEvent::ActorFailed(actor, error) => {
-                roster.ended(actor.get_id(), &End::Failed(error.to_string()), &myself).await?;
-            }
+        let (actor, end) = match event {
+            SupervisionEvent::ActorFailed(actor, error) => (actor, End::Failed(error.to_string())),
             SupervisionEvent::ActorTerminated(actor, state, reason) => {
                 // Whatever the actor held is let go before anybody learns that it has ended.
                 drop(state);
-                roster.ended(actor.get_id(), &End::from_reason(reason), &myself).await?;
+                (actor, End::from_reason(reason))
             }
-            _ => {}
-        }
-        Ok(())
+            _ => return Ok(()),
+        };
+        let _handling = roster.board.gauge().begin();
+        let handled = roster.ended(actor.get_id(), &end, &myself).await;
+        roster.show();
+        Ok(handled?)
     }
 
     async fn post_stop(
@@ -131,6 +131,7 @@ impl Supervisor {
         roster: &mut Roster,
     ) -> Result<(), ActorProcessingErr> {
         roster.stop_all().await;
+        roster.show();
         Ok(())
     }
 }
@@ -152,69 +153,20 @@ impl End {
     }
 }
 
-struct Slot {
-    id: u64,
-    child: Child,
-    status: ChildStatus,
-    actor: Option<ActorCell>,
-    attempt: u64,
-    failures: VecDeque<Instant>,
-    progress_seen: u64,
-    restarts: u64,
-    last_failure: Option<String>,
-    removal: Option<Reply<Result<(), SupervisionError>>>,
-}
-
-impl Slot {
-    fn new(id: u64, child: Child) -> Self {
-        Self {
-            id,
-            progress_seen: child.progress.count(),
-            child,
-            status: ChildStatus::Stopped,
-            actor: None,
-            attempt: 0,
-            failures: VecDeque::new(),
-            restarts: 0,
-            last_failure: None,
-            removal: None,
-        }
-    }
-
-    /// Puts a failure on record, and says how many count now.
-    fn count_failure(&mut self, now: Instant, within: Duration) -> usize {
-        let progress = self.child.progress.count();
-        if progress != self.progress_seen {
-            self.progress_seen = progress;
-            self.failures.clear();
-        }
-        self.failures.retain(|failure| now.duration_since(*failure) < within);
-        self.failures.push_back(now);
-        self.failures.len()
-    }
-
-    fn observe(&self) -> ChildState {
-        ChildState {
-            name: self.child.name.clone(),
-            status: self.status,
-            restarts: self.restarts,
-            recent_failures: self.failures.len(),
-            last_failure: self.last_failure.clone(),
-        }
-    }
-}
-
 struct Roster {
     slots: Vec<Slot>,
     next_id: u64,
     limits: Limits,
     on_event: NoteHook,
+    board: Board,
+    clock: Clock,
 }
 
 impl Roster {
     fn new(plan: Plan) -> Self {
-        let mut roster = Self { slots: Vec::new(), next_id: 0, limits: plan.limits, on_event: plan.on_event };
-        for child in plan.children {
+        let Plan { children, limits, on_event, board, clock } = plan;
+        let mut roster = Self { slots: Vec::new(), next_id: 0, limits, on_event, board, clock };
+        for child in children {
             roster.push(child);
         }
         roster
@@ -223,12 +175,32 @@ impl Roster {
     fn push(&mut self, child: Child) -> u64 {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
-        self.slots.push(Slot::new(id, child));
+        let earlier = self.board.earlier(&child.name);
+        self.slots.push(Slot::new(id, child, earlier));
         id
     }
 
     fn observe(&self) -> SupervisorState {
         SupervisorState { children: self.slots.iter().map(Slot::observe).collect() }
+    }
+
+    fn show(&self) {
+        self.board.show(self.observe());
+    }
+
+    async fn obey(&mut self, message: SupervisorMessage, myself: &ActorRef<SupervisorMessage>) -> Result<(), Meltdown> {
+        match message {
+            SupervisorMessage::Observe(reply) => reply.send(self.observe()),
+            SupervisorMessage::Add(child, reply) => self.add(child, reply, myself).await?,
+            SupervisorMessage::Remove(name, reply) => self.remove(&name, reply),
+            SupervisorMessage::Release(name, reply) => self.release(&name, reply, myself).await?,
+            SupervisorMessage::Restart(due) => self.restart(&due, myself).await?,
+            #[cfg(feature = "testing")]
+            SupervisorMessage::Actor(name, reply) => {
+                reply.send(self.named(&name).and_then(|slot| slot.actor.clone()));
+            }
+        }
+        Ok(())
     }
 
     fn slot(&mut self, id: u64) -> Option<&mut Slot> {
@@ -313,7 +285,7 @@ impl Roster {
                     on_event(SupervisionNote::Restarted {
                         name: slot.child.name.clone(),
                         attempt: slot.failures.len(),
-                        failure: slot.last_failure.clone().unwrap_or_default(),
+                        failure: slot.last_failure.as_ref().map(|last| last.failure.clone()).unwrap_or_default(),
                     });
                 }
                 Ok(())
@@ -354,10 +326,10 @@ impl Roster {
     /// Schedules the restart of a child that is down, or draws the consequence of one failure too many.
     async fn failed(&mut self, id: u64, failure: &str, myself: &ActorRef<SupervisorMessage>) -> Result<(), Meltdown> {
         let limits = self.limits.clone();
-        let on_event = Arc::clone(&self.on_event);
+        let (on_event, at) = (Arc::clone(&self.on_event), self.clock.now());
         let Some(slot) = self.slot(id) else { return Ok(()) };
         let name = slot.child.name.clone();
-        slot.last_failure = Some(failure.to_owned());
+        slot.last_failure = Some(LastFailure { at, failure: failure.to_owned() });
         slot.attempt = slot.attempt.wrapping_add(1);
         // A draining supervisor can start nobody, and must not fail for it.
         if myself.get_status() >= ActorStatus::Draining {
@@ -390,6 +362,10 @@ impl Roster {
 
     /// Stops the children, last first.
     async fn stop_all(&mut self) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.actor.is_some()) {
+            slot.status = ChildStatus::Stopping;
+        }
+        self.show();
         for slot in self.slots.iter_mut().rev() {
             slot.status = ChildStatus::Stopped;
             if let Some(actor) = slot.actor.take() {

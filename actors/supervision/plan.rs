@@ -9,6 +9,10 @@ use std::time::Duration;
 use ractor::{ActorCell, SpawnErr};
 use serde::Serialize;
 
+use super::board::Board;
+use crate::clock::Clock;
+use crate::gauge::LastFailure;
+
 pub(super) type Starting = Pin<Box<dyn Future<Output = Result<ActorCell, SpawnErr>> + Send>>;
 pub(super) type Start = Arc<dyn Fn(ActorCell) -> Starting + Send + Sync>;
 pub(super) type NoteHook = Arc<dyn Fn(SupervisionNote) + Send + Sync>;
@@ -93,6 +97,12 @@ pub struct Child {
 }
 
 impl Child {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A permanent child whose meltdown escalates. The name is unique under its supervisor.
     ///
     /// `start` is given the supervisor's cell, spawns one actor linked to it, binds the actor's address and returns
@@ -155,13 +165,16 @@ pub struct Plan {
     pub(super) children: Vec<Child>,
     pub(super) limits: Limits,
     pub(super) on_event: NoteHook,
+    pub(super) board: Board,
+    pub(super) clock: Clock,
 }
 
 impl Plan {
     /// A plan without children.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { children: Vec::new(), limits, on_event: Arc::new(|_| {}) }
+        let (board, clock) = (Board::default(), Clock::system());
+        Self { children: Vec::new(), limits, on_event: Arc::new(|_| {}), board, clock }
     }
 
     /// Adds a child: started after those added before it, stopped before them.
@@ -176,6 +189,18 @@ impl Plan {
     #[must_use]
     pub fn on_event(self, hook: impl Fn(SupervisionNote) + Send + Sync + 'static) -> Self {
         Self { on_event: Arc::new(hook), ..self }
+    }
+
+    /// Sets where the supervisor shows how its children are.
+    #[must_use]
+    pub fn board(self, board: Board) -> Self {
+        Self { board, ..self }
+    }
+
+    /// Sets the clock that tells when a child failed.
+    #[must_use]
+    pub fn clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 }
 
@@ -253,7 +278,7 @@ pub enum ChildStatus {
     BackingOff,
     /// It failed too often and waits for its release.
     Quarantined,
-    /// It is being removed.
+    /// It is being stopped: removed, or with its supervisor.
     Stopping,
     /// It stopped of its own accord, or with its supervisor.
     Stopped,
@@ -270,12 +295,12 @@ pub struct ChildState {
     pub restarts: u64,
     /// Its failures within the window and since it last advanced.
     pub recent_failures: usize,
-    /// What ended its last incarnation or its last start.
-    pub last_failure: Option<String>,
+    /// What ended its last incarnation or its last start, and when.
+    pub last_failure: Option<LastFailure>,
 }
 
 /// The children of a supervisor, in the order of their start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SupervisorState {
     /// The children.
     pub children: Vec<ChildState>,

@@ -396,12 +396,52 @@ async fn a_child_that_fails_while_its_supervisor_drains_does_not_fail_it() {
     assert_eq!(entries(&log), ["start first", "start a", "stop first"]);
 }
 
+proptest::proptest! {
+    #[test]
+    fn a_back_off_lies_between_the_shortest_and_the_doubling_and_grows_with_its_share(failures in 1_usize..100, share: u32) {
+        let limits = Limits::default();
+        let (least, most) = (back_off(&limits, failures, 0), back_off(&limits, failures, u32::MAX));
+        let pause = back_off(&limits, failures, share);
+        proptest::prop_assert!((least..=most).contains(&pause));
+        proptest::prop_assert!(least == limits.back_off_min && most <= limits.back_off_max);
+        proptest::prop_assert!(back_off(&limits, failures + 1, share) >= pause);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_board_shows_the_children_unasked_and_counts_on_over_a_restart_of_their_supervisor() {
+    let (child, hand) = worker("a", &log());
+    let (board, clock) = (Board::default(), Clock::manual(majordomo_model::Timestamp::from_micros(7)));
+    let plan = Plan::new(Limits::default()).child(child).board(board.clone()).clock(clock.clone());
+    let mut running = Running::spawn(plan.clone()).await;
+    assert_eq!(running.child("a").await.status, ChildStatus::Running);
+    clock.advance(Duration::from_micros(3));
+    hand.panic().await;
+    running.restarted().await;
+    running.child("a").await;
+    let shown = || board.state().children.first().cloned().unwrap();
+    let last = shown().last_failure.unwrap();
+    assert_eq!((last.at.as_micros(), last.failure.as_str(), shown().restarts), (10, "panic on request", 1));
+    assert!(board.gauge().reading().handled >= 3);
+    running.actor.kill_and_wait(None).await.unwrap();
+    assert_eq!(shown().status, ChildStatus::Running, "the last that it had shown");
+
+    let again = Running::spawn(plan).await;
+    assert_eq!(again.child("a").await.restarts, 1);
+    again.actor.stop(None);
+    again.handle.await.unwrap();
+    assert_eq!(shown().status, ChildStatus::Stopped);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_state_is_plain_json() {
-    let (child, _hand) = worker("a", &log());
-    let running = Running::spawn(Plan::new(Limits::default()).child(child)).await;
+    let (child, hand) = worker("a", &log());
+    let clock = Clock::manual(majordomo_model::Timestamp::from_micros(1_800_000_000_000_000));
+    let mut running = Running::spawn(Plan::new(Limits::default()).child(child).clock(clock)).await;
+    hand.panic().await;
+    running.restarted().await;
     let state = running.address.ask(None, SupervisorMessage::Observe).await.unwrap();
-    let expected =
-        r#"{"children":[{"name":"a","status":"running","restarts":0,"recent_failures":0,"last_failure":null}]}"#;
-    assert_eq!(serde_json::to_string(&state).unwrap(), expected);
+    let failure = r#"{"at":1800000000000000,"failure":"panic on request"}"#;
+    let child = format!(r#""name":"a","status":"running","restarts":1,"recent_failures":1,"last_failure":{failure}"#);
+    assert_eq!(serde_json::to_string(&state).unwrap(), format!(r#"{{"children":[{{{child}}}]}}"#));
 }

@@ -21,7 +21,7 @@ pub(super) fn plan(
     services: &Arc<Services>,
     manager: &Manager,
     admission: &Binder<UserManagerMessage>,
-    subscribers: &Supervised,
+    (root, subscribers): (&Supervised, &Supervised),
     roster: &Arc<Mutex<Vec<Child>>>,
 ) -> Plan {
     let (storage, hasher) = (services.storage.clone(), services.hasher.clone());
@@ -38,12 +38,14 @@ pub(super) fn plan(
         let (manager, admission) = (manager.clone(), admission.clone());
         async move { Ok(admission.bind(manager.start(supervisor).await?)) }
     });
-    let (binder, roster) = (subscribers.binder.clone(), Arc::clone(roster));
+    let (binder, board, roster) = (subscribers.binder.clone(), subscribers.board.clone(), Arc::clone(roster));
+    let clock = services.clock.clone();
     let subscribers = Child::new("subscribers", move |supervisor| {
         let children = locked(&roster).clone();
-        let binder = binder.clone();
+        let (binder, board, clock) = (binder.clone(), board.clone(), clock.clone());
         async move {
-            let plan = children.into_iter().fold(Plan::new(subscriber_limits()), Plan::child).on_event(note);
+            let plan = Plan::new(subscriber_limits()).board(board).clock(clock).on_event(note);
+            let plan = children.into_iter().fold(plan, Plan::child);
             let (actor, _) = spawn_supervisor(plan, Some(supervisor)).await?;
             Ok(binder.bind(actor))
         }
@@ -52,6 +54,8 @@ pub(super) fn plan(
     [storage, hasher, user_manager, subscribers.stop_within(2 * CHILD_STOP)]
         .into_iter()
         .fold(Plan::new(limits), Plan::child)
+        .board(root.board.clone())
+        .clock(services.clock.clone())
         .on_event(note)
 }
 

@@ -205,8 +205,17 @@ pub(crate) struct Run<'a, F: Perform> {
     ended: AtomicBool,
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end. A panic of what a flow says of itself, which is before its start or instead of its end,
+/// is answered as well; nothing is stored of such a run.
 pub(crate) async fn run<F: Perform>(services: &Services, command: &Command<F>, deadline: Option<Instant>) -> Answer<F> {
+    let ran = AssertUnwindSafe(run_caught(services, command, deadline)).catch_unwind().await;
+    ran.unwrap_or_else(|_| {
+        tracing::error!(flow = F::KIND.as_str(), "a flow panicked outside of its part");
+        Err(Fault::Panicked.error())
+    })
+}
+
+async fn run_caught<F: Perform>(services: &Services, command: &Command<F>, deadline: Option<Instant>) -> Answer<F> {
     let earlier = match services.reader.applied(command.id) {
         Ok(earlier) => earlier,
         Err(Unreadable) => return Err(services.refused_without_storage()),
@@ -419,10 +428,65 @@ pub(crate) fn typed_optional(services: &Services, text: Option<&String>) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use majordomo_model::{Delete, Enable};
+    use majordomo_model::{Changed, Delete, Enable, EnableReason, FlowKind};
 
     use super::super::fixture::Fixture;
     use super::*;
+
+    /// A message that panics at one of the places where a flow is asked what it is.
+    struct Panics(&'static str);
+
+    impl Panics {
+        fn at(&self, place: &str) {
+            assert_ne!(self.0, place, "on purpose");
+        }
+    }
+
+    impl Flow for Panics {
+        const KIND: FlowKind = FlowKind::Enable;
+        type Reply = Changed;
+        type Reason = EnableReason;
+
+        fn visible(&self) -> String {
+            self.at("visible");
+            String::new()
+        }
+    }
+
+    impl Perform for Panics {
+        fn started(&self, _services: &Services) -> Signal {
+            self.at("started");
+            Signal::UserEnableStarted { user: UserId::new() }
+        }
+
+        fn failed(&self, _services: &Services, reason: Failure) -> Signal {
+            self.at("failed");
+            Signal::UserEnableFailed { user: UserId::new(), reason }
+        }
+
+        async fn perform(&self, _run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
+            Err(Fault::Contended)
+        }
+
+        fn remember(answer: &Result<Changed, EnableReason>) -> Vec<u8> {
+            remember(answer)
+        }
+
+        fn recall(remembered: &[u8]) -> Option<Result<Changed, EnableReason>> {
+            recall(remembered)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flow_that_panics_where_it_says_what_it_is_is_answered() {
+        let fixture = Fixture::new().await;
+        for place in ["visible", "started", "failed"] {
+            assert_eq!(fixture.run(Panics(place)).await, Err(Error::Unexpected), "{place}");
+            assert_eq!(fixture.head(), 0, "{place}");
+        }
+        assert_eq!(fixture.run(Panics("nowhere")).await, Err(Error::Overloaded));
+        assert_eq!(fixture.head(), 2, "a start and an end");
+    }
 
     #[tokio::test]
     async fn a_run_that_cannot_decide_has_its_end_even_if_its_user_goes_or_its_command_is_taken() {

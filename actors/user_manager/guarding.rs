@@ -109,7 +109,7 @@ mod tests {
     use super::super::flow::run;
     use super::super::{Manager, Policy};
     use super::*;
-    use crate::guard::{GUARDED_FLOWS, Guard, GuardRegistration, FailMode, Panel, Ruling};
+    use crate::guard::{FailMode, GUARDED_FLOWS, Guard, GuardRegistration, Panel, Ruling};
     use crate::storage::{Check, Write};
 
     /// Waits for a permit, notes what it saw, and says this.

@@ -364,7 +364,8 @@ async fn story_with(fault: impl FnOnce(&TestAccounts), mends: bool) -> Hit {
     until("everything is handled", async || {
         test.drain().await;
         let tree = test.tree().await;
-        (tree.subscriptions.iter().all(|subscription| subscription.lag == 0) && tree.storage.available).then_some(())
+        let caught_up = tree.subscriptions().iter().all(|subscription| subscription.lag == 0);
+        (caught_up && tree.storage().unwrap().available).then_some(())
     })
     .await;
 
@@ -578,7 +579,7 @@ async fn during_an_outage_reads_answer_unreadable_and_never_that_something_is_no
     assert_eq!(test.users(None, 10).await, Err(Unreadable));
     assert_eq!(test.signals(0, 10).await, Err(Unreadable));
     assert!(test.audit(AuditQuery::default()).await.is_err());
-    assert!(!test.tree().await.storage.available);
+    assert!(!test.tree().await.storage().unwrap().available);
     tokio::time::timeout(PATIENCE, test.drain()).await.unwrap();
     tokio::time::timeout(PATIENCE, test.sweep()).await.unwrap();
 
@@ -706,7 +707,7 @@ async fn a_message_that_was_not_sent_before_its_link_expired_ends_as_failed() {
     test.messages().fail_next(1_000, transient());
     test.register(register_with_addresses()).await.unwrap();
     until("an attempt to send", async || {
-        test.tree().await.subscriptions.iter().any(|subscription| subscription.failures > 0).then_some(())
+        test.tree().await.subscriptions().iter().any(|subscription| subscription.failures > 0).then_some(())
     })
     .await;
     test.advance(Duration::from_secs(25 * 3_600));

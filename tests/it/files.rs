@@ -13,8 +13,9 @@ use majordomo::ractor::{self, Actor, ActorProcessingErr, ActorRef};
 use majordomo::testing::{BASE_URL, TestAccounts};
 use majordomo::{
     Accounts, Answer, AuditQuery, Authenticate, BuildError, Builder, Channel, Config, ConfirmEmail, Envelope, Error,
-    Filter, HashParameters, KeyError, Keyring, Live, LoggedIn, OnFailure, OpenError, Outcome, PAGE_LIMIT, Password, Proof,
-    Register, RegisterReason, RetryPolicy, SpawnError, Start, Subscriber, SubscriberContext, Subscription, User, UserId,
+    Filter, HashParameters, KeyError, Keyring, Live, LoggedIn, OnFailure, OpenError, Outcome, PAGE_LIMIT, Password,
+    Proof, Register, RegisterReason, RetryPolicy, SpawnError, Start, Subscriber, SubscriberContext, Subscription, User,
+    UserId,
 };
 
 use crate::faults::{assert_lawful, told_users, until};
@@ -560,7 +561,7 @@ async fn a_shutdown_drains_the_flows_under_way_and_loses_none() {
         calls.spawn(async move { register(&accounts, &format!("user.{number}")).await });
     }
     until("a flow is under way, or was", async || {
-        let under_way = accounts.tree().await.flows.queue_depth > 0;
+        let under_way = accounts.tree().await.user_manager().is_some_and(|manager| manager.under_way > 0);
         (under_way || !users(&accounts).await.is_empty()).then_some(())
     })
     .await;
@@ -614,7 +615,10 @@ async fn a_shutdown_is_bounded_when_hashing_never_ends_and_the_callers_are_answe
         let accounts = test.accounts().clone();
         calls.spawn(async move { register(&accounts, &format!("user.{number}")).await });
     }
-    until("the flows are under way", async || (test.tree().await.flows.queue_depth == 20).then_some(())).await;
+    until("the flows are under way", async || {
+        (test.tree().await.user_manager().map(|manager| manager.under_way) == Some(20)).then_some(())
+    })
+    .await;
     assert!(!shut_down(test.accounts()).await, "it cannot have been done in time");
     for answer in tokio::time::timeout(PATIENCE, calls.join_all()).await.expect("every caller is answered") {
         assert!(matches!(answer, Err(Error::Stopped | Error::Interrupted)), "{answer:?}");

@@ -13,7 +13,7 @@ use majordomo::SignalKind::{
 use majordomo::testing::TestAccounts;
 use majordomo::{
     Accounts, Amendment, Authenticate, BuildError, Change, Command, CommandId, Delete, DenialCode, Envelope, Error,
-    FlowKind, GUARDED_FLOWS, Guard, GuardFailure, GuardRegistration, GuardRequest, GuardState, FailMode, Proposal,
+    FailMode, FlowKind, GUARDED_FLOWS, Guard, GuardFailure, GuardRegistration, GuardRequest, GuardState, Proposal,
     Question, RefusalCause, Register, Ruling, Signal, SignalKind, Update, User, UserId,
 };
 use serde_json::{Value, json};
@@ -293,8 +293,7 @@ async fn what_guards_amend_is_committed_with_the_flow_in_their_order() {
     let second =
         Puppet::new(Deed::Rule(Ruling::Amend(Amendment::new().attribute("plan", Some(json!("gold"))).leave("users"))));
     let mut stage =
-        staged([first.registration("first", FailMode::Closed), second.registration("second", FailMode::Closed)])
-            .await;
+        staged([first.registration("first", FailMode::Closed), second.registration("second", FailMode::Closed)]).await;
     let ran = stage.run(named("ada")).await;
     let end = ran.signals.last().unwrap();
     assert!(matches!(&end.signal, Signal::UserRegistered { groups, .. } if *groups == ["beta"]), "{:?}", end.signal);
@@ -567,7 +566,10 @@ async fn the_flows_own_deadline_bounds_the_wait_too() {
     let mut stage = staged([puppet.registration("guard", FailMode::Closed)]).await;
     let ran = within(stage.test.register(Command::new(named("ada")).deadline(SOON))).await;
     assert_eq!(ran.unwrap_err(), Error::DeadlineExceeded);
-    until("the flow ends", async || stage.test.tree().await.flows.queue_depth == 0).await;
+    until("the flow ends", async || {
+        stage.test.tree().await.user_manager().is_some_and(|manager| manager.under_way == 0)
+    })
+    .await;
     assert!(stage.test.find_user("ada").unwrap().is_none());
     let state = state(&stage.test).await;
     assert_eq!((state.failed, state.open), (0, false), "a caller in a hurry is no failure of the guard");

@@ -444,7 +444,7 @@ async fn a_panicking_a_retrying_and_a_blocking_subscriber_disturb_neither_flows_
     let stumbled = test.recorded()[usize::try_from(first).unwrap() - 1].id;
     assert_eq!(told, [("panicking".to_owned(), stumbled, "the handler panicked".to_owned())], "told once a signal");
     let tree = soon(test.tree()).await;
-    let state = |name: &str| tree.subscriptions.iter().find(|state| state.name == name).unwrap().clone();
+    let state = |name: &str| tree.subscription(name).unwrap().clone();
     for (name, failure) in [("panicking", "the handler panicked"), ("retrying", "not yet")] {
         assert_eq!(state(name).last_failure.unwrap().failure, failure);
         assert!(state(name).failures >= 2 && state(name).handled == 0 && state(name).lag > 0);
@@ -609,7 +609,7 @@ async fn an_ordinary_subscriber_is_granted_neither_link_nor_the_end_of_a_deliver
     soon(test.drain()).await;
     assert_eq!(*nosy.answers.lock().unwrap(), [Unanswered::NotGranted; 2], "refused, handed over again, refused");
     let tree = soon(test.tree()).await;
-    let state = tree.subscriptions.iter().find(|state| state.name == "nosy").unwrap();
+    let state = tree.subscription("nosy").unwrap();
     assert!(state.failures == 1 && state.last_failure.as_ref().unwrap().failure.contains("capability"));
     let ends = test.recorded().into_iter().filter(|told| told.signal.user() == Some(ada)).filter(|told| {
         told.signal.kind() == SignalKind::UserEmailVerificationInitiated && told.sender.as_str() != "notifier"
@@ -669,7 +669,8 @@ async fn names_that_are_taken_or_not_acceptable_are_refused_at_run_time_and_chan
         register(&test, &format!("user{}", test.head())).await;
         assert!(second.seen().is_empty());
     }
-    let names: Vec<_> = soon(test.tree()).await.subscriptions.into_iter().map(|state| state.name).collect();
+    let tree = soon(test.tree()).await;
+    let names: Vec<_> = tree.subscriptions().into_iter().map(|state| state.name.as_str()).collect();
     assert_eq!(names, ["auditor", "notifier", "books"]);
     soon(test.drain()).await;
     assert_eq!(first.places(), places(&test, &Filter::all()));

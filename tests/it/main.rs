@@ -17,6 +17,7 @@ mod files;
 mod flow_table;
 mod generated;
 mod guarding;
+mod health;
 mod laws;
 mod listening;
 mod model;

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use majordomo::notifier::{
-    CapturedMessage, CapturedOutbox, Maildir, NotifierSettings, OutgoingMessage, SendError, Templates, Transport,
+    CapturedMessage, CapturedOutbox, Maildir, Notifier, NotifierSettings, OutgoingMessage, SendError, Templates,
+    Transport,
 };
 use majordomo::testing::{BASE_URL, TestAccounts};
 use majordomo::{
-    Accounts, AddContact, Authority, BuildError, Builder, ChangeContact, ChangePassword, Channel, Claimant, Clock,
-    Config, ConfirmEmail, ConfirmPhone, ContactClaim, Delete, Envelope, ErrorType, Failure, FlowKind, HashParameters,
-    MessageKind, OneTimeCode, Password, Proof, Register, RequestEmailVerification, RequestPasswordReset, ResetPassword,
-    Signal, SignalId, SignalKind, TokenId, UserId,
+    Accounts, AddContact, Authority, BuildError, Builder, Capability, ChangeContact, ChangePassword, Channel, Claimant,
+    Clock, Config, ConfirmEmail, ConfirmPhone, ContactClaim, Delete, Envelope, ErrorType, Failure, Filter, FlowKind,
+    HashParameters, MessageKind, OneTimeCode, Password, Proof, Register, RequestEmailVerification,
+    RequestPasswordReset, ResetPassword, Signal, SignalId, SignalKind, Start, Subscription, TokenId, UserId,
 };
 use tokio::sync::Semaphore;
 
@@ -264,7 +265,7 @@ async fn a_message_that_fails_for_a_while_is_sent_once_and_told_once() {
     let sent = test.messages().messages();
     assert_eq!(sent.iter().map(|message| message.id).collect::<Vec<_>>(), [start.id]);
     let tree = soon(test.tree()).await;
-    let notifier = tree.subscriptions.iter().find(|state| state.name == "notifier").unwrap();
+    let notifier = tree.subscription("notifier").unwrap();
     assert_eq!(notifier.failures, 3);
 }
 
@@ -363,6 +364,62 @@ async fn without_a_notifier_flows_work_and_what_is_due_goes_out_when_a_transport
     let ended = deliveries(&soon(accounts.signals(0, 1_000)).await.unwrap());
     assert!(ended.iter().all(|(_, ends)| ends.len() == 1));
     assert_eq!(confirm(&accounts, outbox.last_to("ada@example.com").unwrap().link().unwrap()).await, ada);
+    assert!(soon(accounts.shutdown()).await);
+}
+
+/// A user with a proven e-mail address and a phone number that is not proven, in a system that sends e-mail only.
+async fn with_a_phone(accounts: &Accounts, outbox: &CapturedOutbox) -> UserId {
+    let user = register(accounts, Some("ada@example.com"), Some("+447911123456")).await.user;
+    soon(accounts.drain()).await;
+    assert_eq!(confirm(accounts, outbox.last_to("ada@example.com").unwrap().link().unwrap()).await, user);
+    user
+}
+
+async fn texts(accounts: &Accounts) -> Vec<(Envelope, Vec<Envelope>)> {
+    let mut due = deliveries(&soon(accounts.signals(0, 1_000)).await.unwrap());
+    due.retain(|(start, _)| start.signal.kind() == SignalKind::VerifyPhone);
+    due
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notifier_without_a_transport_for_texts_leaves_them_to_one_that_comes_later() {
+    let (folder, clock, outbox) = (tempfile::tempdir().unwrap(), clock(), CapturedOutbox::new());
+    let builder = builder(&folder.path().join("a.redb"), &clock).transport(outbox.transport(Channel::Email));
+    let accounts = soon(builder.spawn()).await.unwrap();
+    with_a_phone(&accounts, &outbox).await;
+    let due = texts(&accounts).await;
+    assert!(due.len() == 1 && due.iter().all(|(_, ends)| ends.is_empty()), "{due:?}");
+
+    let settings = NotifierSettings::new("Example", "https://example.com/app/");
+    let notifier = Notifier::new(settings, Templates::embedded()).unwrap();
+    let notifier = notifier.with_transport(outbox.transport(Channel::Phone));
+    let only = Filter::kinds([SignalKind::VerifyPhone, SignalKind::ResetPasswordPhone]);
+    let subscription = Subscription::new("texts", notifier).filter(only).start(Start::Beginning);
+    soon(accounts.add(subscription.capability(Capability::Deliver))).await.unwrap();
+    soon(accounts.drain()).await;
+    let sent = outbox.last_to("+447911123456").unwrap();
+    let [(start, ends)] = <[_; 1]>::try_from(texts(&accounts).await).unwrap();
+    assert_eq!((sent.id, kinds(&ends)), (start.id, vec![SignalKind::UserPhoneVerificationInitiated]));
+    assert!(soon(accounts.shutdown()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_that_nobody_sends_end_as_expired_once_their_link_is_long_over() {
+    let (folder, clock, outbox) = (tempfile::tempdir().unwrap(), clock(), CapturedOutbox::new());
+    let builder = builder(&folder.path().join("a.redb"), &clock).transport(outbox.transport(Channel::Email));
+    let accounts = soon(builder.spawn()).await.unwrap();
+    let ada = with_a_phone(&accounts, &outbox).await;
+    clock.advance(Duration::from_secs(9 * 24 * 3_600));
+    for _ in 0..2 {
+        soon(accounts.sweep()).await;
+        soon(accounts.drain()).await;
+    }
+    let [(_, ends)] = <[_; 1]>::try_from(texts(&accounts).await).unwrap();
+    let [end] = ends.as_slice() else { panic!("{ends:?}") };
+    assert!(matches!(
+        end.signal,
+        Signal::UserPhoneVerificationFailed { reason: Failure::Expired, user, .. } if user == Some(ada)
+    ));
     assert!(soon(accounts.shutdown()).await);
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use majordomo::ractor::{self, Actor, ActorProcessingErr, ActorRef, RpcReplyPort, concurrency::oneshot};
-use majordomo::testing::TestAccounts;
+use majordomo::testing::{START, TestAccounts};
 use majordomo::{
-    Accepted, Accounts, Answer, Authenticate, Command, CommandId, Delete, Disable, DisableReason, Error, Failure,
-    Filter, Password, Register, RegisterReason, Signal, SignalKind, Start, Update, UserId, UserStatus,
+    Accepted, Accounts, ActorStatus, Answer, Authenticate, Command, CommandId, Delete, Disable, DisableReason, Error,
+    Failure, Filter, OrderError, Password, Register, RegisterReason, Signal, SignalKind, Start, Tree, Update, UserId,
+    UserStatus,
 };
 
 use crate::listening::{PASSWORD, Recorder, login, register, soon, until};
@@ -42,25 +43,104 @@ fn assert_each_flow_has_one_start_and_one_end(test: &TestAccounts) {
     }
 }
 
+/// Every actor of a subtree, each before those under it.
+fn walk(actor: &serde_json::Value) -> Vec<&serde_json::Value> {
+    let below = actor["children"].as_array().unwrap().iter().flat_map(walk);
+    std::iter::once(actor).chain(below).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tree_serialises_to_json_and_names_every_actor() {
+async fn the_tree_serialises_to_json_and_shows_every_actor_in_the_same_shape() {
     let test = TestAccounts::start().await;
     soon(test.subscribe("books", Filter::all(), Start::Beginning, Recorder::default())).await.unwrap();
     register(&test, "ada").await;
     soon(test.drain()).await;
-    let tree = serde_json::to_value(soon(test.tree()).await).unwrap();
-    let names = |path: &str| {
-        let children = tree.pointer(path).unwrap().as_array().unwrap();
-        children.iter().map(|child| (child["name"].clone(), child["status"].clone())).collect::<Vec<_>>()
+    let tree = soon(test.tree()).await;
+    let json = serde_json::to_value(&tree).unwrap();
+    assert_eq!(serde_json::from_value::<Tree>(json.clone()).unwrap(), tree);
+    let names = |actor: &serde_json::Value| {
+        actor["children"].as_array().unwrap().iter().map(|child| child["name"].clone()).collect::<Vec<_>>()
     };
-    let running = |names: &[&str]| names.iter().map(|name| ((*name).into(), "running".into())).collect::<Vec<_>>();
-    assert_eq!(names("/supervisor/children"), running(&["storage", "hasher", "user_manager", "subscribers"]));
-    assert_eq!(names("/subscribers/children"), running(&["auditor", "notifier", "books"]));
-    let books = &tree["subscriptions"][2];
-    assert_eq!((&books["name"], &books["floor"], &books["lag"]), (&"books".into(), &test.head().into(), &0.into()));
-    assert!(tree["storage"]["available"] == true && tree["flows"]["queue_depth"].is_u64());
-    assert!(tree["hasher"]["jobs_done"].as_u64() >= Some(1) && tree["storage"]["transactions"].as_u64() >= Some(1));
-    assert!(!tree["system"].as_str().unwrap().is_empty());
+    assert_eq!(names(&json["root"]), ["storage", "hasher", "user_manager", "subscribers"]);
+    assert_eq!(names(&json["root"]["children"][3]), ["auditor", "notifier", "books"]);
+    let actors = walk(&json["root"]);
+    assert_eq!(actors.len(), 8);
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    let shape = ["children", "gauge", "last_failure", "name", "recent_failures", "restarts", "state", "status"];
+    for actor in &actors {
+        assert!(keys(actor).iter().eq(shape), "{actor}");
+        assert_eq!(
+            (&actor["status"], &actor["restarts"], &actor["last_failure"]),
+            (&"running".into(), &0.into(), &().into())
+        );
+        assert!(keys(&actor["gauge"]).iter().eq(["handled", "last_micros", "max_micros", "queue_depth"]));
+    }
+    for name in ["storage", "hasher", "user_manager", "subscribers"] {
+        assert!(tree.actor(name).unwrap().gauge.handled >= 1, "{name}");
+    }
+    assert!(tree.actor("hasher").unwrap().gauge.max_micros >= 1);
+    let books = tree.subscription("books").unwrap();
+    assert_eq!((books.floor, books.lag), (test.head(), 0));
+    assert!(tree.storage().unwrap().available && tree.storage().unwrap().transactions >= 1);
+    assert!(tree.hasher().unwrap().jobs_done >= 1 && tree.user_manager().unwrap().admits);
+    assert!(!tree.system.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tree_tells_when_an_actor_failed_and_is_drawn_once_everybody_has_stopped() {
+    let test = TestAccounts::start().await;
+    test.advance(Duration::from_secs(60));
+    soon(test.kill("subscribers")).await;
+    soon(test.kill("hasher")).await;
+    let restarted = async {
+        while restarts(&test).await != [0, 1, 0, 1] {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(restarted).await;
+    let tree = soon(test.tree()).await;
+    assert_eq!(tree.root.status, ActorStatus::Running);
+    for name in ["hasher", "subscribers"] {
+        let actor = tree.actor(name).unwrap();
+        let last = actor.last_failure.as_ref().unwrap();
+        assert_eq!((actor.restarts, last.failure.as_str()), (1, "killed"), "{name}");
+        assert_eq!(last.at.since(START), Duration::from_secs(60));
+    }
+    assert!(tree.actor("storage").unwrap().last_failure.is_none());
+    assert!(soon(test.shutdown()).await);
+    let tree = soon(test.tree()).await;
+    assert_eq!(tree.actors().len(), 7);
+    assert!(tree.actors().iter().all(|actor| actor.status == ActorStatus::Stopped), "{tree:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_subscriber_hears_nothing_more_and_its_name_goes_on_from_the_cursor() {
+    let test = TestAccounts::start().await;
+    let (first, second) = (Recorder::default(), Recorder::default());
+    soon(test.subscribe("books", Filter::all(), Start::Beginning, first.clone())).await.unwrap();
+    register(&test, "ada").await;
+    soon(test.drain()).await;
+    let reached = test.head();
+    soon(test.detach("books")).await.unwrap();
+    assert!(soon(test.tree()).await.actor("books").is_none());
+    for name in ["books", "nobody", "storage"] {
+        assert_eq!(soon(test.detach(name)).await, Err(OrderError::UnknownName), "{name}");
+        assert_eq!(soon(test.release(name)).await, Err(OrderError::UnknownName), "{name}");
+    }
+    assert_eq!(soon(test.release("auditor")).await, Err(OrderError::NotQuarantined));
+    register(&test, "bob").await;
+    // Whoever waits for the subscribers does not wait for one that is gone, nor does their supervisor bring it back.
+    soon(test.drain()).await;
+    soon(test.kill("subscribers")).await;
+    soon(test.kill("auditor")).await;
+    soon(test.drain()).await;
+    assert_eq!(first.places().last(), Some(&reached));
+
+    soon(test.subscribe("books", Filter::all(), Start::Beginning, second.clone())).await.unwrap();
+    soon(test.drain()).await;
+    assert_eq!(second.places(), (reached + 1..=test.head()).collect::<Vec<_>>());
+    assert!(soon(test.shutdown()).await);
+    assert_eq!(soon(test.detach("books")).await, Err(OrderError::Stopped));
 }
 
 // The handle inside an actor of the app.
@@ -178,8 +258,7 @@ async fn fifty_tasks_send_the_same_messages_through_one_handle() {
 // Actors that die.
 
 async fn restarts(test: &TestAccounts) -> Vec<u64> {
-    let tree = soon(test.tree()).await;
-    tree.supervisor.unwrap().children.iter().map(|child| child.restarts).collect()
+    soon(test.tree()).await.root.children.iter().map(|child| child.restarts).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,9 +364,7 @@ async fn a_hundred_registrations_are_answered_though_each_actor_dies_three_times
     assert_heard_at_least_once_in_order(&books, &test);
     let heard: BTreeSet<_> = few.places().into_iter().collect();
     assert_eq!(heard.len(), 102);
-    let tree = soon(test.tree()).await;
-    let restarts = tree.supervisor.unwrap().children.iter().map(|child| child.restarts).collect::<Vec<_>>();
-    assert_eq!(restarts, [3, 3, 3, 0]);
+    assert_eq!(restarts(&test).await, [3, 3, 3, 0]);
 }
 
 // Deadlines.
@@ -378,6 +455,16 @@ async fn a_system_whose_core_keeps_dying_stops_and_leaves_nobody_hanging() {
         }
     };
     soon(stopped).await;
+    let dead = async {
+        loop {
+            let health = test.health().await;
+            assert!(!health.ready);
+            if !health.live {
+                break health;
+            }
+        }
+    };
+    assert!(soon(dead).await.is_degraded());
     let again = soon(test.restart()).await.unwrap();
     assert!(again.find_user("ada").unwrap().is_some(), "what was answered is there");
 }
