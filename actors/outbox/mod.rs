@@ -1,11 +1,13 @@
 //! The outbox: the roster of subscriptions, each of which hands the signals of the log to its subscriber, durably.
 
+mod answer;
 mod attempt;
 mod cursor;
 mod delivery;
 mod desk;
 mod doorbell;
 mod follow_up;
+mod operations;
 mod registration;
 mod state;
 mod subscription;
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use self::answer::{DeadLetter, FailedAttempt, Moved, OperationError, RebuildStarted, UnattachedSubscription};
 use self::desk::SubscriptionDesk;
 pub use self::doorbell::Doorbell;
 pub use self::registration::{
@@ -24,6 +27,7 @@ pub use self::registration::{
 };
 pub use self::state::{LastFailure, RebuildState, SubscriptionState, SubscriptionStatus};
 use crate::clock::Clock;
+pub use crate::storage::LetterState;
 use crate::storage::{Storage, Unreadable};
 use crate::supervision::{Child, OnMeltdown, Progress};
 use crate::token::Tokens;
@@ -41,6 +45,14 @@ struct Shared {
     doorbell: Doorbell,
     code_lifetime: Duration,
     subscriptions: RwLock<Vec<Arc<Feed>>>,
+    /// The names that are being forgotten; locked after the subscriptions.
+    leaving: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    fn leaving(&self) -> MutexGuard<'_, Vec<String>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What is common to all incarnations of one subscription.
@@ -71,8 +83,9 @@ impl Outbox {
     /// works, which is for whoever judges it to say.
     #[must_use]
     pub fn new(storage: Storage, tokens: Tokens, clock: Clock, doorbell: Doorbell, code_lifetime: Duration) -> Self {
-        let subscriptions = RwLock::default();
-        Self { shared: Arc::new(Shared { storage, tokens, clock, doorbell, code_lifetime, subscriptions }) }
+        let (subscriptions, leaving) = Default::default();
+        let shared = Shared { storage, tokens, clock, doorbell, code_lifetime, subscriptions, leaving };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Takes a subscription on the roster. The child that is returned runs it, under a supervisor of the caller's; it
@@ -83,7 +96,8 @@ impl Outbox {
     pub fn register(&self, registration: Subscription) -> Result<Child, RegistrationError> {
         registration.check()?;
         let mut subscriptions = self.shared.subscriptions.write().unwrap_or_else(PoisonError::into_inner);
-        if subscriptions.iter().any(|subscription| subscription.registration.name == registration.name) {
+        let taken = subscriptions.iter().any(|subscription| subscription.registration.name == registration.name);
+        if taken || self.shared.leaving().contains(&registration.name) {
             return Err(RegistrationError::NameTaken);
         }
         let subscription = Arc::new(Feed::new(&self.shared, registration));
