@@ -42,6 +42,7 @@ pub use self::reader::{ProjectionRange, ProjectionValues, Reader, Unreadable};
 pub(crate) use self::redb::ReadView;
 pub use self::redb::{Disk, EngineSettings, Integrity, Location, MemoryDisk};
 use self::redb::{Engine, EngineHandle};
+#[cfg(test)]
 pub(crate) use self::row::encode_signal;
 pub use self::row::{
     ActivityRow, AppliedRow, ContactRow, CredentialRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow,
