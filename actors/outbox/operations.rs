@@ -1,5 +1,7 @@
-//! Operations: what an operator does to subscriptions. Each writes rows and tells it in one commit, then rings; the
-//! subscription itself, if it is attached, reads what was written.
+//! Operations: what an operator does to subscriptions.
+//!
+//! Each writes rows and tells it in one commit, then rings; the subscription itself, if it is attached, reads what was
+//! written.
 
 use majordomo_model::{Actor, Context, Envelope, FlowId, Lane, Sender, Signal, SignalId, Start};
 
