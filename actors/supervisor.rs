@@ -314,6 +314,12 @@ impl System {
         session::check(&self.0.services, token)
     }
 
+    /// The subscriptions.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
     /// The live members.
     #[must_use]
     pub fn live(&self) -> &LiveGroup {

@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_actors::auditor::{AuditPage, AuditQuery, AuditReadError};
-use majordomo_actors::live::Live;
-use majordomo_actors::outbox::Subscription;
 use majordomo_actors::storage::Unreadable;
-use majordomo_actors::subscriber::Subscriber;
-use majordomo_actors::supervisor::{Health, OrderError, SpawnError, System, Tree};
+use majordomo_actors::supervisor::{Health, System, Tree};
 use majordomo_actors::user_manager::{Answer, Question};
 use majordomo_model::*;
-use ractor::{ActorRef, Message, RpcReplyPort};
+use ractor::RpcReplyPort;
 
-use crate::builder::{AUDITOR, Builder, registration};
+use crate::builder::{AUDITOR, Builder};
 
 /// The most users, signals or audit records of one page.
 pub const PAGE_LIMIT: usize = 1_000;
@@ -325,14 +322,6 @@ impl Accounts {
         read.await.unwrap_or(Err(AuditReadError::Unreadable(Unreadable)))
     }
 
-    /// A value of a subscriber's own projection (see [`Effect::Project`](crate::Effect::Project)), as last committed.
-    ///
-    /// # Errors
-    /// [`Unreadable`] while storage is out.
-    pub fn projection(&self, subscription: &str, key: &[u8]) -> Result<Option<Vec<u8>>, Unreadable> {
-        self.system().reader().projected(subscription, key)
-    }
-
     /// Signals of the log after a place, at most `limit` and [`PAGE_LIMIT`], with personal data opened where its user
     /// lives.
     ///
@@ -344,65 +333,10 @@ impl Accounts {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, Unreadable> + Send + 'static,
 ) -> Result<T, Unreadable> {
     tokio::task::spawn_blocking(read).await.unwrap_or(Err(Unreadable))
-}
-
-/// Listening.
-impl Accounts {
-    /// Adds a durable subscriber to the running system: it is fed the signals that pass `filter`, at least once, in
-    /// order, from its own cursor, from `start` on the first time. The subscriber must be given again at every start
-    /// of the process, here or to the builder; its cursor waits meanwhile.
-    ///
-    /// # Errors
-    /// [`SpawnError::Subscription`] if the name is taken or not acceptable.
-    pub async fn subscribe(
-        &self,
-        name: impl Into<String>,
-        filter: Filter,
-        start: Start,
-        subscriber: impl Subscriber,
-    ) -> Result<(), SpawnError> {
-        self.add(registration(name, filter, start, subscriber)).await
-    }
-
-    /// Adds a durable subscription, on terms of its own, to the running system.
-    ///
-    /// # Errors
-    /// [`SpawnError::Subscription`] if the name is taken, or the terms are not acceptable.
-    pub async fn add(&self, subscription: Subscription) -> Result<(), SpawnError> {
-        self.system().subscribe(subscription).await
-    }
-
-    /// Stops a subscriber and lets go of it. Its cursor stays, and keeps the log: a subscription that is added under the
-    /// same name later goes on from there. Until then it is told as
-    /// [`HealthFault::SubscriptionUnattached`](crate::HealthFault::SubscriptionUnattached).
-    ///
-    /// # Errors
-    /// [`OrderError`].
-    pub async fn detach(&self, name: &str) -> Result<(), OrderError> {
-        self.system().detach(name).await
-    }
-
-    /// Releases a subscription from quarantine: it goes on from its cursor, with no failure on record.
-    ///
-    /// # Errors
-    /// [`OrderError`].
-    pub async fn release(&self, name: &str) -> Result<(), OrderError> {
-        self.system().release(name).await
-    }
-
-    /// Lets an actor hear signals at once, as [`Live`]: lossily, at most `places` of them waiting, not across restarts.
-    pub fn listen<M: Message + From<Live>>(&self, actor: &ActorRef<M>, filter: Filter, places: usize) {
-        self.system().live().join(actor, filter, places);
-    }
-
-    /// Sends an actor nothing more.
-    pub fn unlisten<M: Message>(&self, actor: &ActorRef<M>) {
-        self.system().live().leave(&actor.get_cell());
-    }
 }
 
 /// Operating.

@@ -4,6 +4,7 @@
 mod accounts;
 mod builder;
 mod config;
+mod subscriptions;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trail;
@@ -22,11 +23,12 @@ pub use majordomo_actors::keys::{KeyError, KeyId, Keyring};
 pub use majordomo_actors::live::Live;
 pub use majordomo_actors::notifier;
 pub use majordomo_actors::outbox::{
-    IN_HAND_LIMIT, LastFailure, RebuildState, RegistrationError, SUBSCRIPTION_NAME_LIMIT, Subscription,
-    SubscriptionSettings, SubscriptionState, SubscriptionStatus,
+    DeadLetter, FailedAttempt, IN_HAND_LIMIT, LastFailure, LetterState, Moved, OperationError, RebuildStarted,
+    RebuildState, RegistrationError, SUBSCRIPTION_NAME_LIMIT, Subscription, SubscriptionSettings, SubscriptionState,
+    SubscriptionStatus, UnattachedSubscription,
 };
 pub use majordomo_actors::storage::{
-    EngineSettings, Integrity, OpenError, StorageSettings, StorageState, Unreadable, check_integrity,
+    EngineSettings, Integrity, OpenError, ProjectionValues, StorageSettings, StorageState, Unreadable, check_integrity,
 };
 pub use majordomo_actors::subscriber::{
     Capability, Delivery, DueMessage, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,

@@ -1,5 +1,6 @@
 //! The outbox: the roster of subscriptions, each of which hands the signals of the log to its subscriber, durably.
 
+mod answer;
 mod conclusion;
 mod cursor;
 mod delivery;
@@ -8,6 +9,7 @@ mod doorbell;
 mod feed;
 mod follow_up;
 mod ledger;
+mod operations;
 mod rebuild;
 mod registration;
 mod state;
@@ -15,11 +17,12 @@ mod subscription;
 mod worker;
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use majordomo_model::SignalKind;
+use majordomo_model::{Actor, Signal, SignalKind};
 
+pub use self::answer::{DeadLetter, FailedAttempt, Moved, OperationError, RebuildStarted, UnattachedSubscription};
 pub use self::doorbell::Doorbell;
 use self::feed::Feed;
 pub use self::registration::{
@@ -27,7 +30,8 @@ pub use self::registration::{
 };
 pub use self::state::{LastFailure, RebuildState, SubscriptionState, SubscriptionStatus};
 use crate::clock::Clock;
-use crate::storage::{Storage, Unreadable};
+pub use crate::storage::LetterState;
+use crate::storage::{Batch, Storage, Unreadable};
 use crate::subscriber::Capability;
 use crate::supervision::{Child, OnMeltdown};
 use crate::token::Tokens;
@@ -45,6 +49,14 @@ struct Shared {
     doorbell: Doorbell,
     code_lifetime: Duration,
     subscriptions: RwLock<Vec<Arc<Feed>>>,
+    /// The names that are being forgotten; locked after the subscriptions.
+    leaving: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    fn leaving(&self) -> MutexGuard<'_, Vec<String>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Outbox {
@@ -52,8 +64,9 @@ impl Outbox {
     /// works, which is for whoever judges it to say.
     #[must_use]
     pub fn new(storage: Storage, tokens: Tokens, clock: Clock, doorbell: Doorbell, code_lifetime: Duration) -> Self {
-        let subscriptions = RwLock::default();
-        Self { shared: Arc::new(Shared { storage, tokens, clock, doorbell, code_lifetime, subscriptions }) }
+        let (subscriptions, leaving) = Default::default();
+        let shared = Shared { storage, tokens, clock, doorbell, code_lifetime, subscriptions, leaving };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Takes a subscription on the roster. The child that is returned runs it, under a supervisor of the caller's; it
@@ -64,7 +77,8 @@ impl Outbox {
     pub fn register(&self, registration: Subscription) -> Result<Child, RegistrationError> {
         registration.check()?;
         let mut subscriptions = self.shared.subscriptions.write().unwrap_or_else(PoisonError::into_inner);
-        if subscriptions.iter().any(|subscription| subscription.registration.name == registration.name) {
+        let taken = subscriptions.iter().any(|subscription| subscription.registration.name == registration.name);
+        if taken || self.shared.leaving().contains(&registration.name) {
             return Err(RegistrationError::NameTaken);
         }
         let subscription = Arc::new(Feed::new(&self.shared, registration));
@@ -145,7 +159,14 @@ impl Outbox {
     pub fn release(&self, name: &str) -> bool {
         let subscriptions = self.subscriptions();
         let released = subscriptions.iter().any(|feed| feed.registration.name == name && feed.release());
-        self.shared.doorbell.ring();
+        if released {
+            let told = Signal::SubscriberReleased { subscriber: name.to_owned() };
+            let told = follow_up::concerning(name, Actor::System, self.shared.clock.now(), told);
+            let (checks, writes) = (Vec::new(), Vec::new());
+            let batch = Batch { flow: told.flow, outcome: None, checks, writes, signals: vec![told] };
+            self.shared.storage.commit_with_next(batch);
+            self.shared.doorbell.ring();
+        }
         released
     }
 

@@ -203,7 +203,7 @@ pub enum RegistrationError {
     /// The name is empty, too long, or holds another character than `a-z 0-9 _ . -`.
     #[error("a subscription's name has 1 to 64 of a-z 0-9 _ . -")]
     InvalidName,
-    /// A subscription of that name exists.
+    /// A subscription of that name exists, or is being forgotten.
     #[error("a subscription of that name exists")]
     NameTaken,
     /// Concurrency and batch are not at least 1, or more than 256 signals would be in hand.

@@ -160,8 +160,8 @@ impl System {
         timeout(ANSWER_WITHIN, looked).await.ok().flatten()
     }
 
-    /// Releases a subscription from the quarantine of its actor: it is started again, with no failure on record, and goes
-    /// on from its cursor.
+    /// Releases a subscription from quarantine, its subscriber's or its actor's: it goes on from its cursor, with no
+    /// failure on record.
     ///
     /// # Errors
     /// [`OrderError`].
@@ -169,8 +169,11 @@ impl System {
         if !self.is_attached(name) {
             return Err(OrderError::UnknownName);
         }
+        let released = self.0.outbox.release(name);
         let deadline = Some(Instant::now() + self.0.patience);
-        self.0.subscribers.order(deadline, |reply| SupervisorMessage::Release(name.to_owned(), reply)).await
+        let order =
+            self.0.subscribers.order(deadline, |reply| SupervisorMessage::Release(name.to_owned(), reply)).await;
+        if released && order == Err(OrderError::NotQuarantined) { Ok(()) } else { order }
     }
 
     /// Stops a subscription and lets go of its subscriber. Its cursor stays: a subscription that is added under its name

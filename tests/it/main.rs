@@ -23,6 +23,7 @@ mod listening;
 mod model;
 mod notifying;
 mod one_end;
+mod operating;
 mod person;
 mod registration;
 mod steps;
