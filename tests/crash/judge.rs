@@ -178,11 +178,9 @@ fn row_faults(history: &History, faults: &mut Vec<String>) {
 
 /// Every subscriber saw everything that it asked for, in order; what it saw again follows a start.
 fn seen_faults(history: &History, drained: &Drained, faults: &mut Vec<String>) {
-    let all = |_: &Entry| true;
-    let register = |entry: &Entry| REGISTER_KINDS.contains(&entry.kind);
-    let asked: [(&str, &dyn Fn(&Entry) -> bool); 2] = [(WITNESS, &all), (REGISTER, &register)];
-    for (name, passes) in asked {
-        let due: Vec<_> = history.log.iter().filter(|entry| passes(entry)).map(|entry| (entry.seq, entry.id)).collect();
+    for name in [WITNESS, REGISTER] {
+        let asked_for = |entry: &&Entry| name == WITNESS || REGISTER_KINDS.contains(&entry.kind);
+        let due: Vec<_> = history.log.iter().filter(asked_for).map(|entry| (entry.seq, entry.id)).collect();
         let seen = drained.seen.get(name).map_or(&[][..], Vec::as_slice);
         let (mut next, mut furthest, mut repetitions) = (0, 0, 0);
         for signal in seen {

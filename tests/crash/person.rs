@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::wire::{Act, Answer};
 
-/// Six places where the two parts of the name tell a person from all others of a life.
+/// The group that everybody is in from the first.
 const DEFAULT_GROUP: &str = "users";
 
 /// What must be answered to a command.
