@@ -115,10 +115,11 @@ pub(crate) fn control(seed: u64) {
 }
 
 fn live(life: &mut Life, figures: &mut Figures, kills: u64) -> Result<(), Vec<String>> {
-    let mut dice = Dice::new([life.seed(), life.number(), u64::MAX]);
-    let rounds = 8 + dice.below(25);
+    let dice_of = |life: &Life, round: u64| Dice::new([life.seed(), life.number(), u64::MAX, round]);
+    let rounds = 8 + dice_of(life, 0).below(25);
     let first = life.number() == 0;
-    for _ in 0..rounds {
+    for round in 1..=rounds {
+        let mut dice = dice_of(life, round);
         if figures.kills() >= kills {
             break;
         }

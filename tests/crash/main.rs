@@ -1,7 +1,8 @@
 //! The crash test: the real system as a child under concurrent load, killed at random instants, restarted and judged.
 //!
-//! `KILLS=n` sets how many kills there are, `SEED=n` repeats the schedule of commands and of kills of an earlier run;
-//! where exactly a kill falls is up to the machine.
+//! `KILLS=n` sets how many kills there are, `SEED=n` repeats the schedule of commands of an earlier run, and what is to
+//! be killed in each round. Where exactly a kill falls, and who comes first to a name that several want, is up to the
+//! machine.
 
 #![allow(
     clippy::unwrap_used,
