@@ -3,13 +3,14 @@
 //! ractor's process groups keep the roster: a dead actor leaves by itself, and the scope is the system's id, so two
 //! systems of one process never hear each other. What a process group lacks is kept beside it, an entry a member.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::convert::Infallible;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use majordomo_model::{Envelope, Filter, SystemId};
+use majordomo_model::{Envelope, Filter, SystemId, UserId};
 use ractor::{ActorCell, ActorId, ActorRef, Message, pg};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -26,10 +27,14 @@ pub struct Live {
 }
 
 /// The live members of one system. Cloning shares them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LiveGroup {
     members: Arc<Group<Listener>>,
+    groups_of: Arc<OnceLock<GroupsOf>>,
 }
+
+/// Tells which groups a user is in now. Called while signals are published, so it must be quick.
+pub type GroupsOf = Box<dyn Fn(UserId) -> BTreeSet<String> + Send + Sync>;
 
 struct Listener {
     filter: Filter,
@@ -42,7 +47,12 @@ impl LiveGroup {
     /// A group without members.
     #[must_use]
     pub fn new(system: SystemId) -> Self {
-        Self { members: Arc::new(Group::new(system, "live")) }
+        Self { members: Arc::new(Group::new(system, "live")), groups_of: Arc::default() }
+    }
+
+    /// Says where to learn the groups of users, which filters may ask for; until then nobody is in any. Said once.
+    pub fn know_groups(&self, groups_of: GroupsOf) {
+        let _ = self.groups_of.set(groups_of);
     }
 
     /// Lets an actor hear the signals that pass `filter`; at most `places` of them (at least one) lie in its mailbox or
@@ -68,7 +78,8 @@ impl LiveGroup {
     /// Sends signals to whom they concern. Waits for nobody; without members it costs one look.
     pub fn publish(&self, signals: &[Arc<Envelope>]) {
         for (actor, listener) in self.members.present() {
-            let sending = AssertUnwindSafe(|| signals.iter().all(|signal| listener.offer(signal)));
+            let groups_of = self.groups_of.get();
+            let sending = AssertUnwindSafe(|| signals.iter().all(|signal| listener.offer(signal, groups_of)));
             // The member's own conversion runs here, and must not unwind into whoever publishes.
             if !catch_unwind(sending).unwrap_or(false) {
                 self.members.leave(&actor);
@@ -77,10 +88,17 @@ impl LiveGroup {
     }
 }
 
+impl fmt::Debug for LiveGroup {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("LiveGroup").field("members", &self.members).finish_non_exhaustive()
+    }
+}
+
 impl Listener {
     /// Answers whether the member lives.
-    fn offer(&self, signal: &Arc<Envelope>) -> bool {
-        if !self.filter.passes(signal) {
+    fn offer(&self, signal: &Arc<Envelope>, groups_of: Option<&GroupsOf>) -> bool {
+        let groups = |user| Ok::<_, Infallible>(groups_of.map(|groups_of| groups_of(user)).unwrap_or_default());
+        if !self.filter.passes(signal) || self.filter.passes_groups(signal, groups) != Ok(true) {
             return true;
         }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
@@ -278,6 +296,19 @@ mod tests {
         group.leave(&all.actor.get_cell());
         group.publish(&signals(5..=5));
         assert_eq!(all.all().await, []);
+    }
+
+    #[tokio::test]
+    async fn a_member_hears_of_the_users_of_its_groups() {
+        let group = LiveGroup::new(SystemId::new());
+        let mut staff = member(MANY).await;
+        group.join(&staff.actor, Filter::all().groups(["staff"]), 8);
+        let heard = signals(1..=2);
+        group.publish(&heard[..1]);
+        let one = heard[1].signal.user();
+        group.know_groups(Box::new(move |user| if Some(user) == one { ["staff".to_owned()].into() } else { [].into() }));
+        group.publish(&[Arc::clone(&heard[1]), signal(3, UserId::new())]);
+        assert_eq!(staff.all().await, [(2, 0)]);
     }
 
     #[tokio::test]

@@ -141,6 +141,8 @@ impl System {
         let hashing = setup.hashing.clone();
         let hasher = blocking(move || Hasher::new(&hashing)).await??;
         let storage = open_storage(&setup, commit_hook(live.clone(), doorbell.clone())).await?;
+        let reader = storage.reader();
+        live.know_groups(Box::new(move |user| reader.groups_of(user).unwrap_or_default()));
         let tokens = Tokens::new(setup.keys.clone());
         let outbox =
             Outbox::new(storage.clone(), tokens.clone(), setup.clock.clone(), doorbell, setup.policy.code_lifetime);

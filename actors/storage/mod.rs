@@ -38,7 +38,7 @@ pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
 pub use self::opening::{OpenError, check_integrity};
 pub use self::progress::{CursorRow, FailureRow, LetterRow, LetterState, OpenRow, OpenState, ProjectionRow};
-pub use self::reader::{LETTERS_COUNTED, ProjectionRange, ProjectionValues, Reader, Unreadable};
+pub use self::reader::{ProjectionRange, ProjectionValues, Reader, Unreadable};
 pub(crate) use self::redb::ReadView;
 pub use self::redb::{Disk, EngineSettings, Integrity, Location, MemoryDisk};
 use self::redb::{Engine, EngineHandle};

@@ -1,5 +1,7 @@
 //! Snapshot reads: inline, never waiting for the writer, never held across an await.
 
+use std::collections::BTreeSet;
+
 use majordomo_model::{CommandId, Envelope, Identifier, Session, TokenId, User, UserId};
 
 use super::lookup::{Lookup, ReadError};
@@ -7,9 +9,6 @@ use super::progress::CursorRow;
 use super::redb::{EngineHandle, ReadView, View};
 use super::row::{AppliedRow, SessionRow, TokenRow, UserRow};
 use super::table::{Key, Table};
-
-/// Beyond so many dead letters of one subscription nobody counts on.
-pub const LETTERS_COUNTED: usize = 10_000;
 
 /// Reads snapshots. Cloning shares the store.
 #[derive(Clone, Debug)]
@@ -74,6 +73,11 @@ impl Reader {
     /// The stored row of a user.
     pub fn user_row(&self, id: UserId) -> Result<Option<UserRow>, Unreadable> {
         self.snapshot(|view| view.user(id))
+    }
+
+    /// The groups that a user is in; none of one who does not exist.
+    pub fn groups_of(&self, id: UserId) -> Result<BTreeSet<String>, Unreadable> {
+        self.snapshot(|view| Ok(view.user(id)?.map(|row| row.groups).unwrap_or_default()))
     }
 
     /// A session and its user, by the hash of the session's secret.

@@ -78,7 +78,7 @@ pub enum HealthFault {
     DeadLetters {
         /// The name of the subscription.
         name: String,
-        /// How many, counted up to 10,000.
+        /// How many.
         count: u64,
     },
     /// Messages that are due on this channel are delivered by nobody, though users may have such addresses.
