@@ -23,7 +23,7 @@ pub use majordomo_actors::outbox::{
     SubscriptionSettings, SubscriptionState, SubscriptionStatus,
 };
 pub use majordomo_actors::storage::{
-    EngineSettings, Integrity, OpenError, StorageSettings, StorageState, Unreadable, check_integrity,
+    EngineSettings, Integrity, LogState, OpenError, StorageSettings, StorageState, Unreadable, check_integrity,
 };
 pub use majordomo_actors::subscriber::{
     Capability, Delivery, DueMessage, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,

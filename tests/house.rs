@@ -71,6 +71,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "fault",
     "fixture",
     "flow",
+    "lapse",
     "mod",
     "new_password",
     "policy",

@@ -23,6 +23,7 @@ mod notifying;
 mod one_end;
 mod person;
 mod registration;
+mod retention;
 mod steps;
 mod supervising;
 mod tokens;

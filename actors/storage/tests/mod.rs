@@ -3,6 +3,7 @@
 mod faults;
 mod groups;
 mod opening;
+mod places;
 mod rows;
 mod writes;
 

@@ -2,12 +2,13 @@
 
 use std::fmt::Debug;
 
-use majordomo_model::Username;
+use majordomo_model::{Gap, Username};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::storage::progress::{FailureRow, OpenRow, OpenState, ProjectionRow};
 use crate::storage::row::{AttemptRow, decode, decode_signal, encode};
 
 fn hex(bytes: &[u8]) -> String {
@@ -76,6 +77,40 @@ fn applied_row() -> AppliedRow {
     }
 }
 
+fn full_cursor() -> CursorRow {
+    let failure = FailureRow { at: at(4), failure: "refused".to_owned() };
+    let open = OpenRow {
+        seq: 65_000,
+        attempts: 3,
+        first_at: Some(at(2)),
+        not_before: Some(at(5)),
+        state: OpenState::Held,
+        failures: vec![failure],
+    };
+    CursorRow {
+        revision: 12,
+        taken: 70_000,
+        open: vec![open],
+        leased: 70_003,
+        gap: Some(Gap { from: 3, to: 9 }),
+        lapsed_at: Some(at(3)),
+        max_lag: MaxLag { age: Some(Duration::from_secs(60)), bytes: Some(1 << 30) },
+        projection: ProjectionRow { written: 2, served: 1, kept_from: 1, rebuild_from: 1, rebuild_to: 70_000 },
+        created_at: at(-1),
+    }
+}
+
+fn letter_row() -> LetterRow {
+    LetterRow {
+        envelope: vec![1, 2, 3],
+        reason: "exhausted".to_owned(),
+        attempts: 20,
+        failures: vec![FailureRow { at: at(4), failure: "refused".to_owned() }],
+        dead_at: at(6),
+        state: LetterState::Due,
+    }
+}
+
 fn envelope() -> Envelope {
     let fixed = |mut envelope: Envelope| {
         envelope.id = id(SignalId::from_bytes, 10);
@@ -133,15 +168,30 @@ fn version_1_is_read_for_ever() {
          6d65c406616e73776572a966697273745f73657111aa657870697265735f6174ce00895440",
     );
     golden(
-        &CursorRow { revision: 70_000, taken: 70_000, created_at: at(-1), ..CursorRow::default() },
-        "0182a5666c6f6f72ce00011170aa637265617465645f6174d2fff0bdc0",
-    );
-    golden(
         &envelope(),
         "0188a26964c4100a2f40659eb3d4092247789db6eb0c21a4666c6f77c4100b2e41649fb2d5082346799cb7ea0d20a46c616e \
          6581a475736572c41001244b6e95b8df02294c7396bde0072aa26174ce000f4240a673656e646572ac757365725f6d616e61 \
          676572a56163746f72a673797374656da6736368656d6101a67369676e616c82a474797065b4757365725f64697361626c65 \
          5f73746172746564a46461746181a475736572c41001244b6e95b8df02294c7396bde0072a",
+    );
+}
+
+#[test]
+fn version_1_of_a_subscriptions_rows_is_read_for_ever() {
+    golden(
+        &full_cursor(),
+        "0189a87265766973696f6e0ca574616b656ece00011170a46f70656e9186a3736571cdfde8a8617474656d70747303a86669 \
+         7273745f6174ce001e8480aa6e6f745f6265666f7265ce004c4b40a57374617465a468656c64a86661696c757265739182a2 \
+         6174ce003d0900a76661696c757265a772656675736564a66c6561736564ce00011173a367617082a466726f6d03a2746f09 \
+         a96c61707365645f6174ce002dc6c0a76d61785f6c616782a361676582a4736563733ca56e616e6f7300a56279746573ce40 \
+         000000aa70726f6a656374696f6e85a77772697474656e02a673657276656401a96b6570745f66726f6d01ac72656275696c \
+         645f66726f6d01aa72656275696c645f746fce00011170aa637265617465645f6174d2fff0bdc0",
+    );
+    golden(
+        &letter_row(),
+        "0186a8656e76656c6f7065c403010203a6726561736f6ea9657868617573746564a8617474656d70747314a86661696c7572 \
+         65739182a26174ce003d0900a76661696c757265a772656675736564a7646561645f6174ce005b8d80a57374617465a36475 \
+         65",
     );
 }
 
@@ -187,7 +237,10 @@ fn a_field_that_a_later_build_added_is_skipped() {
     reads_later(&full_token());
     reads_later(&full_session());
     reads_later(&applied_row());
-    reads_later(&CursorRow { revision: 1, taken: 1, created_at: at(1), ..CursorRow::default() });
+    reads_later(&full_cursor());
+    reads_later(&full_cursor().open[0]);
+    reads_later(&full_cursor().projection);
+    reads_later(&letter_row());
     reads_later(&envelope());
 }
 
@@ -203,6 +256,10 @@ fn a_field_that_an_earlier_build_did_not_know_gets_its_default() {
     let session = session_row(8, user_id(1));
     let stored = without(&encode(&session).unwrap(), "context", &Context::new());
     assert_eq!(decode::<SessionRow>(&stored).unwrap(), session);
+    // As the first build wrote it.
+    let cursor = CursorRow { taken: 70_000, created_at: at(-1), ..CursorRow::default() };
+    let stored = bytes("0182a5666c6f6f72ce00011170aa637265617465645f6174d2fff0bdc0");
+    assert_eq!(decode::<CursorRow>(&stored).unwrap(), cursor);
     // A field without a default is not invented.
     let stored = without(&encode(&user).unwrap(), "epoch", &1);
     assert!(decode::<UserRow>(&stored).is_err());
@@ -245,6 +302,8 @@ proptest! {
         survive::<TokenRow>(&bytes);
         survive::<SessionRow>(&bytes);
         survive::<AppliedRow>(&bytes);
+        survive::<CursorRow>(&bytes);
+        survive::<LetterRow>(&bytes);
         let _ = decode_signal(1, &bytes);
     }
 
