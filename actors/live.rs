@@ -306,7 +306,8 @@ mod tests {
         let heard = signals(1..=2);
         group.publish(&heard[..1]);
         let one = heard[1].signal.user();
-        group.know_groups(Box::new(move |user| if Some(user) == one { ["staff".to_owned()].into() } else { [].into() }));
+        group
+            .know_groups(Box::new(move |user| if Some(user) == one { ["staff".to_owned()].into() } else { [].into() }));
         group.publish(&[Arc::clone(&heard[1]), signal(3, UserId::new())]);
         assert_eq!(staff.all().await, [(2, 0)]);
     }

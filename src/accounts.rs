@@ -15,6 +15,8 @@ use crate::builder::{AUDITOR, Builder};
 
 /// The most users, signals or audit records of one page.
 pub const PAGE_LIMIT: usize = 1_000;
+/// After how many bytes of the log a page of signals ends.
+const PAGE_BYTES: usize = 4 * 1_024 * 1_024;
 
 /// The handle of a running account system: cheap to clone, and usable from any task or actor.
 ///
@@ -323,13 +325,13 @@ impl Accounts {
     }
 
     /// Signals of the log after a place, at most `limit` and [`PAGE_LIMIT`], with personal data opened where its user
-    /// lives.
+    /// lives. A page is never empty where there are more, but it ends early once it holds 4 MiB of the log.
     ///
     /// # Errors
     /// [`Unreadable`] while storage is out.
     pub async fn signals(&self, after: u64, limit: usize) -> Result<Vec<Envelope>, Unreadable> {
         let reader = self.system().reader().clone();
-        blocking(move || reader.signals_after(after, limit.min(PAGE_LIMIT))).await
+        blocking(move || reader.page_after(after, limit.min(PAGE_LIMIT), PAGE_BYTES)).await
     }
 }
 

@@ -72,6 +72,9 @@ impl Config {
                 "storage.queue: at least as many as requests, or an admitted flow could find no place".to_owned(),
             );
         }
+        if self.storage.max_lag.age.is_some_and(|age| age.is_zero()) || self.storage.max_lag.bytes == Some(0) {
+            faults.push("storage.max_lag: more than nothing, or every subscription lapses at once".to_owned());
+        }
         for (name, span) in [("patience", self.patience), ("shutdown_within", self.shutdown_within)] {
             if span.is_zero() {
                 faults.push(format!("{name}: must be longer than nothing"));

@@ -28,7 +28,8 @@ pub use majordomo_actors::outbox::{
     SubscriptionStatus, UnattachedSubscription,
 };
 pub use majordomo_actors::storage::{
-    EngineSettings, Integrity, OpenError, ProjectionValues, StorageSettings, StorageState, Unreadable, check_integrity,
+    EngineSettings, Integrity, LogState, OpenError, ProjectionValues, StorageSettings, StorageState, Unreadable,
+    check_integrity,
 };
 pub use majordomo_actors::subscriber::{
     Capability, Delivery, DueMessage, Effect, Outcome, Subscriber, SubscriberContext, Unanswered,

@@ -90,6 +90,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "fixture",
     "flow",
     "guarding",
+    "lapse",
     "mod",
     "new_password",
     "policy",

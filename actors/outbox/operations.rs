@@ -8,16 +8,12 @@ use majordomo_model::{Actor, Context, Envelope, FlowId, Lane, Sender, Signal, Si
 use super::answer::{DeadLetter, FailedAttempt, Moved, OperationError, RebuildStarted, UnattachedSubscription};
 use super::{Outbox, Shared};
 use crate::stamp::Stamp;
-use crate::storage::{
-    Batch, Check, CursorRow, LetterRow, LetterState, ProjectionRow, Reader, Unreadable, Verdict, Write,
-};
+use crate::storage::{Batch, Check, CursorRow, LetterRow, LetterState, ProjectionRow, Unreadable, Verdict, Write};
 
 /// Letters changed in one commit: few enough to be read inline.
 const LETTERS: usize = 100;
 /// Values of a projection removed in one commit.
 const VALUES: usize = 1_000;
-/// Signals looked at together when a place is looked for by time.
-const PAGE: usize = 1_000;
 
 /// What becomes of a dead letter.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -189,7 +185,7 @@ impl Outbox {
             let to = self.place(to).await?.clamp(1, next);
             let moved = Moved { from: row.floor().saturating_add(1), to };
             // Whether places before `to` are gone the subscription finds out by reading.
-            let row = CursorRow { gap: None, lapsed_at: None, ..begun_anew(row, to) };
+            let row = CursorRow { lapsed_at: None, ..begun_anew(row, to) };
             let told = Signal::SubscriptionMoved { subscriber: name.to_owned(), from: moved.from, to };
             if self.put_cursor(name, row, told, &actor).await? {
                 return Ok(moved);
@@ -235,8 +231,8 @@ impl Outbox {
 
     async fn place(&self, start: Start) -> Result<u64, OperationError> {
         let reader = self.shared.storage.reader();
-        // By time it is a scan, too long for a thread that serves others.
-        let looked = tokio::task::spawn_blocking(move || place(&reader, start)).await;
+        // By time it looks at a thousand signals, which is long for a thread that serves others.
+        let looked = tokio::task::spawn_blocking(move || reader.place(start)).await;
         self.seen(looked.unwrap_or(Err(Unreadable)))
     }
 }
@@ -354,27 +350,6 @@ fn rebuilding(row: CursorRow, oldest: u64) -> (CursorRow, RebuildStarted) {
     (CursorRow { projection, ..begun_anew(row, from) }, started)
 }
 
-/// The first place to be handled by who begins at `start`.
-fn place(reader: &Reader, start: Start) -> Result<u64, Unreadable> {
-    let next = reader.head()?.saturating_add(1);
-    match start {
-        Start::Now => Ok(next),
-        Start::Beginning => Ok(reader.signals_after(0, 1)?.first().and_then(|oldest| oldest.seq).unwrap_or(next)),
-        Start::Seq(seq) => Ok(seq),
-        Start::Time(time) => {
-            let mut after = 0;
-            loop {
-                let page = reader.signals_after(after, PAGE)?;
-                let Some(last) = page.last().and_then(|envelope| envelope.seq) else { return Ok(next) };
-                if let Some(found) = page.iter().find(|envelope| envelope.at >= time) {
-                    return Ok(found.seq.unwrap_or(next));
-                }
-                after = last;
-            }
-        }
-    }
-}
-
 /// A name that is being forgotten: nobody is registered under it meanwhile.
 struct Leaving<'a> {
     shared: &'a Shared,
@@ -406,7 +381,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use majordomo_model::{Filter, Gap, SignalKind, SystemId, Timestamp, UserId};
+    use majordomo_model::{Filter, SignalKind, SystemId, Timestamp, UserId};
     use ractor::{ActorProcessingErr, ActorRef};
 
     use super::super::{Doorbell, Subscription};
@@ -507,7 +482,6 @@ mod tests {
             taken: 9,
             open: vec![OpenRow { seq: 8, state: OpenState::Held, ..OpenRow::default() }],
             leased: 10,
-            gap: Some(Gap { from: 1, to: 1 }),
             lapsed_at: Some(NOW),
             created_at: NOW,
             ..CursorRow::default()
@@ -666,9 +640,7 @@ mod tests {
         assert_eq!(desk.outbox.move_to("mail", Start::Beginning, admin()).await.unwrap().to, 5);
         // What is gone is asked for all the same: the subscription finds the gap, and tells its subscriber.
         assert_eq!(desk.outbox.move_to("mail", Start::Seq(2), admin()).await.unwrap().to, 2);
-        assert_eq!((desk.cursor().taken, desk.cursor().gap), (1, None));
-        desk.write(vec![Write::PruneLog(u64::MAX, 100)]).await;
-        assert_eq!(desk.outbox.move_to("mail", Start::Beginning, admin()).await.unwrap().to, 13, "nothing is kept");
+        assert_eq!(desk.cursor().taken, 1);
     }
 
     #[tokio::test]
@@ -679,7 +651,7 @@ mod tests {
         let row = desk.cursor();
         let projection = ProjectionRow { written: 1, served: 0, kept_from: 0, rebuild_from: 1, rebuild_to: 7 };
         assert_eq!((row.revision, row.taken, row.leased, row.projection), (6, 0, 0, projection));
-        assert!(row.open.is_empty() && row.gap == mail().gap);
+        assert!(row.open.is_empty());
         let moved = desk.outbox.move_to("mail", Start::Now, admin()).await;
         assert_eq!(moved, Err(OperationError::Rebuilding));
 

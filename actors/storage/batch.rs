@@ -7,11 +7,12 @@ use majordomo_model::{
     Channel, CommandId, Envelope, FlowId, FlowKind, SessionId, Timestamp, TokenId, TokenPurpose, UserId,
 };
 
+use super::log::LogEnd;
 use super::lookup::{Lookup, ReadError, UniqueKey};
 use super::progress::{CursorRow, LetterRow, LetterState};
 use super::redb::{View, WriteView};
 use super::row::{AppliedRow, CredentialRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow};
-use super::table::{Key, Table};
+use super::table::Table;
 use super::write;
 use crate::bytes::Bytes;
 
@@ -155,7 +156,8 @@ pub enum Write {
     RemoveLetter(String, u64),
     /// Removes everything that ended before this time, at most so many rows.
     Sweep(Timestamp, usize),
-    /// Removes signals up to and with this place, at most so many.
+    /// Removes signals up to and with this place, at most so many, and none that a subscription which has not lapsed
+    /// still has to handle.
     PruneLog(u64, usize),
 }
 
@@ -197,7 +199,7 @@ impl Prepared {
 
     /// Checks, then writes, within a transaction that others share. Every check precedes the first write, so a refused
     /// batch leaves no trace and its neighbours commit.
-    pub(super) fn apply(&self, transaction: &mut WriteView<'_>, next_seq: &mut u64) -> Result<Applied, ReadError> {
+    pub(super) fn apply(&self, transaction: &mut WriteView<'_>, log: &mut LogEnd) -> Result<Applied, ReadError> {
         if let Some(outcome) = &self.batch.outcome
             && let Some(applied) = transaction.applied(outcome.command)?
         {
@@ -213,13 +215,12 @@ impl Prepared {
                 return Ok(Verdict::Conflict.into());
             }
         }
-        let first_seq = *next_seq;
+        let first_seq = log.next_seq();
         for write in &self.batch.writes {
             write::apply(transaction, write)?;
         }
-        for bytes in &self.encoded {
-            transaction.put(Table::SignalLog, &Key::new().u64(*next_seq), bytes)?;
-            *next_seq = next_seq.saturating_add(1);
+        for (envelope, bytes) in self.batch.signals.iter().zip(&self.encoded) {
+            log.append(transaction, bytes, envelope.at)?;
         }
         if let Some(outcome) = &self.batch.outcome {
             write::remember(transaction, outcome.command, &outcome.row(self.batch.flow, first_seq))?;

@@ -17,6 +17,8 @@ pub enum Operation {
     SetLen,
     /// [`Disk::sync`].
     Sync,
+    /// [`Disk::claim`], which then answers that another store has the disk.
+    Claim,
 }
 
 /// How often a [`FaultyDisk`] was asked, failures included.
@@ -30,6 +32,22 @@ pub struct Counts {
     pub set_lens: u64,
     /// Calls of [`Disk::sync`].
     pub syncs: u64,
+    /// Calls of [`Disk::claim`].
+    pub claims: u64,
+}
+
+impl Counts {
+    /// What was counted since an earlier reading.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            reads: self.reads.saturating_sub(earlier.reads),
+            writes: self.writes.saturating_sub(earlier.writes),
+            set_lens: self.set_lens.saturating_sub(earlier.set_lens),
+            syncs: self.syncs.saturating_sub(earlier.syncs),
+            claims: self.claims.saturating_sub(earlier.claims),
+        }
+    }
 }
 
 /// A disk over another one, for tests. Clones share everything, so a test keeps one and gives one to the store.
@@ -58,6 +76,8 @@ struct State {
 struct Planned {
     operation: Operation,
     calls_left: u64,
+    /// How many calls it meets from then on.
+    span: u64,
     fault: Fault,
 }
 
@@ -82,12 +102,23 @@ impl FaultyDisk {
 
     /// Makes the `nth` call of `operation` from now on fail with `kind`; 1 is the next. It changes nothing on the disk.
     pub fn fail_nth(&self, operation: Operation, nth: u64, kind: io::ErrorKind) {
-        self.state().planned.push(Planned { operation, calls_left: nth, fault: Fault::Fails(kind) });
+        self.fail_span(operation, nth, 1, kind);
+    }
+
+    /// Makes `calls` calls of `operation` fail with `kind`, the `nth` from now on being the first. `u64::MAX` of them
+    /// fail until [`FaultyDisk::heal`].
+    pub fn fail_span(&self, operation: Operation, nth: u64, calls: u64, kind: io::ErrorKind) {
+        self.state().planned.push(Planned { operation, calls_left: nth, span: calls, fault: Fault::Fails(kind) });
     }
 
     /// Makes the `nth` write from now on write its first half only, and fail.
     pub fn tear_nth_write(&self, nth: u64) {
-        self.state().planned.push(Planned { operation: Operation::Write, calls_left: nth, fault: Fault::Torn });
+        self.state().planned.push(Planned {
+            operation: Operation::Write,
+            calls_left: nth,
+            span: 1,
+            fault: Fault::Torn,
+        });
     }
 
     /// Makes every call fail with `kind` until [`FaultyDisk::heal`].
@@ -149,19 +180,26 @@ impl State {
             Operation::Write => &mut self.counts.writes,
             Operation::SetLen => &mut self.counts.set_lens,
             Operation::Sync => &mut self.counts.syncs,
+            Operation::Claim => &mut self.counts.claims,
         };
         *count += 1;
-        for planned in self.planned.iter_mut().filter(|planned| planned.operation == operation) {
-            planned.calls_left = planned.calls_left.saturating_sub(1);
+        let mut planned = None;
+        for due in self.planned.iter_mut().filter(|planned| planned.operation == operation) {
+            due.calls_left = due.calls_left.saturating_sub(1);
+            if due.calls_left == 0 && planned.is_none() {
+                planned = Some(due.fault);
+                due.span = due.span.saturating_sub(1);
+                // The next call meets it again.
+                due.calls_left = 1;
+            }
         }
-        let due = self.planned.iter().position(|planned| planned.calls_left == 0);
-        let planned = due.map(|due| self.planned.remove(due).fault);
+        self.planned.retain(|planned| planned.span > 0);
         self.broken.map(Fault::Fails).or_else(|| self.spend_power(operation)).or(planned)
     }
 
     fn spend_power(&mut self, operation: Operation) -> Option<Fault> {
         let left = self.power_left.as_mut()?;
-        if operation == Operation::Read {
+        if matches!(operation, Operation::Read | Operation::Claim) {
             return None;
         }
         if let Some(fewer) = left.checked_sub(1) {
@@ -235,7 +273,8 @@ impl Disk for FaultyDisk {
     }
 
     fn claim(&self) -> bool {
-        self.inner.claim()
+        let fault = self.state().meet(Operation::Claim);
+        fault.is_none() && self.inner.claim()
     }
 
     fn release(&self) {
@@ -302,8 +341,20 @@ mod tests {
         disk.write(2, &[1]).unwrap();
         assert_eq!(disk.sync().unwrap_err().kind(), io::ErrorKind::Other);
         disk.sync().unwrap();
-        assert_eq!(disk.counts(), Counts { reads: 0, writes: 3, set_lens: 0, syncs: 2 });
+        assert_eq!(disk.counts(), Counts { writes: 3, syncs: 2, ..Counts::default() });
         assert_eq!(disk.crash(0).unwrap().to_bytes().get(..3), Some(&[1, 0, 1][..]));
+    }
+
+    #[test]
+    fn a_fault_may_last_for_some_calls_or_until_it_is_healed() {
+        let disk = disk(1024);
+        disk.fail_span(Operation::Read, 2, 2, io::ErrorKind::Other);
+        let outcomes = [(); 5].map(|()| disk.read(0, &mut [0]).is_ok());
+        assert_eq!(outcomes, [true, false, false, true, true]);
+        disk.fail_span(Operation::Claim, 1, u64::MAX, io::ErrorKind::Other);
+        assert_eq!([(); 3].map(|()| disk.claim()), [false; 3]);
+        disk.heal();
+        assert!(disk.claim());
     }
 
     #[test]

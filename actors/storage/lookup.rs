@@ -1,15 +1,12 @@
 //! Typed look-ups: what the tables hold under which key, the same in a snapshot and in a transaction.
 
-use majordomo_model::{
-    Channel, CommandId, ContactId, Envelope, Identifier, IdentifierKind, TokenId, TokenPurpose, UserId,
-};
+use majordomo_model::{Channel, CommandId, ContactId, Identifier, IdentifierKind, TokenId, TokenPurpose, UserId};
 use serde::de::DeserializeOwned;
 
 use super::progress::{CursorRow, LetterRow};
 use super::redb::{EngineError, View};
 use super::row::{
     ActivityRow, AppliedRow, AttemptRow, CredentialRow, DeliveryState, RowError, SessionRow, TokenRow, UserRow, decode,
-    decode_signal,
 };
 use super::table::{Key, KeyReader, MalformedKey, NulInText, Table};
 
@@ -271,17 +268,6 @@ pub(crate) trait Lookup: View + Sized {
     /// The place of the last signal; 0 where there never was one.
     fn head(&self) -> Result<u64, ReadError> {
         Ok(self.meta_u64(super::batch::NEXT_SEQ)?.unwrap_or(1).saturating_sub(1))
-    }
-
-    /// The signals behind a place, in order, at most so many; personal data still sealed.
-    fn signals_after(&self, seq: u64, limit: usize) -> Result<Vec<Envelope>, ReadError> {
-        let from = Key::new().u64(seq.saturating_add(1));
-        let mut signals = Vec::new();
-        for row in self.range(Table::SignalLog, &from, None)?.take(limit) {
-            let row = row?;
-            signals.push(decode_signal(KeyReader::new(row.key()).u64()?, row.value())?);
-        }
-        Ok(signals)
     }
 }
 

@@ -3,12 +3,14 @@
 mod actor;
 mod batch;
 mod letter;
+mod log;
 mod lookup;
 mod migration;
 mod opening;
 mod progress;
 mod reader;
 mod redb;
+mod retention;
 mod row;
 mod table;
 mod write;
@@ -26,14 +28,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use majordomo_model::{Envelope, FlowId, Timestamp};
+use majordomo_model::{Envelope, MaxLag, Timestamp};
 use ractor::{ActorCell, SpawnErr};
 use serde::{Deserialize, Serialize};
 
 pub use self::actor::StorageMessage;
 pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
 #[cfg(any(test, feature = "testing"))]
-pub use self::faulty_disk::{FaultyDisk, Operation};
+pub use self::faulty_disk::{Counts, FaultyDisk, Operation};
 pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
 pub use self::opening::{OpenError, check_integrity};
@@ -42,6 +44,8 @@ pub use self::reader::{ProjectionRange, ProjectionValues, Reader, Unreadable};
 pub(crate) use self::redb::ReadView;
 pub use self::redb::{Disk, EngineSettings, Integrity, Location, MemoryDisk};
 use self::redb::{Engine, EngineHandle};
+pub(crate) use self::retention::Follower;
+pub use self::retention::Lag;
 pub(crate) use self::row::encode_signal;
 pub use self::row::{
     ActivityRow, AppliedRow, ContactRow, CredentialRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow,
@@ -52,8 +56,8 @@ use crate::clock::Clock;
 use crate::gauge::{Gauge, GaugeReading, LastFailure};
 use crate::keys::Keyring;
 
-/// How many rows one maintenance removes of each kind.
-const MAINTENANCE: usize = 10_000;
+/// How many rows one sweep removes.
+const SWEPT: usize = 10_000;
 
 /// How storage works; every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,14 +71,30 @@ pub struct StorageSettings {
     pub idle_flush: Duration,
     /// How long signals are kept at least; longer while a subscription has not handled them. Default 90 days.
     pub keep_signals: Duration,
+    /// How far any subscription may lie behind before it lapses and no longer keeps the log from being pruned; its own
+    /// limit holds beside it. Default 180 days, so that one which is gone for as long as signals are kept still loses
+    /// nothing, and 4 GiB, about ten million signals, so that one that is gone for good does not fill the disk. What is
+    /// given replaces both: a limit that is left out is none.
+    pub max_lag: MaxLag,
+    /// How much room the file system is to have left, in bytes: with less, registrations are answered
+    /// `StorageUnavailable`, so that there is room for logins and for whatever frees some. Default 64 MiB; 0 is none.
+    pub reserve_bytes: u64,
     /// The page cache. Default 128 MiB.
     pub engine: EngineSettings,
 }
 
 impl Default for StorageSettings {
     fn default() -> Self {
-        let (engine, keep_signals) = (EngineSettings::default(), Duration::from_secs(90 * 24 * 3600));
-        Self { queue: 8_192, group: 1_024, idle_flush: Duration::from_millis(250), keep_signals, engine }
+        let keep_signals = Duration::from_secs(90 * 24 * 3600);
+        Self {
+            queue: 8_192,
+            group: 1_024,
+            idle_flush: Duration::from_millis(250),
+            keep_signals,
+            max_lag: MaxLag { age: Some(keep_signals * 2), bytes: Some(4 << 30) },
+            reserve_bytes: 64 << 20,
+            engine: EngineSettings::default(),
+        }
     }
 }
 
@@ -142,6 +162,8 @@ struct Counters {
     queued: AtomicU64,
     /// The number of the last transaction that anybody was told of.
     acknowledged: AtomicU64,
+    /// The place of the last signal that the hook was given.
+    told: AtomicU64,
 }
 
 impl Shared {
@@ -181,6 +203,21 @@ pub struct StorageState {
     pub queued: u64,
     /// The size on the device, in bytes; 0 while the store is out.
     pub size_bytes: u64,
+    /// Whether less room is left around the file than [`StorageSettings::reserve_bytes`].
+    pub low_space: bool,
+    /// How much of the log is kept; zeros while the store is out.
+    pub log: LogState,
+}
+
+/// How much of the log is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogState {
+    /// The first place that is kept; the next place where the log is empty.
+    pub first: u64,
+    /// The place of the last signal; 0 where there never was one.
+    pub head: u64,
+    /// The size of the signals that are kept, in bytes.
+    pub bytes: u64,
 }
 
 impl Storage {
@@ -199,14 +236,16 @@ impl Storage {
     ) -> Result<Self, OpenError> {
         let engine = Engine::open(&location, &settings.engine)?;
         opening::prepare(&engine, keys)?;
-        let high_water = engine.read(|view| view.meta_u64(batch::HIGH_WATER))?;
+        let (high_water, head) =
+            engine.read(|view| Ok::<_, ReadError>((view.meta_u64(batch::HIGH_WATER)?, view.head()?)))?;
         if let Some(micros) = high_water {
             clock.raise_to(Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX)));
         }
         let handle = EngineHandle::unavailable();
         handle.install(engine);
         let (address, binder) = Address::new(settings.queue);
-        let (counters, gauge, last_failure) = (Counters::default(), Gauge::new(), Mutex::new(None));
+        let counters = Counters { told: AtomicU64::new(head), ..Counters::default() };
+        let (gauge, last_failure) = (Gauge::new(), Mutex::new(None));
         let (writing, released) = (tokio::sync::Mutex::new(()), AtomicBool::new(false));
         let shared = Shared {
             engine: handle,
@@ -269,25 +308,13 @@ impl Storage {
         self.shared.counters.lost_signals.swap(0, Ordering::Relaxed)
     }
 
-    /// Removes what has ended by time, and the signals that are older than [`StorageSettings::keep_signals`] and that
-    /// every subscription has handled.
+    /// Removes what has ended by time, 10,000 rows at most. The log is pruned by [`Storage::prune`].
     ///
     /// # Errors
     /// Any [`CommitError`].
-    pub async fn maintain(&self) -> Result<(), CommitError> {
-        let now = self.shared.clock.now();
-        let (reader, before) = (self.reader(), now.minus(self.shared.settings.keep_signals));
-        // A scan of the log is too long for a thread that serves others.
-        let looked = tokio::task::spawn_blocking(move || {
-            Ok((reader.last_before(before, MAINTENANCE)?, reader.lowest_cursor()?))
-        });
-        let looked: Result<_, Unreadable> = looked.await.unwrap_or(Err(Unreadable));
-        let (old, handled) = looked.map_err(|_| CommitError::Unavailable)?;
-        let prune = old.map(|old| handled.map_or(old, |handled| handled.min(old)));
-        let writes = [Write::Sweep(now, MAINTENANCE)].into_iter();
-        let writes = writes.chain(prune.map(|seq| Write::PruneLog(seq, MAINTENANCE))).collect();
-        let batch = Batch { flow: FlowId::new(), outcome: None, checks: Vec::new(), writes, signals: Vec::new() };
-        self.commit(batch).await.map(|_| ())
+    pub async fn sweep(&self) -> Result<(), CommitError> {
+        let writes = vec![Write::Sweep(self.shared.clock.now(), SWEPT)];
+        self.commit(Batch { writes, ..retention::empty() }).await.map(|_| ())
     }
 
     /// Commits everything that was left for later; answers once it is durable, or the store is out.
@@ -314,6 +341,17 @@ impl Storage {
         self.shared.engine.is_available()
     }
 
+    /// Whether there is room for what can be put off: as much as [`StorageSettings::reserve_bytes`], or nobody knows.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.shared.location.free_bytes().is_none_or(|free| free >= self.shared.settings.reserve_bytes)
+    }
+
+    /// Whether anybody waits for the writer.
+    fn is_waited_for(&self) -> bool {
+        self.shared.counters.queued.load(Ordering::Relaxed) > 0
+    }
+
     /// What it has done.
     #[must_use]
     pub fn observe(&self) -> StorageState {
@@ -329,6 +367,8 @@ impl Storage {
             lost: read(&counters.lost),
             queued: read(&counters.queued),
             size_bytes: self.shared.engine.with_engine(Engine::size_bytes).unwrap_or(0),
+            low_space: !self.has_room(),
+            log: self.reader().log_state().unwrap_or_default(),
         }
     }
 

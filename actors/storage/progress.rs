@@ -1,6 +1,6 @@
 //! The rows of subscriptions: how far each has come, and the dead letters that it left.
 
-use majordomo_model::{Gap, MaxLag, Timestamp};
+use majordomo_model::{MaxLag, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// How far a subscription has come.
@@ -18,9 +18,6 @@ pub struct CursorRow {
     /// Up to and with this place signals may be in a handler's hands; 0 once the subscription has stopped in order.
     #[serde(default)]
     pub leased: u64,
-    /// What was missed and its subscriber was not told of yet.
-    #[serde(default)]
-    pub gap: Option<Gap>,
     /// Since when the subscription no longer holds up pruning.
     #[serde(default)]
     pub lapsed_at: Option<Timestamp>,

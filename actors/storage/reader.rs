@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use majordomo_model::{CommandId, Envelope, Identifier, Session, TokenId, User, UserId};
+use majordomo_model::{CommandId, Envelope, Identifier, Session, Start, TokenId, User, UserId};
 
+use super::LogState;
+use super::log;
 use super::lookup::{Lookup, ReadError};
 use super::progress::CursorRow;
 use super::redb::{EngineHandle, ReadView, View};
+use super::retention::Lag;
 use super::row::{AppliedRow, SessionRow, TokenRow, UserRow};
 use super::table::{Key, Table};
 
@@ -38,7 +41,15 @@ impl Reader {
 
     /// Looks at one snapshot. `look` must be short: a page of rows, not a scan.
     pub(crate) fn snapshot<T>(&self, look: impl FnOnce(&ReadView) -> Result<T, ReadError>) -> Result<T, Unreadable> {
-        Ok(self.engine.read(look)?)
+        let generation = self.engine.generation();
+        let looked = self.engine.read(look);
+        if let Err(ReadError::Engine(error)) = &looked
+            && error.needs_reopen()
+        {
+            // The writer may have nothing to write for long, and would not find out by itself.
+            self.engine.suspect(generation);
+        }
+        Ok(looked?)
     }
 
     /// A user as the app sees one.
@@ -126,10 +137,46 @@ impl Reader {
         self.snapshot(Lookup::head)
     }
 
+    /// How much of the log is kept.
+    pub(super) fn log_state(&self) -> Result<LogState, Unreadable> {
+        self.snapshot(|view| {
+            Ok(LogState { first: log::oldest(view)?, head: view.head()?, bytes: log::kept_bytes(view)? })
+        })
+    }
+
+    /// The first place that is kept; the next place where the log is empty.
+    pub fn oldest(&self) -> Result<u64, Unreadable> {
+        self.snapshot(log::oldest)
+    }
+
+    /// The first place to be handled by whoever begins so. Of [`Start::Seq`] the place itself, kept or not, but the next
+    /// place at most; of [`Start::Time`] the first whose signal is not before that time, or the next place.
+    ///
+    /// It searches by time among few marks and then looks at 1,024 signals at most, however long the log is.
+    pub fn place(&self, start: Start) -> Result<u64, Unreadable> {
+        self.snapshot(|view| log::place(view, start))
+    }
+
+    /// The size of the signals behind a place that are kept, in bytes of the log.
+    pub fn bytes_behind(&self, floor: u64) -> Result<u64, Unreadable> {
+        self.snapshot(|view| log::bytes_from(view, floor.saturating_add(1)))
+    }
+
+    /// How far a cursor lies behind the end of the log.
+    pub fn lag(&self, cursor: &CursorRow) -> Result<Lag, Unreadable> {
+        self.snapshot(|view| Lag::of(view, cursor))
+    }
+
     /// The signals behind a place, in order, at most so many; personal data opened where the user lives.
     pub fn signals_after(&self, seq: u64, limit: usize) -> Result<Vec<Envelope>, Unreadable> {
+        self.page_after(seq, limit, usize::MAX)
+    }
+
+    /// As [`Reader::signals_after`], ending with the signal that makes it so many bytes of the log: a page is as large
+    /// as that and one signal more, and holds at least one signal where there is one and `limit` is not 0.
+    pub fn page_after(&self, seq: u64, limit: usize, bytes: usize) -> Result<Vec<Envelope>, Unreadable> {
         self.snapshot(|view| {
-            let mut signals = view.signals_after(seq, limit)?;
+            let mut signals = log::page_after(view, seq, limit, bytes)?;
             open_personal(view, &mut signals)?;
             Ok(signals)
         })
@@ -139,41 +186,18 @@ impl Reader {
     /// bytes; one at least if there is one.
     pub(crate) fn log_page(&self, seq: u64, limit: usize, bytes: usize) -> Result<LogPage, Unreadable> {
         self.snapshot(|view| {
-            let (from, mut left) = (Key::new().u64(seq.saturating_add(1)), bytes);
-            let mut signals = Vec::new();
-            for row in view.range(Table::SignalLog, &from, None)?.take(limit) {
-                let row = row?;
-                if left == 0 {
-                    break;
-                }
-                left = left.saturating_sub(row.value().len());
-                let place = super::table::KeyReader::new(row.key()).u64().map_err(ReadError::from)?;
-                signals.push(super::row::decode_signal(place, row.value())?);
-            }
+            let mut signals = log::page_after(view, seq, limit, bytes)?;
             open_personal(view, &mut signals)?;
             Ok(LogPage { signals, head: view.head()? })
         })
     }
 
-    /// The last signal that is old enough to be forgotten, looked for among the first `limit` of the log.
-    pub fn last_before(&self, before: majordomo_model::Timestamp, limit: usize) -> Result<Option<u64>, Unreadable> {
+    /// The signals at these places, in their order, as far as they are kept; personal data opened where the user lives.
+    pub fn signals_at(&self, places: &[u64]) -> Result<Vec<Envelope>, Unreadable> {
         self.snapshot(|view| {
-            let old = view.signals_after(0, limit)?;
-            Ok(old.iter().take_while(|envelope| envelope.at < before).last().and_then(|envelope| envelope.seq))
-        })
-    }
-
-    /// The lowest cursor of all subscriptions that have not lapsed.
-    pub fn lowest_cursor(&self) -> Result<Option<u64>, Unreadable> {
-        self.snapshot(|view| {
-            let mut lowest = None;
-            for row in view.range(Table::Cursors, &[], None)? {
-                let cursor: CursorRow = super::row::decode(row?.value())?;
-                if cursor.lapsed_at.is_none() {
-                    lowest = Some(lowest.map_or(cursor.floor(), |floor: u64| floor.min(cursor.floor())));
-                }
-            }
-            Ok(lowest)
+            let mut signals = log::signals_at(view, places)?;
+            open_personal(view, &mut signals)?;
+            Ok(signals)
         })
     }
 
@@ -190,28 +214,6 @@ impl Reader {
     /// looked for among the `limit` that ended first.
     pub fn undelivered(&self, now: majordomo_model::Timestamp, limit: usize) -> Result<Vec<TokenRow>, Unreadable> {
         self.snapshot(|view| super::write::undelivered(view, now, limit))
-    }
-
-    /// STUB
-    pub fn place(&self, start: majordomo_model::Start) -> Result<u64, Unreadable> {
-        use majordomo_model::Start;
-        let oldest = self.signals_after(0, 1)?.first().and_then(|s| s.seq);
-        let head = self.head()?;
-        Ok(match start {
-            Start::Now => head + 1,
-            Start::Beginning => oldest.unwrap_or(head + 1),
-            Start::Seq(seq) => seq.clamp(1, head + 1),
-            Start::Time(_) => 1,
-        })
-    }
-
-    /// STUB
-    pub fn signals_at(&self, places: &[u64]) -> Result<Vec<Envelope>, Unreadable> {
-        let mut found = Vec::new();
-        for place in places {
-            found.extend(self.signals_after(place.saturating_sub(1), 1)?.into_iter().filter(|s| s.seq == Some(*place)));
-        }
-        Ok(found)
     }
 
     /// Whether a generation of a subscriber's projection holds anything.

@@ -72,7 +72,7 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
         Write::PutLetter(subscription, seq, row) => letter::put(transaction, subscription, *seq, row),
         Write::RemoveLetter(subscription, seq) => letter::remove(transaction, subscription, *seq),
         Write::Sweep(now, limit) => sweep(transaction, *now, *limit),
-        Write::PruneLog(seq, limit) => prune_log(transaction, *seq, *limit),
+        Write::PruneLog(seq, limit) => super::log::prune(transaction, *seq, *limit),
     }
 }
 
@@ -330,11 +330,6 @@ fn due_token<V: View>(view: &V, key: &[u8]) -> Result<Option<TokenRow>, ReadErro
 pub(super) fn undelivered<V: View>(view: &V, now: Timestamp, limit: usize) -> Result<Vec<TokenRow>, ReadError> {
     let entries = due(view, Expiring::Token, now, limit)?;
     entries.iter().filter_map(|(_, key)| due_token(view, key).transpose()).collect()
-}
-
-fn prune_log(transaction: &mut WriteView<'_>, seq: u64, limit: usize) -> Result<(), ReadError> {
-    let end = Key::new().u64(seq.saturating_add(1));
-    remove_range(transaction, Table::SignalLog, &[], Some(&end), limit)
 }
 
 /// Removes the rows from `from` to before `end`, at most so many.

@@ -9,11 +9,12 @@ use majordomo_model::Envelope;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::batch::{Applied, COMMITS, HIGH_WATER, NEXT_SEQ, Prepared, Verdict};
+use super::batch::{Applied, COMMITS, HIGH_WATER, Prepared, Verdict};
+use super::log::LogEnd;
 use super::lookup::{Lookup, ReadError};
 use super::redb::{CommitError as EngineCommitError, Engine, EngineError, WriteView};
 use super::table::{Key, Table};
-use super::{CommitError, Shared};
+use super::{CommitError, Reader, Shared};
 use crate::address::Reply;
 
 const REOPEN_FIRST: Duration = Duration::from_millis(50);
@@ -21,6 +22,9 @@ const REOPEN_LAST: Duration = Duration::from_secs(5);
 
 /// How often a group is given to the store, which is reopened in between, before its batches are refused.
 const ATTEMPTS: usize = 2;
+
+/// How many signals are told at once that an earlier incarnation did not tell.
+const UNTOLD_PAGE: usize = 256;
 
 /// Something that waits for the writer.
 pub(super) struct Pending {
@@ -150,23 +154,28 @@ impl Writer {
         if !shared.engine.is_available() {
             self.reopen().await;
         }
+        self.tell_untold();
         while let Some(group) = self.gather().await {
             self.commit(group).await;
         }
     }
 
-    /// Waits for work and takes all there is, without a timer: company comes by itself while a commit runs.
+    /// Waits for work and takes all there is, without a timer: company comes by itself while a commit runs. A store
+    /// that readers find broken meanwhile is reopened.
     async fn gather(&mut self) -> Option<Vec<Pending>> {
         let limit = self.shared.settings.group.max(1);
         loop {
             let mut incoming = Vec::new();
-            let received = self.inbox.recv_many(&mut incoming, limit.saturating_sub(self.held.len()).max(1));
-            let count = match self.held_until {
-                None => received.await,
-                Some(until) => match tokio::time::timeout_at(until, received).await {
-                    Ok(count) => count,
-                    Err(_) => return Some(self.take_held()),
-                },
+            let room = limit.saturating_sub(self.held.len()).max(1);
+            let count = tokio::select! {
+                biased;
+                count = self.inbox.recv_many(&mut incoming, room) => count,
+                () = reached(self.held_until) => return Some(self.take_held()),
+                () = self.shared.engine.suspected() => {
+                    tracing::error!("a reader found the store broken, and it is being reopened");
+                    self.reopen().await;
+                    continue;
+                }
             };
             let urgent = incoming.iter().any(Pending::is_urgent);
             self.held.append(&mut incoming);
@@ -253,8 +262,26 @@ impl Writer {
             }
             pending.answer(applied.map(|applied| applied.verdict));
         }
-        if !told.is_empty() {
-            (self.shared.on_commit)(&told);
+        self.tell(&told);
+    }
+
+    fn tell(&self, signals: &[Arc<Envelope>]) {
+        if let Some(last) = signals.last().and_then(|envelope| envelope.seq) {
+            self.shared.counters.told.store(last, Ordering::Relaxed);
+            (self.shared.on_commit)(signals);
+        }
+    }
+
+    /// Tells the signals that an earlier incarnation committed, and died before it told them.
+    fn tell_untold(&self) {
+        let reader = Reader::new(self.shared.engine.clone());
+        loop {
+            let told = self.shared.counters.told.load(Ordering::Relaxed);
+            match reader.page_after(told, UNTOLD_PAGE, usize::MAX) {
+                Ok(signals) if signals.is_empty() => return,
+                Ok(signals) => self.tell(&signals.into_iter().map(Arc::new).collect::<Vec<_>>()),
+                Err(error) => return tracing::warn!(%error, "signals may have been committed and not told live"),
+            }
         }
     }
 
@@ -299,6 +326,13 @@ impl Writer {
     }
 }
 
+async fn reached(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn placed(work: &Prepared, first_seq: u64) -> impl Iterator<Item = Arc<Envelope>> {
     (first_seq..).zip(&work.batch.signals).map(|(seq, envelope)| {
         let mut envelope = envelope.clone();
@@ -311,12 +345,13 @@ fn placed(work: &Prepared, first_seq: u64) -> impl Iterator<Item = Arc<Envelope>
 fn commit_group(shared: &Shared, work: &[Arc<Prepared>]) -> Result<Done, GroupError> {
     let mut done = Done { commit: None, applied: Vec::with_capacity(work.len()) };
     let committed = shared.engine.write(|transaction| {
-        let mut next_seq = transaction.meta_u64(NEXT_SEQ)?.unwrap_or(1);
+        let mut log = LogEnd::read(transaction)?;
         for prepared in work {
-            done.applied.push(prepared.apply(transaction, &mut next_seq)?);
+            done.applied.push(prepared.apply(transaction, &mut log)?);
         }
         if transaction.is_changed() {
-            done.commit = Some(mark_progress(transaction, shared, next_seq)?);
+            log.store(transaction)?;
+            done.commit = Some(mark_progress(transaction, shared)?);
         }
         Ok::<_, ReadError>(())
     });
@@ -330,11 +365,10 @@ fn commit_group(shared: &Shared, work: &[Arc<Prepared>]) -> Result<Done, GroupEr
     }
 }
 
-fn mark_progress(transaction: &mut WriteView<'_>, shared: &Shared, next_seq: u64) -> Result<u64, ReadError> {
+fn mark_progress(transaction: &mut WriteView<'_>, shared: &Shared) -> Result<u64, ReadError> {
     let commit = transaction.meta_u64(COMMITS)?.unwrap_or(0).saturating_add(1);
     let now = shared.clock.now().as_micros().max(0).cast_unsigned();
     transaction.put(Table::Meta, COMMITS.as_bytes(), &Key::new().u64(commit))?;
-    transaction.put(Table::Meta, NEXT_SEQ.as_bytes(), &Key::new().u64(next_seq))?;
     transaction.put(Table::Meta, HIGH_WATER.as_bytes(), &Key::new().u64(now))?;
     Ok(commit)
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
 use majordomo_model::{
-    Command, Envelope, Error, Failure, Flow, FlowId, Lane, Personal, Reason, RefusalCause, Signal, SignalClass,
-    SignalId, Timestamp, UserId,
+    Command, Envelope, Error, Failure, Flow, FlowId, FlowKind, Lane, Personal, Reason, RefusalCause, Signal,
+    SignalClass, SignalId, Timestamp, UserId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -229,6 +229,10 @@ async fn run_caught<F: Perform>(services: &Services, command: &Command<F>, deadl
         {
             return answer.map_err(Error::Refused);
         }
+    }
+    // What is left of a disk that runs full is for those who are users already.
+    if F::KIND == FlowKind::Register && !services.storage.has_room() {
+        return Err(services.refused_without_storage());
     }
     let run = Run::new(services, command, deadline, earlier);
     run.publish(&run.start_envelope(run.stamp(None)));

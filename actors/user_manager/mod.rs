@@ -20,6 +20,7 @@ mod fault;
 mod fixture;
 mod flow;
 mod guarding;
+mod lapse;
 mod log_out;
 mod make_primary;
 mod new_password;
@@ -234,8 +235,11 @@ impl Manager {
             }
         }
         undelivered::end(services).await;
-        if let Err(error) = services.storage.maintain().await {
-            tracing::debug!(?error, "maintenance is put off");
+        lapse::tell(services).await;
+        let swept = services.storage.sweep().await;
+        let pruned = services.storage.prune(|| self.closing.load(Ordering::Relaxed)).await;
+        if let Err(error) = swept.and(pruned) {
+            tracing::debug!(?error, "the rest of the sweep is put off");
         }
     }
 

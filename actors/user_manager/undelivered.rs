@@ -76,7 +76,7 @@ mod tests {
         }
         let end = told.iter().find(|end| end.flow == delivery).unwrap();
         assert!(matches!(end.signal, Signal::PasswordResetRequestFailed { reason: Failure::Expired, .. }));
-        fixture.services.storage.maintain().await.unwrap();
+        fixture.services.storage.sweep().await.unwrap();
         assert_eq!(fixture.services.reader.token(reset).unwrap(), None);
     }
 }

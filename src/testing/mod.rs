@@ -29,7 +29,7 @@ use majordomo_actors::notifier::{CapturedOutbox, NotifierSettings};
 use majordomo_actors::storage::{Disk, Location, MemoryDisk, StorageState};
 use majordomo_model::{Channel, Envelope, SignalKind, Timestamp, UserId};
 
-pub use majordomo_actors::storage::{FaultyDisk, Operation};
+pub use majordomo_actors::storage::{Counts, FaultyDisk, Operation};
 
 use crate::accounts::Accounts;
 use crate::builder::{BuildError, Builder};

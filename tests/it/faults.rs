@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use majordomo::notifier::{CapturedOutbox, NotifierSettings, SendError};
 use majordomo::ractor::{self, Actor, ActorProcessingErr, ActorRef};
-use majordomo::testing::{BASE_URL, Operation, START, TestAccounts};
+use majordomo::testing::{BASE_URL, Counts, FaultyDisk, Operation, START, TestAccounts};
 use majordomo::{
     Accounts, Answer, AuditQuery, Authenticate, Change, Channel, Claimant, Command, Config, ConfirmEmail, ConfirmPhone,
     Delete, Envelope, Error, Failure, Filter, FlowKind, HashParameters, Live, LogOut, LoggedIn, MessageKind,
@@ -330,9 +330,14 @@ fn assert_kept(test: &TestAccounts, answered: &[Answered]) {
 
 /// One run of the story on a disk that fails so, and everything that must be true of it. Answers how often the store
 /// was opened again, and how often a caller was told of an outage.
-async fn story_with(fault: impl FnOnce(&TestAccounts), mends: bool) -> Hit {
+async fn story_with(step: Step, calls: Option<Arc<Mutex<Counts>>>) -> Hit {
     let witness = Witness::default();
-    let test = TestAccounts::with(config(), |builder| {
+    let mut config = config();
+    if step.uncached {
+        // Every read reaches the disk.
+        config.storage.engine.cache_bytes = 0;
+    }
+    let test = TestAccounts::with(config, |builder| {
         builder.subscriber("witness", Filter::all(), Start::Beginning, witness.clone())
     })
     .await;
@@ -341,11 +346,12 @@ async fn story_with(fault: impl FnOnce(&TestAccounts), mends: bool) -> Hit {
     let (ear, _) = Actor::spawn(None, Ear, Arc::clone(&heard)).await.unwrap();
     test.listen(&ear, Filter::all(), 100_000);
     let story = Story::default();
-    fault(&test);
+    (step.plan)(test.disk(), step.nth);
+    let before = test.disk().counts();
     {
         let living = story.live(test.accounts(), test.messages());
         let watching = async {
-            if mends {
+            if step.mends {
                 watch_the_outage(&test).await;
             }
             std::future::pending::<()>().await;
@@ -354,6 +360,9 @@ async fn story_with(fault: impl FnOnce(&TestAccounts), mends: bool) -> Hit {
             () = living => {}
             () = watching => {}
         }
+    }
+    if let Some(calls) = calls {
+        *calls.lock().unwrap() = test.disk().counts().since(before);
     }
     test.disk().heal();
     until("storage is back", async || {
@@ -369,16 +378,8 @@ async fn story_with(fault: impl FnOnce(&TestAccounts), mends: bool) -> Hit {
     })
     .await;
 
-    assert_consistent(&test).await;
-    assert_kept(&test, &story.answered());
+    assert_told(&test, &story, &witness, &heard).await;
     let log = test.recorded();
-    let handed = witness.handed();
-    assert!(witness.0.premature.lock().unwrap().is_empty(), "{:?}", witness.0.premature.lock().unwrap());
-    let distinct: BTreeSet<_> = handed.iter().map(|envelope| (envelope.seq, envelope.id)).collect();
-    assert!(distinct.into_iter().eq(log.iter().map(|envelope| (envelope.seq, envelope.id))), "the witness missed some");
-    for heard in heard.lock().unwrap().iter().filter(|envelope| envelope.seq.is_some()) {
-        assert!(log.iter().any(|envelope| (envelope.seq, envelope.id) == (heard.seq, heard.id)), "told, not committed");
-    }
     ear.stop(None);
 
     let hit = Hit { reopenings: test.storage_state().reopenings, outages: story.0.outages.load(Ordering::Relaxed) };
@@ -388,6 +389,20 @@ async fn story_with(fault: impl FnOnce(&TestAccounts), mends: bool) -> Hit {
     assert_eq!(serde_json::to_string(&again[..log.len()]).unwrap(), serde_json::to_string(&log).unwrap());
     test.shutdown().await;
     hit
+}
+
+/// Rows, log, witness and ear agree.
+async fn assert_told(test: &TestAccounts, story: &Story, witness: &Witness, heard: &Heard) {
+    assert_consistent(test).await;
+    assert_kept(test, &story.answered());
+    let log = test.recorded();
+    let handed = witness.handed();
+    assert!(witness.0.premature.lock().unwrap().is_empty(), "{:?}", witness.0.premature.lock().unwrap());
+    let distinct: BTreeSet<_> = handed.iter().map(|envelope| (envelope.seq, envelope.id)).collect();
+    assert!(distinct.into_iter().eq(log.iter().map(|envelope| (envelope.seq, envelope.id))), "the witness missed some");
+    for heard in heard.lock().unwrap().iter().filter(|envelope| envelope.seq.is_some()) {
+        assert!(log.iter().any(|envelope| (envelope.seq, envelope.id) == (heard.seq, heard.id)), "told, not committed");
+    }
 }
 
 /// What a fault came to.
@@ -407,66 +422,146 @@ async fn watch_the_outage(test: &TestAccounts) {
     test.disk().heal();
 }
 
-/// Runs the story once for each fault, a few at a time.
-async fn stories(faults: impl IntoIterator<Item = impl FnOnce(&TestAccounts) + 'static>, mends: bool) -> Vec<Hit> {
+/// What was covered, for whoever runs the tests with `--nocapture`.
+#[allow(clippy::print_stdout, reason = "a test may tell what it covered")]
+pub(super) fn report(covered: &str) {
+    println!("{covered}");
+}
+
+/// Plans a fault for the nth call from now on.
+pub(super) type Plan = fn(&FaultyDisk, u64);
+
+/// A fault, and from which call of the disk on.
+#[derive(Clone, Copy)]
+struct Step {
+    nth: u64,
+    plan: Plan,
+    /// Whether it lasts until callers were seen to be told of the outage.
+    mends: bool,
+    uncached: bool,
+}
+
+/// Every step, if the environment has `FAULTS=all`; else so many, spread over them by a fixed seed.
+pub(super) fn steps(most: u64, sampled: u64) -> Vec<u64> {
+    if std::env::var("FAULTS").is_ok_and(|which| which == "all") {
+        return (1..=most).collect();
+    }
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let count = sampled.min(most);
+    let one_of = |part: u64| {
+        let (from, end) = (most * part / count + 1, most * (part + 1) / count);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        from + (seed >> 33) % (end - from + 1)
+    };
+    (0..count).map(one_of).collect()
+}
+
+/// How often the disk is asked in a run of the story without a fault.
+async fn calls_of_a_story(uncached: bool) -> Counts {
+    let calls = Arc::new(Mutex::new(Counts::default()));
+    let none = Step { nth: 0, plan: |_, _| {}, mends: false, uncached };
+    let hit = tokio::task::LocalSet::new().run_until(story_with(none, Some(Arc::clone(&calls)))).await;
+    assert_eq!((hit.reopenings, hit.outages), (0, 0));
+    *calls.lock().unwrap()
+}
+
+/// Runs the story once for each fault, a few at a time, and sees to it that most faults are met, or it shows nothing.
+async fn stories(name: &str, of: u64, steps: Vec<Step>) {
     let telling = async {
         let mut running = tokio::task::JoinSet::new();
         let mut hits = Vec::new();
-        for fault in faults {
+        for step in steps {
             if running.len() >= 8 {
                 hits.push(running.join_next().await.unwrap().unwrap());
             }
-            running.spawn_local(story_with(fault, mends));
+            running.spawn_local(story_with(step, None));
         }
         hits.extend(running.join_all().await);
         hits
     };
-    tokio::task::LocalSet::new().run_until(telling).await
+    let hits = tokio::task::LocalSet::new().run_until(telling).await;
+    let met = hits.iter().filter(|hit| hit.reopenings > 0).count();
+    let outages = hits.iter().filter(|hit| hit.outages > 0).count();
+    let steps = hits.len();
+    report(&format!("{name}: {steps} of {of} steps, {met} faults met, callers told of an outage in {outages}"));
+    assert!(met * 4 > hits.len() * 3, "{name}: {met} of {} faults were met", hits.len());
 }
 
-/// About as many writes as a story makes, and as many syncs. Where it makes fewer, the last faults meet its end.
-const WRITES: u64 = 300;
-const SYNCS: u64 = 30;
-
-/// Most faults are to be met, or the test shows nothing.
-fn assert_met(hits: &[Hit]) {
-    let met = hits.iter().filter(|hit| hit.reopenings > 0).count();
-    assert!(met * 4 > hits.len() * 3, "{met} of {} faults were met", hits.len());
+fn planned(nth: Vec<u64>, plan: Plan) -> Vec<Step> {
+    nth.into_iter().map(|nth| Step { nth, plan, mends: false, uncached: false }).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_write_fails_or_tears_nothing_answered_is_lost_and_nothing_unwritten_is_told() {
-    let faults = (1..=WRITES).step_by(4).map(|nth| {
-        move |test: &TestAccounts| match nth % 3 {
-            0 => test.disk().fail_nth(Operation::Write, nth, ErrorKind::Other),
-            1 => test.disk().fail_nth(Operation::Write, nth, ErrorKind::StorageFull),
-            _ => test.disk().tear_nth_write(nth),
-        }
-    });
-    assert_met(&stories(faults, false).await);
+    let most = calls_of_a_story(false).await.writes;
+    let plan = |disk: &FaultyDisk, nth| match nth % 3 {
+        0 => disk.fail_nth(Operation::Write, nth, ErrorKind::Other),
+        1 => disk.fail_nth(Operation::Write, nth, ErrorKind::StorageFull),
+        _ => disk.tear_nth_write(nth),
+    };
+    stories("a write fails, finds no room or tears", most, planned(steps(most, 30), plan)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_for_a_while_is_waited_for_whenever_that_is() {
+    let most = calls_of_a_story(false).await.writes;
+    let plan = |disk: &FaultyDisk, nth| {
+        // It comes back for one write, as where others on the disk delete and write too.
+        disk.fail_span(Operation::Write, nth, 2, ErrorKind::StorageFull);
+        disk.fail_span(Operation::Write, nth + 3, 3, ErrorKind::StorageFull);
+        disk.fail_span(Operation::SetLen, 1, 2, ErrorKind::StorageFull);
+    };
+    stories("the disk is full for a while", most, planned(steps(most, 12), plan)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_sync_fails_nothing_answered_is_lost_and_nothing_unsynced_is_told() {
-    // A second fault soon after the first meets what heals it.
-    let faults = (1..=SYNCS).flat_map(|nth| [0, 2].map(|later| (nth, later))).map(|(nth, later)| {
-        move |test: &TestAccounts| {
-            test.disk().fail_nth(Operation::Sync, nth, ErrorKind::Other);
-            if later > 0 {
-                test.disk().fail_nth(Operation::Sync, nth + later, ErrorKind::StorageFull);
-            }
-        }
-    });
-    let hits = stories(faults, false).await;
-    assert_met(&hits);
-    assert!(hits.iter().any(|hit| hit.outages > 0), "no caller ever met an outage");
+    let most = calls_of_a_story(false).await.syncs;
+    let once = |disk: &FaultyDisk, nth| disk.fail_nth(Operation::Sync, nth, ErrorKind::Other);
+    stories("a sync fails", most, planned(steps(most, 12), once)).await;
+    // What heals it meets the next fault: reopening syncs too, and finds the store taken.
+    let while_healing = |disk: &FaultyDisk, nth| {
+        disk.fail_span(Operation::Sync, nth, 3, ErrorKind::Other);
+        disk.fail_nth(Operation::Sync, nth + 4, ErrorKind::StorageFull);
+        disk.fail_span(Operation::Claim, 2, 2, ErrorKind::Other);
+    };
+    stories("syncs fail, while healing too", most, planned(steps(most, 12), while_healing)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_power_is_cut_callers_are_told_of_an_outage_and_the_rest_goes_on_after_it() {
-    let faults = (0..WRITES).step_by(7).map(|changes| move |test: &TestAccounts| test.disk().cut_power_after(changes));
-    let hits = stories(faults, true).await;
-    assert_met(&hits);
+async fn whichever_read_fails_nothing_is_denied_and_reading_works_again_by_itself() {
+    let most = calls_of_a_story(true).await.reads;
+    let uncached = |nth: Vec<u64>, plan: fn(&FaultyDisk, u64)| {
+        planned(nth, plan).into_iter().map(|step| Step { uncached: true, ..step }).collect()
+    };
+    let once = |disk: &FaultyDisk, nth| disk.fail_nth(Operation::Read, nth, ErrorKind::Other);
+    stories("a read fails", most, uncached(steps(most, 16), once)).await;
+    let while_healing = |disk: &FaultyDisk, nth| disk.fail_span(Operation::Read, nth, 4, ErrorKind::Other);
+    stories("reads fail, while healing too", most, uncached(steps(most, 12), while_healing)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_fault_lasts_callers_are_told_of_an_outage_and_the_rest_goes_on_after_it() {
+    let (cached, uncached) = (calls_of_a_story(false).await, calls_of_a_story(true).await.reads);
+    let lasting = |nth: Vec<u64>, plan: fn(&FaultyDisk, u64)| -> Vec<Step> {
+        planned(nth, plan).into_iter().map(|step| Step { mends: true, ..step }).collect()
+    };
+    let changes = cached.writes + cached.syncs;
+    let power = lasting(steps(changes, 20), |disk, nth| disk.cut_power_after(nth - 1));
+    stories("the power is cut", changes, power).await;
+    let sync = lasting(steps(cached.syncs, 6), |disk, nth| {
+        disk.fail_span(Operation::Sync, nth, u64::MAX, ErrorKind::Other);
+    });
+    stories("no sync succeeds any more", cached.syncs, sync).await;
+    let full = lasting(steps(cached.writes, 6), |disk, nth| {
+        disk.fail_span(Operation::Write, nth, u64::MAX, ErrorKind::StorageFull);
+    });
+    stories("the disk is full", cached.writes, full).await;
+    let read = lasting(steps(uncached, 8), |disk, nth| {
+        disk.fail_span(Operation::Read, nth, u64::MAX, ErrorKind::Other);
+    });
+    let read = read.into_iter().map(|step| Step { uncached: true, ..step }).collect();
+    stories("no read succeeds any more", uncached, read).await;
 }
 
 /// The story until the power is cut, and then what a crash at that moment would have left, once a seed.
@@ -507,17 +602,21 @@ async fn crash_after(changes: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_power_cut_leaves_holds_everything_answered_told_and_sent() {
+    let calls = calls_of_a_story(false).await;
+    let most = calls.writes + calls.syncs;
     let crashing = async {
         let mut running = tokio::task::JoinSet::new();
-        for changes in (0..WRITES).step_by(9) {
+        for nth in steps(most, 24) {
             if running.len() >= 8 {
                 running.join_next().await.unwrap().unwrap();
             }
-            running.spawn_local(crash_after(changes));
+            running.spawn_local(crash_after(nth - 1));
         }
         running.join_all().await;
     };
     tokio::task::LocalSet::new().run_until(crashing).await;
+    let crashed = steps(most, 24).len();
+    report(&format!("a power cut, unsynced writes reordered: {crashed} of {most} steps, 3 images each"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -778,3 +778,23 @@ async fn old_signals_go_once_everybody_handled_them_and_nobody_loses_their_place
     assert!(newcomer.seen().into_iter().eq(head + 1..=latest));
     assert_eq!(users(test.accounts()).await.len(), 7);
 }
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_nearly_full_lets_users_in_and_registers_nobody() {
+    let place = Place::new();
+    let register = |name: &str| Register { username: Some(name.to_owned()), ..Register::new(PASSWORD) };
+    let accounts = place.builder().spawn().await.unwrap();
+    let ada = accounts.register(register("ada")).await.unwrap().user;
+    assert!(!accounts.tree().await.storage().unwrap().low_space);
+    assert!(accounts.shutdown().await);
+    // No disk has so much.
+    let accounts = place.builder().configure(|config| config.storage.reserve_bytes = u64::MAX).spawn().await.unwrap();
+    let head = accounts.tree().await.storage().unwrap().log.head;
+    assert_eq!(accounts.register(register("eve")).await.unwrap_err(), Error::StorageUnavailable);
+    let storage = *accounts.tree().await.storage().unwrap();
+    assert_eq!((storage.low_space, storage.available, storage.log.head), (true, true, head), "it cost no signal");
+    let login = Authenticate { identifier: "ada".to_owned(), password: Password::new(PASSWORD) };
+    assert_eq!(accounts.authenticate(login).await.unwrap().user, ada);
+    assert!(accounts.shutdown().await);
+}

@@ -26,6 +26,7 @@ mod one_end;
 mod operating;
 mod person;
 mod registration;
+mod retention;
 mod steps;
 mod supervising;
 mod tokens;

@@ -43,6 +43,15 @@ pub(super) fn drop_page_cache(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// How many bytes the file system of a file has left for whoever is no superuser; `None` where it does not say.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    let free = rustix::fs::statvfs(path).ok().map(|found| found.f_bavail.saturating_mul(found.f_frsize));
+    #[cfg(not(unix))]
+    let free = None;
+    free
+}
+
 fn draft_of(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".tmp");
@@ -145,6 +154,14 @@ mod tests {
             makers.into_iter().map(|maker| usize::from(maker.join().unwrap().unwrap())).sum()
         });
         assert_eq!(made, 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_system_says_what_it_has_left() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(free_bytes(folder.path()).is_some_and(|free| free > 0));
+        assert_eq!(free_bytes(&folder.path().join("nowhere")), None);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! A shared way to the store that can be taken away and given back.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::Notify;
 
 use super::Engine;
 use super::error::{CommitError, EngineError};
@@ -21,6 +23,11 @@ struct Shared {
     engine: RwLock<Option<Engine>>,
     /// Turned off before the lock is asked for, so that newcomers are refused instead of waiting.
     available: AtomicBool,
+    /// How many engines were installed.
+    generation: AtomicU64,
+    /// The generation that a reader last found broken.
+    suspected: AtomicU64,
+    suspicion: Notify,
 }
 
 impl EngineHandle {
@@ -33,6 +40,7 @@ impl EngineHandle {
     pub(crate) fn install(&self, engine: Engine) {
         let mut place = self.0.engine.write().unwrap_or_else(PoisonError::into_inner);
         *place = Some(engine);
+        self.0.generation.fetch_add(1, Ordering::AcqRel);
         self.0.available.store(true, Ordering::Release);
     }
 
@@ -45,6 +53,28 @@ impl EngineHandle {
         // Closed under the lock: whoever revokes at the same time is answered when the store is released, not before.
         let mut engine = self.0.engine.write().unwrap_or_else(PoisonError::into_inner);
         engine.take().map_or(Ok(()), Engine::close)
+    }
+
+    /// The number of the engine that is installed, or was last.
+    pub(crate) fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// Notes that the engine of this number answers nothing useful any more, for whoever owns it.
+    pub(crate) fn suspect(&self, generation: u64) {
+        self.0.suspected.fetch_max(generation, Ordering::AcqRel);
+        self.0.suspicion.notify_one();
+    }
+
+    /// Waits until somebody suspects the engine that is installed.
+    pub(crate) async fn suspected(&self) {
+        loop {
+            let is_current = self.0.suspected.load(Ordering::Acquire) == self.generation();
+            if self.is_available() && is_current {
+                return;
+            }
+            self.0.suspicion.notified().await;
+        }
     }
 
     /// Whether an engine is installed.

@@ -39,6 +39,16 @@ pub enum Location {
     Disk(Arc<dyn Disk>),
 }
 
+impl Location {
+    /// How many bytes are left around the store; `None` where that is not known.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        match self {
+            Self::File(path) => file::free_bytes(path),
+            Self::Memory(_) | Self::Disk(_) => None,
+        }
+    }
+}
+
 /// How the byte store runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -191,6 +191,26 @@ impl<'transaction> WriteView<'transaction> {
         Ok(removed)
     }
 
+    /// Removes the rows from `from` (inclusive) to `to` (exclusive), once `look` has seen the value of each. Many
+    /// times faster than removing them one by one.
+    pub(crate) fn clear(
+        &mut self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        mut look: impl FnMut(&[u8]),
+    ) -> Result<(), EngineError> {
+        if to <= from {
+            return Ok(());
+        }
+        self.changed = true;
+        let remove = |_: &[u8], value: &[u8]| {
+            look(value);
+            false
+        };
+        self.opened_mut(table)?.retain_in::<&[u8], _>(from..to, remove).map_err(EngineError::from_redb)
+    }
+
     fn opened_mut(&mut self, table: Table) -> Result<&mut redb::Table<'transaction, Bytes, Bytes>, EngineError> {
         self.opened(table)?;
         self.tables.get_mut(table).ok_or_else(|| no_place(table))

@@ -126,6 +126,60 @@ async fn stopping_does_not_wait_for_a_disk_that_is_out() {
     assert_eq!((store.storage.observe().queued, store.storage.observe().lost), (0, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_read_that_fails_is_healed_though_nobody_writes() {
+    for calls in [1, 2, 3, 10] {
+        let disk = FaultyDisk::new(Arc::new(MemoryDisk::new())).unwrap();
+        // Without a cache every read reaches the disk.
+        let settings = StorageSettings { engine: EngineSettings { cache_bytes: 0 }, ..StorageSettings::default() };
+        let store = Store::with(Location::Disk(Arc::new(disk.clone())), settings).await;
+        let ada = user_id(1);
+        store.write(vec![put_user(user_row(ada))]).await;
+        disk.fail_span(Operation::Read, 1, calls, io::ErrorKind::Other);
+        let reader = store.storage.reader();
+        let mut denied = 0;
+        let found = loop {
+            match reader.user(ada) {
+                Ok(found) => break found,
+                Err(Unreadable) => denied += 1,
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        assert!(found.is_some() && denied > 0, "{calls}: {denied}");
+        assert_eq!(store.storage.observe().reopenings, 1, "{calls}");
+        assert_eq!(store.commit(counting(ada)).await, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_another_has_taken_meanwhile_is_waited_for() {
+    let (store, disk) = faulty().await;
+    store.commit(telling()).await;
+    disk.fail_nth(Operation::Sync, 1, io::ErrorKind::Other);
+    disk.fail_span(Operation::Claim, 1, 4, io::ErrorKind::Other);
+    assert_eq!(store.commit(telling()).await, 2);
+    assert_eq!((store.storage.observe().reopenings, disk.counts().claims), (1, 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_incarnation_committed_and_did_not_tell_the_next_one_tells() {
+    let mut store = Store::new().await;
+    store.commit(telling()).await;
+    store.kill().await;
+    // The transaction of a writer that died before it told it.
+    let signal = signal(user_id(1));
+    let lost = batch::Prepared::new(Batch { signals: vec![signal], ..batch() }).unwrap();
+    let written = store.storage.shared.engine.write(|transaction| {
+        let mut log = log::LogEnd::read(transaction)?;
+        lost.apply(transaction, &mut log)?;
+        log.store(transaction)
+    });
+    assert!(written.is_ok());
+    store.restart().await;
+    store.commit(telling()).await;
+    assert_eq!(*store.told.lock().unwrap(), [1, 2, 3]);
+}
+
 /// A disk with a fixed number of bytes, or one that panics.
 #[derive(Debug)]
 struct OddDisk {

@@ -4,6 +4,7 @@ mod faults;
 mod groups;
 mod letters;
 mod opening;
+mod places;
 mod rows;
 mod writes;
 

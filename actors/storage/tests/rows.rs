@@ -2,12 +2,13 @@
 
 use std::fmt::Debug;
 
-use majordomo_model::{Gap, MaxLag, Username};
+use majordomo_model::Username;
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::storage::progress::{FailureRow, OpenRow, OpenState, ProjectionRow};
 use crate::storage::row::{AttemptRow, decode, decode_signal, encode};
 
 fn hex(bytes: &[u8]) -> String {
@@ -73,6 +74,41 @@ fn applied_row() -> AppliedRow {
         outcome: b"answer".to_vec(),
         first_seq: 17,
         expires_at: at(9),
+    }
+}
+
+fn full_cursor() -> CursorRow {
+    let failure = FailureRow { at: at(4), failure: "refused".to_owned() };
+    let open = OpenRow {
+        seq: 65_000,
+        attempts: 3,
+        first_at: Some(at(2)),
+        not_before: Some(at(5)),
+        deferred: true,
+        state: OpenState::Held,
+        failures: vec![failure],
+    };
+    CursorRow {
+        revision: 12,
+        taken: 70_000,
+        open: vec![open],
+        leased: 70_003,
+        lapsed_at: Some(at(3)),
+        max_lag: MaxLag { age: Some(Duration::from_secs(60)), bytes: Some(1 << 30) },
+        projection: ProjectionRow { written: 2, served: 1, kept_from: 1, rebuild_from: 1, rebuild_to: 70_000 },
+        created_at: at(-1),
+    }
+}
+
+fn letter_row() -> LetterRow {
+    LetterRow {
+        envelope: vec![1, 2, 3],
+        reason: "exhausted".to_owned(),
+        attempts: 20,
+        tries: 2,
+        failures: vec![FailureRow { at: at(4), failure: "refused".to_owned() }],
+        dead_at: at(6),
+        state: LetterState::Due,
     }
 }
 
@@ -142,48 +178,22 @@ fn version_1_is_read_for_ever() {
 }
 
 #[test]
-fn progress_of_version_2_is_read_for_ever() {
-    let failure = || FailureRow { at: at(2), failure: "out".to_owned() };
-    let open = OpenRow {
-        seq: 69_999,
-        attempts: 2,
-        first_at: Some(at(1)),
-        not_before: Some(at(3)),
-        deferred: true,
-        state: OpenState::Held,
-        failures: vec![failure()],
-    };
+fn version_2_of_a_subscriptions_rows_is_read_for_ever() {
     golden(
-        &CursorRow {
-            revision: 9,
-            taken: 70_000,
-            open: vec![open],
-            leased: 70_001,
-            gap: Some(Gap { from: 1, to: 4 }),
-            lapsed_at: Some(at(4)),
-            max_lag: MaxLag { age: Some(Duration::from_secs(60)), bytes: Some(5) },
-            projection: ProjectionRow { written: 2, served: 1, kept_from: 1, rebuild_from: 1, rebuild_to: 8 },
-            created_at: at(-1),
-        },
-        "0189a87265766973696f6e09a574616b656ece00011170a46f70656e9187a3736571ce0001116fa8617474656d707473 \
-         02a866697273745f6174ce000f4240aa6e6f745f6265666f7265ce002dc6c0a86465666572726564c3a57374617465a468656c64a86661696c75 \
-         7265739182a26174ce001e8480a76661696c757265a36f7574a66c6561736564ce00011171a367617082a466726f6d01 \
-         a2746f04a96c61707365645f6174ce003d0900a76d61785f6c616782a361676582a4736563733ca56e616e6f7300a562 \
-         7974657305aa70726f6a656374696f6e85a77772697474656e02a673657276656401a96b6570745f66726f6d01ac7265 \
-         6275696c645f66726f6d01aa72656275696c645f746f08aa637265617465645f6174d2fff0bdc0",
+        &full_cursor(),
+        "0188a87265766973696f6e0ca574616b656ece00011170a46f70656e9187a3736571cdfde8a8617474656d707473 \
+         03a866697273745f6174ce001e8480aa6e6f745f6265666f7265ce004c4b40a86465666572726564c3a57374617465 \
+         a468656c64a86661696c757265739182a26174ce003d0900a76661696c757265a772656675736564a66c6561736564 \
+         ce00011173a96c61707365645f6174ce002dc6c0a76d61785f6c616782a361676582a4736563733ca56e616e6f7300 \
+         a56279746573ce40000000aa70726f6a656374696f6e85a77772697474656e02a673657276656401a96b6570745f66 \
+         726f6d01ac72656275696c645f66726f6d01aa72656275696c645f746fce00011170aa637265617465645f6174d2ff \
+         f0bdc0",
     );
     golden(
-        &LetterRow {
-            envelope: vec![1, 2],
-            reason: "out".to_owned(),
-            attempts: 3,
-            tries: 1,
-            failures: vec![failure()],
-            dead_at: at(5),
-            state: LetterState::InHand,
-        },
-        "0187a8656e76656c6f7065c4020102a6726561736f6ea36f7574a8617474656d70747303a5747269657301a86661696c757265739182a2 \
-         6174ce001e8480a76661696c757265a36f7574a7646561645f6174ce004c4b40a57374617465a7696e5f68616e64",
+        &letter_row(),
+        "0187a8656e76656c6f7065c403010203a6726561736f6ea9657868617573746564a8617474656d70747314a5747269657302a86661696c7572 \
+         65739182a26174ce003d0900a76661696c757265a772656675736564a7646561645f6174ce005b8d80a57374617465a36475 \
+         65",
     );
 }
 
@@ -229,7 +239,10 @@ fn a_field_that_a_later_build_added_is_skipped() {
     reads_later(&full_token());
     reads_later(&full_session());
     reads_later(&applied_row());
-    reads_later(&CursorRow { revision: 1, taken: 1, created_at: at(1), ..CursorRow::default() });
+    reads_later(&full_cursor());
+    reads_later(&full_cursor().open[0]);
+    reads_later(&full_cursor().projection);
+    reads_later(&letter_row());
     reads_later(&envelope());
 }
 
@@ -245,6 +258,10 @@ fn a_field_that_an_earlier_build_did_not_know_gets_its_default() {
     let session = session_row(8, user_id(1));
     let stored = without(&encode(&session).unwrap(), "context", &Context::new());
     assert_eq!(decode::<SessionRow>(&stored).unwrap(), session);
+    // As the first build wrote it.
+    let cursor = CursorRow { taken: 70_000, created_at: at(-1), ..CursorRow::default() };
+    let stored = bytes("0182a5666c6f6f72ce00011170aa637265617465645f6174d2fff0bdc0");
+    assert_eq!(decode::<CursorRow>(&stored).unwrap(), cursor);
     // A field without a default is not invented.
     let stored = without(&encode(&user).unwrap(), "epoch", &1);
     assert!(decode::<UserRow>(&stored).is_err());
@@ -287,6 +304,8 @@ proptest! {
         survive::<TokenRow>(&bytes);
         survive::<SessionRow>(&bytes);
         survive::<AppliedRow>(&bytes);
+        survive::<CursorRow>(&bytes);
+        survive::<LetterRow>(&bytes);
         let _ = decode_signal(1, &bytes);
     }
 
