@@ -36,8 +36,8 @@ pub trait Subscriber: Send + Sync + 'static {
     /// Handles one signal. A panic counts as [`Outcome::Retry`], as does a deadline that passes.
     fn handle(&self, envelope: &Envelope, context: &SubscriberContext) -> impl Future<Output = Outcome> + Send;
 
-    /// Handles several signals at once, and answers an outcome for each, in their order; what has none is to be handed
-    /// over again. Called where the subscription asks for batches. A panic, or a deadline that passes, counts as an
+    /// Handles several signals at once, and answers an outcome for each, in their order; what has none is handed over
+    /// again, at no cost unless none has one. Called where the subscription asks for batches. A panic, or a deadline that passes, counts as an
     /// attempt at each, and they are handed over one by one from then on, so that only the one at fault is given up.
     ///
     /// Unless it is implemented, it handles one after the other, up to the first that is not done.
@@ -61,7 +61,8 @@ pub trait Subscriber: Send + Sync + 'static {
     }
 
     /// Learns of signals that it will never get, before it is handed what follows them: the log had to forget them.
-    /// Effects are committed with the note that it was told.
+    /// What it projects or forgets is committed with the note that it was told; with any other effect it is told again, as
+    /// where it asks for a retry.
     ///
     /// Unless it is implemented, it takes note and does nothing; the system tells `subscriber_missed` in any case.
     fn missed(&self, _gap: Gap, _context: &SubscriberContext) -> impl Future<Output = Outcome> + Send {
@@ -80,7 +81,7 @@ pub enum Outcome {
         /// Why, for the operator; at most 200 bytes are kept. Without personal data or secrets.
         reason: String,
     },
-    /// Not now: it is to be handed over again at a certain time, or as soon as the subscription is started again. It
+    /// Not now: it is to be handed over again at a certain time, which a restart does not change. It
     /// costs no attempt: for a server that is down, or that says when to come back.
     Defer {
         /// Until when it rests, by the system's clock. What lies further ahead than a day is taken as a day.

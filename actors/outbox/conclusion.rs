@@ -7,10 +7,12 @@ use tokio::time::Instant;
 
 use super::follow_up::{self, FollowUps};
 use super::ledger::{Entry, HandOver, Now, REST_LIMIT, Rest, push_failure, shortened};
-use super::worker::{Cut, Worker};
+use super::worker::{Cut, Missing, Worker};
 use crate::storage::{Check, LetterRow, LetterState, Write, encode_signal};
 use crate::subscriber::{Effect, Outcome};
 
+/// How many dead letters are tried again at a time.
+const DUE_LETTERS: usize = 16;
 /// Told instead of a panic's own words, which may hold anything.
 pub(super) const PANICKED: &str = "the handler panicked";
 const OVERDUE: &str = "the handler took longer than its deadline";
@@ -61,8 +63,14 @@ impl Worker {
 
     fn take_down(&mut self, completed: Completed) {
         let Completed { id, places, handled, read } = completed;
-        self.ledger.close_hand_over();
+        if !matches!(handled, Handled::Missed(_)) {
+            self.ledger.close_hand_over();
+        }
+        let lanes = self.feed.registration.settings.concurrency > 1;
+        let outdated = !self.feed.desk.projection().is_unchanged(&read);
         match handled {
+            // Told again at once, on what is there now.
+            Handled::Missed(_) if outdated => self.gap = self.gap.map(|missing| Missing::new(missing.gap)),
             Handled::Missed(outcome) => self.missed(outcome),
             Handled::Panicked => {
                 self.feed.figures().restarts += 1;
@@ -73,18 +81,25 @@ impl Worker {
             }
             Handled::Overdue => self.fail_together(&places, OVERDUE),
             Handled::Outcomes(outcomes) => {
+                let any = !outcomes.is_empty();
                 let outcomes = outcomes.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
                 for (seq, outcome) in places.iter().zip(outcomes) {
-                    self.weigh(*seq, outcome, &read);
+                    match outcome {
+                        // Another lane wrote what this one had read: to be done again, on what is there now.
+                        Some(Outcome::Done(_)) if lanes && outdated => self.ledger.take_back(*seq),
+                        // Those before it in its batch were handled, this one not.
+                        None if any => self.ledger.take_back(*seq),
+                        outcome => self.weigh(*seq, outcome),
+                    }
                 }
             }
         }
         self.feed.put_down(id, self.ledger.hands());
     }
 
-    fn weigh(&mut self, seq: u64, outcome: Option<Outcome>, read: &[(Vec<u8>, u64)]) {
+    fn weigh(&mut self, seq: u64, outcome: Option<Outcome>) {
         match outcome {
-            Some(Outcome::Done(effects)) => self.weigh_effects(seq, effects, read),
+            Some(Outcome::Done(effects)) => self.weigh_effects(seq, effects),
             Some(Outcome::Retry { reason }) => self.fail(seq, &reason, false),
             Some(Outcome::Defer { until }) => {
                 let latest = self.feed.now().plus(REST_LIMIT);
@@ -98,18 +113,19 @@ impl Worker {
         }
     }
 
-    fn weigh_effects(&mut self, seq: u64, mut effects: Vec<Effect>, read: &[(Vec<u8>, u64)]) {
+    fn weigh_effects(&mut self, seq: u64, mut effects: Vec<Effect>) {
         if let Some(refusal) = follow_up::refusal(&effects, self.feed.desk.may_deliver()) {
             let subscription = &self.feed.registration.name;
             tracing::error!(subscription, seq, refusal, "effects were refused");
             return self.fail(seq, refusal, false);
         }
-        let lanes = self.feed.registration.settings.concurrency > 1;
-        if lanes && !self.feed.desk.projection().is_unchanged(read) {
-            // Another lane wrote what this one had read: to be done again, on what is there now.
-            return self.ledger.take_back(seq);
-        }
+        let is_rebuilding = self.is_rebuilding(seq);
         let Some(entry) = self.ledger.finish(seq) else { return };
+        let name = &self.feed.registration.name;
+        if entry.letter.is_some() && matches!(self.feed.desk.reader.letter(name, seq), Ok(None)) {
+            // Discarded while it was tried again: nothing comes of it.
+            return;
+        }
         for effect in &mut effects {
             match effect {
                 Effect::Project { key, value } => self.project(key.clone(), Some(std::mem::take(value))),
@@ -117,7 +133,7 @@ impl Worker {
                 _ => {}
             }
         }
-        let private = follow_up::are_private(&effects) || self.is_rebuilding(seq);
+        let private = follow_up::are_private(&effects) || is_rebuilding;
         if private && entry.letter.is_none() {
             self.feed.note_handled();
         } else {
@@ -183,6 +199,7 @@ impl Worker {
             return false;
         }
         self.note_failure(INTERRUPTED);
+        self.ledger.take_back(*seq);
         self.give_up(*seq, INTERRUPTED, true);
         self.ledger.close_hand_over();
         true
@@ -245,14 +262,25 @@ impl Worker {
 
     fn assemble(&self, conclusions: &[Conclusion]) -> Result<FollowUps, Cut> {
         let (name, reader) = (&self.feed.registration.name, &self.feed.desk.reader);
-        let mut follow_ups = FollowUps { signals: self.asides.clone(), ..FollowUps::default() };
+        let mut follow_ups = FollowUps::default();
         let mut ended: Vec<TokenId> = Vec::new();
         for Conclusion { seq, entry, effects, given_up } in conclusions {
             let Some(signal) = &entry.signal else { continue };
+            if entry.letter.is_some() {
+                match (reader.letter(name, *seq)?, given_up) {
+                    (Some(letter), _) => {
+                        follow_ups.checks.push(Check::Letter(name.clone(), *seq, Some(letter.state)));
+                    }
+                    // Discarded while it was tried again, which failed.
+                    (None, Some(_)) => continue,
+                    // Discarded since its effects were weighed, which are not to be: everything is read anew.
+                    (None, None) => return Err(Cut::Lost),
+                }
+            }
             match given_up {
                 Some((reason, _)) => follow_ups.join(self.letter(*seq, entry, signal, reason)?),
                 None => {
-                    if entry.letter.is_some() && reader.letter(name, *seq)?.is_some() {
+                    if entry.letter.is_some() {
                         follow_ups.writes.push(Write::RemoveLetter(name.clone(), *seq));
                     }
                     let now = self.feed.now();
@@ -324,9 +352,10 @@ impl Worker {
                 self.ledger.finish(seq);
             }
         }
-        for (seq, letter) in reader.due_letters(name, self.ledger.room().min(16))? {
-            let known = self.ledger.get(seq).is_some_and(|entry| entry.letter.is_some());
-            if known {
+        for (seq, letter) in reader.due_letters(name, DUE_LETTERS)? {
+            // What was given up before a rebuild has to have all its effects, and waits for the end.
+            let waits = self.is_rebuilding(seq) && self.ledger.get(seq).is_none();
+            if waits || !self.ledger.admits_letter(seq) {
                 continue;
             }
             let signal = reader.open_letter(&letter, seq)?;
@@ -340,9 +369,10 @@ impl Worker {
     pub(super) async fn take_up_letter(&mut self, seq: u64, letter: LetterRow) -> Result<bool, Cut> {
         let name = self.feed.registration.name.clone();
         let before = letter.state;
+        let tries = self.ledger.get(seq).map_or(letter.tries, |entry| entry.attempts);
         let mut letter = LetterRow { state: LetterState::InHand, ..letter };
         letter.attempts = letter.attempts.saturating_add(1);
-        letter.tries = letter.tries.saturating_add(1);
+        letter.tries = tries;
         let follow_ups = FollowUps {
             checks: vec![Check::Letter(name.clone(), seq, Some(before))],
             writes: vec![Write::PutLetter(name, seq, Box::new(letter.clone()))],
@@ -358,6 +388,19 @@ impl Worker {
         }
         self.ledger.finish(seq);
         Ok(false)
+    }
+
+    /// What notes, at a stop in order, that no letter is being tried, and how often each has been: what was put off or
+    /// cut short is not counted.
+    pub(super) fn letters_put_down(&self) -> FollowUps {
+        let name = &self.feed.registration.name;
+        let mut follow_ups = FollowUps::default();
+        for (seq, letter, tries) in self.ledger.letters().filter(|(_, letter, _)| letter.state == LetterState::InHand) {
+            let row = LetterRow { state: LetterState::Due, tries, ..letter.clone() };
+            follow_ups.checks.push(Check::Letter(name.clone(), seq, Some(letter.state)));
+            follow_ups.writes.push(Write::PutLetter(name.clone(), seq, Box::new(row)));
+        }
+        follow_ups
     }
 
     /// Tells the subscriber what it will not get.
@@ -376,7 +419,12 @@ impl Worker {
         let Some(mut missing) = self.gap else { return };
         let (policy, name) = (&self.feed.registration.settings.retry, &self.feed.registration.name);
         let effects = match outcome {
-            Some(Outcome::Done(effects)) if follow_up::are_private(&effects) => Some(effects),
+            Some(Outcome::Done(effects))
+                if follow_up::are_private(&effects) && follow_up::refusal(&effects, false).is_none() =>
+            {
+                Some(effects)
+            }
+            Some(Outcome::Reject { .. }) => Some(Vec::new()),
             // It was told as often as a signal would have been, and the gap is in the log too.
             _ if policy.is_exhausted(missing.attempts, std::time::Duration::ZERO) => Some(Vec::new()),
             _ => None,

@@ -1,7 +1,7 @@
 //! The feed: what is common to all incarnations of one subscription, and what they show of themselves.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,8 +31,9 @@ pub(super) struct Feed {
     pub(super) opened: AtomicBool,
     /// Up to where everything is known to be handled.
     pub(super) reached: watch::Sender<u64>,
-    /// As `reached`, but for what will not move by itself.
-    pub(super) settled: watch::Sender<u64>,
+    /// Up to where nothing will move by itself, and by which look that was found.
+    settled: watch::Sender<Settled>,
+    looks: AtomicU64,
     figures: Mutex<Figures>,
     hands: Mutex<Hands>,
 }
@@ -52,6 +53,14 @@ impl Hands {
         self.begun.clear();
         std::mem::take(&mut self.places)
     }
+}
+
+/// How a worker was found by whoever waits for it.
+#[derive(Clone, Copy, Default)]
+struct Settled {
+    look: u64,
+    seq: u64,
+    withdrawn: bool,
 }
 
 #[derive(Default)]
@@ -91,7 +100,8 @@ impl Feed {
             gauge: Gauge::new(),
             opened: AtomicBool::new(false),
             reached: watch::Sender::new(0),
-            settled: watch::Sender::new(0),
+            settled: watch::Sender::default(),
+            looks: AtomicU64::new(0),
             figures: Mutex::default(),
             hands: Mutex::default(),
         }
@@ -106,9 +116,38 @@ impl Feed {
         self.reached.send_if_modified(|reached| std::mem::replace(reached, seq) != seq);
     }
 
-    /// Notes, for whoever waits, that nothing up to this place will move by itself.
-    pub(super) fn settled(&self, seq: u64) {
-        self.settled.send_if_modified(|settled| std::mem::replace(settled, seq) != seq);
+    /// Asks that the worker looks anew, once the bell is rung; answers which look that is.
+    pub(super) fn ask_look(&self) -> u64 {
+        self.looks.fetch_add(1, Ordering::SeqCst).saturating_add(1)
+    }
+
+    /// The look that was asked for last.
+    pub(super) fn asked(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
+    }
+
+    /// Notes, for whoever waits, that this look has found nothing up to this place that will move by itself.
+    pub(super) fn settled(&self, look: u64, seq: u64) {
+        self.settled.send_if_modified(|settled| {
+            let changed = (settled.look, settled.seq) != (look, seq);
+            (settled.look, settled.seq) = (look, seq);
+            changed
+        });
+    }
+
+    /// Notes, for whoever waits, that the subscription is off the roster.
+    pub(super) fn withdrawn(&self) {
+        self.settled.send_modify(|settled| settled.withdrawn = true);
+    }
+
+    /// Waits until this look, or a later one, has found nothing up to this place that will move by itself; not if the
+    /// subscriber is quarantined, or off the roster.
+    pub(super) async fn until_settled(&self, look: u64, seq: u64) {
+        let is_settled = |settled: &Settled| {
+            settled.withdrawn || self.is_quarantined() || (settled.look >= look && settled.seq >= seq)
+        };
+        // It ends only with the feed.
+        let _ = self.settled.subscribe().wait_for(is_settled).await;
     }
 
     pub(super) fn figures(&self) -> MutexGuard<'_, Figures> {
@@ -133,6 +172,11 @@ impl Feed {
         let mut hands = self.hands();
         hands.begun.remove(&id);
         hands.places = places;
+    }
+
+    /// Notes that the thread of every hand-over is left behind; what was in hand the next worker takes over.
+    pub(super) fn leave_behind(&self) {
+        self.hands().begun.clear();
     }
 
     /// How long the oldest hand-over is under way.
@@ -168,13 +212,14 @@ impl Feed {
             return None;
         }
         figures.quarantined = true;
+        self.settled.send_modify(|_| ());
         Some(figures.last_failure.as_ref().map(|last| last.failure.clone()).unwrap_or_default())
     }
 
     /// Takes the subscriber for broken: it is handed nothing more.
     pub(super) fn quarantine(&self) {
         self.figures().quarantined = true;
-        self.settled(u64::MAX);
+        self.settled.send_modify(|_| ());
     }
 
     /// Whether the subscriber is taken for broken.
@@ -209,7 +254,7 @@ impl Feed {
         let floor = *self.reached.borrow();
         let row = self.desk.reader.cursor(&self.registration.name).ok().flatten().unwrap_or_default();
         let projection = row.projection;
-        let rebuild = RebuildState { from: projection.rebuild_from, at: floor, to: projection.rebuild_to };
+        let rebuild = RebuildState { from: projection.rebuild_from, at: row.rebuilt(), to: projection.rebuild_to };
         let figures = self.figures();
         SubscriptionState {
             name: self.registration.name.clone(),

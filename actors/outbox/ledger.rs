@@ -100,11 +100,16 @@ pub(super) struct HandOver {
 pub(super) struct Ledger {
     /// Every place up to and with this one was looked at.
     taken: u64,
+    /// The last place that was ever handed over, or finished: up to there it is not to be looked at anew, or what is
+    /// finished would be handled again.
+    touched: u64,
     entries: BTreeMap<u64, Entry>,
     /// Up to where a process that ended may have had signals in hand.
     suspects: u64,
     /// What an earlier incarnation in this process had in hand when it ended, and at which attempt.
     interrupted: HashMap<u64, u32>,
+    /// Whether that was one signal only, which is then known to be at fault.
+    was_alone: bool,
     in_hand: usize,
     hand_overs: usize,
     exclusive: bool,
@@ -124,8 +129,10 @@ impl Ledger {
     ) -> Self {
         let mut ledger = Self {
             taken: row.taken,
+            touched: row.taken,
             entries: BTreeMap::new(),
             suspects,
+            was_alone: interrupted.len() == 1,
             interrupted,
             in_hand: 0,
             hand_overs: 0,
@@ -173,7 +180,7 @@ impl Ledger {
             phase: Phase::Ready,
             alone: false,
             suspect,
-            guilty: interrupted.is_some(),
+            guilty: interrupted.is_some() && self.was_alone,
         }
     }
 
@@ -188,11 +195,26 @@ impl Ledger {
         first.map_or(self.taken, |(seq, _)| seq.saturating_sub(1))
     }
 
-    /// As [`Ledger::floor`], but for what will not move by itself: what is held, and what was put off.
-    pub(super) fn calm_floor(&self) -> u64 {
-        let moves = |entry: &Entry| !matches!(entry.phase, Phase::Held | Phase::Resting(Rest::Until(_)));
-        let first = self.entries.iter().find(|(_, entry)| moves(entry));
-        first.map_or(self.taken, |(seq, _)| seq.saturating_sub(1))
+    /// As [`Ledger::floor`], but for what will not move by itself: what is held, what was put off, and what waits for
+    /// either. `None` if nothing moves; more is taken in then if there is room.
+    pub(super) fn calm_floor(&self, now: Now) -> Option<u64> {
+        let mut blocked: HashSet<Lane> = HashSet::new();
+        for (seq, entry) in &self.entries {
+            let stays = match entry.phase {
+                Phase::Held => true,
+                Phase::Resting(rest @ Rest::Until(_)) => !rest.is_over(now),
+                Phase::Ready | Phase::InHand | Phase::Resting(Rest::Pause(_)) => false,
+            };
+            let Some(signal) = &entry.signal else { return Some(seq.saturating_sub(1)) };
+            if !stays && !blocked.contains(&signal.lane) {
+                return Some(seq.saturating_sub(1));
+            }
+            if self.on_failure == OnFailure::StallAll {
+                return None;
+            }
+            blocked.insert(signal.lane);
+        }
+        None
     }
 
     /// How many signals may be taken in.
@@ -224,10 +246,13 @@ impl Ledger {
         failed.map(|entry| entry.attempts).max().unwrap_or(0)
     }
 
-    /// Looks at the next place: takes its signal in, or passes by.
+    /// Looks at the next place: takes its signal in, or passes by. A dead letter of that place that is being tried again
+    /// stands for it.
     pub(super) fn take(&mut self, seq: u64, signal: Option<Arc<Envelope>>) {
         self.taken = self.taken.max(seq);
-        if let Some(signal) = signal {
+        if let Some(signal) = signal
+            && !self.entries.contains_key(&seq)
+        {
             let entry = self.fresh(seq, Some(signal));
             self.entries.insert(seq, entry);
         }
@@ -249,6 +274,7 @@ impl Ledger {
     pub(super) fn pass_missing(&mut self, to: u64) {
         self.entries.retain(|seq, entry| *seq > to || entry.signal.is_some());
         self.taken = self.taken.max(to);
+        self.touched = self.touched.max(to);
     }
 
     /// Takes in a dead letter that is to be tried again, or frees the signal that it held up.
@@ -275,9 +301,19 @@ impl Ledger {
         }
     }
 
+    /// The dead letters that are tried again, and how often each has been.
+    pub(super) fn letters(&self) -> impl Iterator<Item = (u64, &LetterRow, u32)> {
+        self.entries.iter().filter_map(|(seq, entry)| Some((*seq, entry.letter.as_deref()?, entry.attempts)))
+    }
+
     /// Whether a place is under way or held.
     pub(super) fn get(&self, seq: u64) -> Option<&Entry> {
         self.entries.get(&seq)
+    }
+
+    /// Whether a dead letter of this place can be taken in: unless the signal itself is under way.
+    pub(super) fn admits_letter(&self, seq: u64) -> bool {
+        self.entries.get(&seq).is_none_or(|entry| entry.phase == Phase::Held)
     }
 
     /// The places that are held.
@@ -297,6 +333,7 @@ impl Ledger {
         for seq in &next.places {
             if let Some(entry) = self.entries.get_mut(seq) {
                 entry.phase = Phase::InHand;
+                self.touched = self.touched.max(*seq);
                 entry.attempts = entry.attempts.saturating_add(1);
                 entry.first_at.get_or_insert(now.clock);
                 self.exclusive |= entry.suspect;
@@ -422,13 +459,17 @@ impl Ledger {
         in_hand.map(|(seq, entry)| (*seq, entry.attempts)).collect()
     }
 
-    /// Enters where it stands into a row: what has to be known if everything else is lost. Signals that nobody has
-    /// touched are left to be taken in again.
+    /// Enters where it stands into a row: what has to be known if everything else is lost. Signals behind all
+    /// that were touched are left to be taken in again. Letters have rows of their own; but where they hold up their lane, they do
+    /// so while they are tried again too.
     pub(super) fn enter(&self, now: Now, row: &mut CursorRow) {
         let untouched = |entry: &Entry| entry.attempts == 0 && entry.phase == Phase::Ready && !entry.alone;
-        let tail = self.entries.iter().rev().take_while(|(_, entry)| untouched(entry)).last();
+        let behind = self.entries.range(self.touched.saturating_add(1)..).rev();
+        let signals = behind.filter(|(_, entry)| entry.letter.is_none());
+        let tail = signals.take_while(|(_, entry)| untouched(entry)).last();
         row.taken = tail.map_or(self.taken, |(seq, _)| seq.saturating_sub(1));
-        let open = self.entries.range(..=row.taken).filter(|(_, entry)| entry.letter.is_none());
+        let holds = self.on_failure != OnFailure::SkipToDeadLetter;
+        let open = self.entries.range(..=row.taken).filter(|(_, entry)| entry.letter.is_none() || holds);
         row.open = open.map(|(seq, entry)| entry.row(*seq, now)).collect();
     }
 }
@@ -436,6 +477,7 @@ impl Ledger {
 impl Entry {
     fn row(&self, seq: u64, now: Now) -> OpenRow {
         let (state, not_before) = match self.phase {
+            _ if self.letter.is_some() => (OpenState::Held, None),
             Phase::Held => (OpenState::Held, None),
             Phase::InHand if self.suspect => (OpenState::InHand, None),
             Phase::Resting(Rest::Until(until)) => (OpenState::Waiting, Some(until)),

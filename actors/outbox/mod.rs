@@ -97,7 +97,7 @@ impl Outbox {
         drop(subscriptions);
         if let Some(subscription) = &withdrawn {
             // Whoever waits for it waits no more.
-            subscription.settled(u64::MAX);
+            subscription.withdrawn();
         }
         withdrawn.is_some()
     }
@@ -141,14 +141,14 @@ impl Outbox {
         let reader = self.shared.storage.reader();
         loop {
             let target = reader.head()?.max(up_to);
-            let subscriptions = self.subscriptions();
+            // What is due by now is found by looking only.
+            let looks = self.subscriptions().into_iter().map(|subscription| (subscription.ask_look(), subscription));
+            let looks: Vec<_> = looks.collect();
             self.shared.doorbell.ring();
-            for subscription in &subscriptions {
-                // It ends only with the subscription, which is held here; one that is withdrawn meanwhile is done.
-                let _ = subscription.settled.subscribe().wait_for(|settled| *settled >= target).await;
+            for (look, subscription) in &looks {
+                subscription.until_settled(*look, target).await;
             }
-            let all_there = subscriptions.iter().all(|subscription| *subscription.settled.borrow() >= target);
-            if all_there && reader.head()? <= target {
+            if reader.head()? <= target {
                 return Ok(());
             }
         }

@@ -223,7 +223,7 @@ impl Outbox {
     ) -> Result<bool, OperationError> {
         let flow = FlowId::new();
         let read = Check::Cursor(name.to_owned(), row.revision);
-        let row = CursorRow { revision: row.revision.saturating_add(1), ..row };
+        let row = CursorRow { revision: row.foreign_revision(), ..row };
         let writes = vec![Write::PutCursor(name.to_owned(), row)];
         let signals = vec![self.told(flow, None, name, told, actor)];
         self.commit(Batch { flow, outcome: None, checks: vec![read], writes, signals }).await
@@ -328,16 +328,19 @@ impl Outbox {
 
 /// A subscription's row once it is to begin at this place: nothing that was in hand is trusted.
 fn begun_anew(row: CursorRow, place: u64) -> CursorRow {
-    CursorRow { taken: place.saturating_sub(1), open: Vec::new(), leased: 0, ..row }
+    CursorRow { taken: place.saturating_sub(1), open: Vec::new(), set_aside: Vec::new(), leased: 0, ..row }
 }
 
 /// A subscription's row once its projection is being rebuilt from the oldest place that is kept.
 ///
-/// The rebuild ends with the last signal that was finished before, not with the log: what follows has not had its
-/// other effects yet, and during a rebuild it would not get them.
+/// The rebuild ends with the last signal that was looked at before, not with the log, and what was not finished is set
+/// aside: neither has had its other effects yet, and during a rebuild it would not get them.
 fn rebuilding(row: CursorRow, oldest: u64) -> (CursorRow, RebuildStarted) {
     let floor = row.floor();
-    let finished = if row.projection.is_rebuilding() { floor.max(row.projection.rebuild_to) } else { floor };
+    let (finished, set_aside) = match row.projection.is_rebuilding() {
+        true => (row.projection.rebuild_to, row.set_aside.clone()),
+        false => (row.taken, row.open.clone()),
+    };
     // Never ahead of where it was: that would pass over what was pruned before it came to it, and tell nobody.
     let from = oldest.min(floor.saturating_add(1));
     let projection = ProjectionRow {
@@ -347,7 +350,7 @@ fn rebuilding(row: CursorRow, oldest: u64) -> (CursorRow, RebuildStarted) {
         ..row.projection
     };
     let started = RebuildStarted { from, to: finished, complete: oldest <= 1 };
-    (CursorRow { projection, ..begun_anew(row, from) }, started)
+    (CursorRow { projection, set_aside, ..begun_anew(row, from) }, started)
 }
 
 /// A name that is being forgotten: nobody is registered under it meanwhile.
@@ -623,7 +626,12 @@ mod tests {
             let desk = Desk::with_mail().await;
             desk.give_up("mail", [8]).await;
             assert_eq!(desk.outbox.move_to("mail", start, admin()).await, Ok(Moved { from: 8, to }), "{start:?}");
-            let expected = CursorRow { revision: 6, taken: to - 1, created_at: NOW, ..CursorRow::default() };
+            let expected = CursorRow {
+                revision: mail().foreign_revision(),
+                taken: to - 1,
+                created_at: NOW,
+                ..CursorRow::default()
+            };
             assert_eq!(desk.cursor(), expected, "{start:?}");
             assert_eq!(desk.state(8), Some(LetterState::Dead), "letters stay");
             let told = desk.told();
@@ -647,20 +655,23 @@ mod tests {
     async fn a_rebuild_ends_where_the_subscription_was_and_writes_a_generation_of_its_own() {
         let desk = Desk::with_mail().await;
         let started = desk.outbox.rebuild("mail", admin()).await.unwrap();
-        assert_eq!(started, RebuildStarted { from: 1, to: 7, complete: true });
+        assert_eq!(started, RebuildStarted { from: 1, to: 9, complete: true });
         let row = desk.cursor();
-        let projection = ProjectionRow { written: 1, served: 0, kept_from: 0, rebuild_from: 1, rebuild_to: 7 };
-        assert_eq!((row.revision, row.taken, row.leased, row.projection), (6, 0, 0, projection));
-        assert!(row.open.is_empty());
+        let projection = ProjectionRow { written: 1, served: 0, kept_from: 0, rebuild_from: 1, rebuild_to: 9 };
+        assert_eq!(
+            (row.revision, row.taken, row.leased, row.projection),
+            (mail().foreign_revision(), 0, 0, projection)
+        );
+        assert_eq!((row.open.as_slice(), &row.set_aside, row.floor()), (&[][..], &mail().open, 0));
         let moved = desk.outbox.move_to("mail", Start::Now, admin()).await;
         assert_eq!(moved, Err(OperationError::Rebuilding));
 
-        // Another one while it has come to 3 begins anew, and still ends at 7.
+        // Another one while it has come to 3 begins anew, and still ends at 9.
         desk.write(vec![Write::PutCursor("mail".to_owned(), CursorRow { taken: 3, ..row })]).await;
         let anew = desk.outbox.rebuild("mail", admin()).await.unwrap();
         assert_eq!(anew, started);
         assert_eq!((desk.cursor().projection.written, desk.cursor().taken), (2, 0));
-        let rebuild = Signal::ProjectionRebuildStarted { subscriber: "mail".to_owned(), from: 1, to: 7 };
+        let rebuild = Signal::ProjectionRebuildStarted { subscriber: "mail".to_owned(), from: 1, to: 9 };
         assert!(desk.told().iter().all(|told| told.signal == rebuild && told.actor == admin()));
         assert_eq!(desk.told().len(), 2);
     }

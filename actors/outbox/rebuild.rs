@@ -22,6 +22,19 @@ impl Worker {
         projection.is_rebuilding() && seq <= projection.rebuild_to
     }
 
+    /// Whether a rebuild has to end before this place is looked at.
+    pub(super) fn is_after_rebuild(&self, seq: u64) -> bool {
+        let projection = self.cursor.as_ref().map(|cursor| cursor.told().projection).unwrap_or_default();
+        projection.is_rebuilding() && seq > projection.rebuild_to
+    }
+
+    /// Whether a rebuild passes over this place: what was not finished before it, or was given up, is no part of it.
+    pub(super) fn is_left_out_of_rebuild(&self, seq: u64) -> Result<bool, Cut> {
+        let Some(cursor) = self.cursor.as_ref().filter(|_| self.is_rebuilding(seq)) else { return Ok(false) };
+        let is_aside = cursor.told().set_aside.iter().any(|open| open.seq == seq);
+        Ok(is_aside || self.feed.desk.reader.letter(&self.feed.registration.name, seq)?.is_some())
+    }
+
     /// Lets a rebuilt projection take the place of the one before once it has come as far, and removes what nobody
     /// reads any more.
     pub(super) async fn tend_projection(&mut self) -> Result<(), Cut> {
@@ -38,7 +51,12 @@ impl Worker {
             let told = concerning(&name, Actor::System, self.feed.now(), told);
             let follow_ups = FollowUps { signals: vec![told], ..FollowUps::default() };
             self.more = true;
-            return if self.commit_row(row, follow_ups).await? { Ok(()) } else { Err(Cut::Lost) };
+            let aside = std::mem::take(&mut row.set_aside);
+            let is_whole = aside.is_empty();
+            row.open.extend(aside);
+            row.open.sort_by_key(|open| open.seq);
+            // What was set aside is read anew, with the row.
+            return if self.commit_row(row, follow_ups).await? && is_whole { Ok(()) } else { Err(Cut::Lost) };
         }
         if projection.kept_from >= projection.served {
             return Ok(());
@@ -66,7 +84,7 @@ impl Worker {
             let work = async { feed.registration.subscriber.missed(gap, &context).await };
             let caught = std::panic::AssertUnwindSafe(work).catch_unwind();
             let outcome = tokio::time::timeout(deadline, caught).await.ok().and_then(Result::ok);
-            Completed { id, places: Vec::new(), handled: Handled::Missed(outcome), read: Vec::new() }
+            Completed { id, places: Vec::new(), handled: Handled::Missed(outcome), read: context.read() }
         });
     }
 }

@@ -150,6 +150,12 @@ impl Subscription {
         self
     }
 
+    /// Sets [`SubscriptionSettings::quarantine_after`].
+    pub fn quarantine_after(mut self, signals: u32) -> Self {
+        self.settings.quarantine_after = signals;
+        self
+    }
+
     /// Sets [`SubscriptionSettings::max_lag`].
     pub fn max_lag(mut self, max_lag: MaxLag) -> Self {
         self.settings.max_lag = max_lag;

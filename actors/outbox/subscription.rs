@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use majordomo_model::Signal;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::doorbell::Bell;
 use super::feed::Feed;
+use super::follow_up;
 use super::worker::{self, Orders};
 use crate::host::{Guest, Host};
+use crate::storage::Batch;
 
 /// How long a start waits for the cursor; what takes longer is done later.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
@@ -25,6 +28,7 @@ const WATCH_MAX: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_millis(500);
 /// How many threads that a subscriber blocks are left behind before it is quarantined.
 const ABANDONED_LIMIT: usize = 4;
+const BLOCKED: &str = "the handler blocked its thread beyond its deadline";
 
 /// What a subscription is told.
 #[derive(Debug)]
@@ -136,14 +140,27 @@ impl State {
         }
         let name = &self.feed.registration.name;
         tracing::error!(subscription = name, "a subscriber blocks its thread, which is left behind");
-        self.feed.note_failure("the handler blocked its thread beyond its deadline");
+        self.feed.note_failure(BLOCKED);
         self.feed.figures().restarts += 1;
         if self.abandoned.load(Ordering::SeqCst) >= ABANDONED_LIMIT {
             // Another thread would only be blocked as well.
             self.feed.quarantine();
+            let feed = &self.feed;
+            let told = Signal::SubscriberQuarantined { subscriber: name.clone(), failure: BLOCKED.to_owned() };
+            let told = follow_up::concerning(name, majordomo_model::Actor::System, feed.now(), told);
+            let (checks, writes) = (Vec::new(), Vec::new());
+            feed.storage.commit_with_next(Batch {
+                flow: told.flow,
+                outcome: None,
+                checks,
+                writes,
+                signals: vec![told],
+            });
             return Ok(());
         }
         let (working, _) = Working::begin(&self.feed)?;
+        // Until the new worker has begun, nothing holds its thread.
+        self.feed.leave_behind();
         let left = std::mem::replace(&mut self.working, working);
         let abandoned = Arc::clone(&self.abandoned);
         abandoned.fetch_add(1, Ordering::SeqCst);

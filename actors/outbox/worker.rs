@@ -84,6 +84,10 @@ pub(super) struct Worker {
     pub(super) blamed: HashMap<u64, u32>,
     next_id: u64,
     looks: bool,
+    /// The look that this turn is, for whoever waits.
+    look: u64,
+    /// Whether the end of the log was found.
+    at_end: bool,
     pub(super) more: bool,
     settled_at: Instant,
     disturbances: u32,
@@ -143,6 +147,8 @@ impl Worker {
             blamed: HashMap::new(),
             next_id: 0,
             looks: true,
+            look: 0,
+            at_end: false,
             more: false,
             settled_at: Instant::now(),
             disturbances: 0,
@@ -195,6 +201,7 @@ impl Worker {
 
     async fn turn(&mut self) -> Result<(), Cut> {
         self.more = false;
+        self.look = self.feed.asked();
         if self.cursor.is_none() {
             self.open().await?;
         }
@@ -240,7 +247,9 @@ impl Worker {
         let mut row = stored.clone();
         row.revision = stored.revision.saturating_add(1);
         row.leased = row.taken.saturating_add(LEASE);
-        row.lapsed_at = None;
+        // Within a process it lapsed where it is, and comes back once it has caught up.
+        let first = !feed.opened.load(Ordering::SeqCst);
+        row.lapsed_at = stored.lapsed_at.filter(|_| !first);
         row.max_lag = feed.registration.settings.max_lag;
         let writes = vec![Write::PutCursor(name.clone(), row.clone())];
         let flow = majordomo_model::FlowId::new();
@@ -249,7 +258,7 @@ impl Worker {
             return Err(Cut::Lost);
         }
         // Within a process it is known what was in hand; of a process that ended only what may have been.
-        let first = !feed.opened.swap(true, Ordering::SeqCst);
+        feed.opened.store(true, Ordering::SeqCst);
         let suspects = if first { stored.leased.min(reader.head()?) } else { 0 };
         let mut interrupted = feed.hands().clear();
         interrupted.extend(self.blamed.drain());
@@ -286,6 +295,7 @@ impl Worker {
     /// Takes in what the log holds, as far as there is room.
     fn fill(&mut self) -> Result<(), Cut> {
         let feed = Arc::clone(&self.feed);
+        self.at_end = false;
         if self.gap.is_some() {
             return Ok(());
         }
@@ -306,12 +316,16 @@ impl Worker {
                 self.gap = Some(Missing::new(Gap { from: taken.saturating_add(1), to: next.saturating_sub(1) }));
                 return Ok(());
             }
-            if page.signals.is_empty() {
+            self.at_end = page.signals.is_empty();
+            if self.at_end {
                 return Ok(());
             }
             for signal in page.signals {
                 let seq = signal.seq.unwrap_or_default();
-                let passes = feed.passes(&signal)?;
+                if self.is_after_rebuild(seq) {
+                    return Ok(());
+                }
+                let passes = feed.passes(&signal)? && !self.is_left_out_of_rebuild(seq)?;
                 self.ledger.take(seq, passes.then(|| Arc::new(signal)));
             }
         }
@@ -321,12 +335,14 @@ impl Worker {
 
     /// Hands over what may be.
     async fn hand_over(&mut self) -> Result<(), Cut> {
-        if self.ledger.is_idle() {
+        let is_told = self.gap.is_some_and(|missing| missing.rests_until.is_none());
+        if self.ledger.is_idle() && !is_told {
             self.feed.desk.projection().rest();
         }
         while let Some(next) = self.ledger.next(Now::of(&self.feed)) {
             if self.give_up_the_guilty(&next) {
-                self.more = true;
+                // Before progress says that it is finished.
+                self.conclude().await?;
                 continue;
             }
             let recorded = self.put_on_record(&next).await;
@@ -396,6 +412,7 @@ impl Worker {
         let mut row = cursor.next_row();
         self.ledger.enter(Now::of(&self.feed), &mut row);
         row.leased = row.taken.saturating_add(LEASE);
+        row.lapsed_at = row.lapsed_at.filter(|_| !self.at_end || !row.open.is_empty());
         row
     }
 
@@ -424,14 +441,14 @@ impl Worker {
     }
 
     /// Makes progress durable, with what is to be told.
-    pub(super) async fn settle_now(&mut self, mut follow_ups: FollowUps) -> Result<(), Cut> {
-        follow_ups.signals.extend(self.asides.iter().cloned());
+    pub(super) async fn settle_now(&mut self, follow_ups: FollowUps) -> Result<(), Cut> {
         let row = self.row();
         if self.commit_row(row, follow_ups).await? { Ok(()) } else { Err(Cut::Lost) }
     }
 
-    /// Commits a row with what belongs to it; `false` if a check failed.
-    pub(super) async fn commit_row(&mut self, row: CursorRow, follow_ups: FollowUps) -> Result<bool, Cut> {
+    /// Commits a row with what belongs to it, and with what is to be told; `false` if a check failed.
+    pub(super) async fn commit_row(&mut self, row: CursorRow, mut follow_ups: FollowUps) -> Result<bool, Cut> {
+        follow_ups.signals.extend(self.asides.iter().cloned());
         let Some(cursor) = &self.cursor else { return Err(Cut::Lost) };
         if !self.commit(cursor.batch(row.clone(), follow_ups)).await? {
             return Ok(false);
@@ -450,7 +467,9 @@ impl Worker {
         self.settled_at = Instant::now();
         let floor = self.cursor.as_ref().map_or(0, |cursor| cursor.told().floor());
         self.feed.reached(floor);
-        self.feed.settled(if self.feed.is_quarantined() { u64::MAX } else { self.ledger.calm_floor() });
+        let full = self.ledger.room() < REFILL;
+        let calm = self.ledger.calm_floor(Now::of(&self.feed));
+        self.feed.settled(self.look, calm.unwrap_or(if full { u64::MAX } else { self.ledger.taken() }));
     }
 
     /// Answers whether every check held.
@@ -477,11 +496,15 @@ impl Worker {
         if concluded.is_err() || self.cursor.is_none() {
             return;
         }
-        let mut row = self.row();
-        row.leased = 0;
-        let follow_ups = FollowUps { signals: std::mem::take(&mut self.asides), ..FollowUps::default() };
-        if let Err(cut) = self.commit_row(row, follow_ups).await {
-            tracing::debug!(?cut, "a subscription ended without its last progress");
+        // A letter that is discarded at this moment has it done again without them.
+        for follow_ups in [self.letters_put_down(), FollowUps::default()] {
+            let mut row = self.row();
+            row.leased = 0;
+            match self.commit_row(row, follow_ups).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(cut) => return tracing::debug!(?cut, "a subscription ended without its last progress"),
+            }
         }
     }
 }

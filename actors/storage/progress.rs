@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// How far a subscription has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CursorRow {
-    /// Grows by one with every write of this row.
+    /// Grows with every write of this row: by one with those of the subscription itself.
     #[serde(default)]
     pub revision: u64,
     /// Every signal up to and with this place was looked at: it is finished unless it is listed as open.
@@ -15,6 +15,9 @@ pub struct CursorRow {
     /// The signals up to `taken` that are not finished, in their order. Few: their number is bounded.
     #[serde(default)]
     pub open: Vec<OpenRow>,
+    /// The signals that were not finished when a rebuild of the projection began, in their order. They wait for its end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<OpenRow>,
     /// Up to and with this place signals may be in a handler's hands; 0 once the subscription has stopped in order.
     #[serde(default)]
     pub leased: u64,
@@ -35,7 +38,21 @@ impl CursorRow {
     /// Every signal up to and with this place is finished.
     #[must_use]
     pub fn floor(&self) -> u64 {
+        let aside = self.set_aside.first().map_or(u64::MAX, |open| open.seq.saturating_sub(1));
+        self.rebuilt().min(aside)
+    }
+
+    /// As [`CursorRow::floor`], apart from what waits for the end of a rebuild.
+    #[must_use]
+    pub fn rebuilt(&self) -> u64 {
         self.open.first().map_or(self.taken, |open| open.seq.saturating_sub(1))
+    }
+
+    /// The revision to be written by anybody but the subscription itself. It lies beyond those of all batches that the
+    /// subscription may have left for later, or one of them could take this write for its own predecessor.
+    #[must_use]
+    pub const fn foreign_revision(&self) -> u64 {
+        self.revision.saturating_add(1 << 16)
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn tell(services: &Services) {
 
 fn batch(follower: &Follower, now: Timestamp) -> Batch {
     let Follower { name, cursor, lag } = follower;
-    let revision = cursor.revision.saturating_add(1);
+    let revision = cursor.foreign_revision();
     let row = CursorRow { revision, lapsed_at: Some(now), ..cursor.clone() };
     let (subscriber, place) = (name.clone(), cursor.floor());
     let signal = Signal::SubscriberLapsed { subscriber, place, count: lag.signals, bytes: lag.bytes };
@@ -94,7 +94,10 @@ mod tests {
         let (subscriber, count) = ("mail".to_owned(), head - 1);
         assert_eq!(told.signal, Signal::SubscriberLapsed { subscriber, place: 1, count, bytes });
         let lapsed = fixture.services.reader.cursor("mail").unwrap().unwrap();
-        assert_eq!(lapsed, CursorRow { revision: 5, lapsed_at: Some(fixture.services.clock.now()), ..row(1) });
+        assert_eq!(
+            lapsed,
+            CursorRow { revision: row(1).foreign_revision(), lapsed_at: Some(fixture.services.clock.now()), ..row(1) }
+        );
         assert!(fixture.services.storage.is_overdue(&lapsed).unwrap());
         assert!(!fixture.services.storage.is_overdue(&row(head)).unwrap());
         assert_eq!(fixture.services.reader.cursor("audit").unwrap(), Some(row(head)));

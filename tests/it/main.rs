@@ -10,6 +10,7 @@
 
 mod auditing;
 mod canary;
+mod correcting;
 mod credentials;
 mod discretion;
 mod faults;
@@ -28,5 +29,6 @@ mod person;
 mod registration;
 mod retention;
 mod steps;
+mod subscribing;
 mod supervising;
 mod tokens;

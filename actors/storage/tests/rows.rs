@@ -89,6 +89,7 @@ fn full_cursor() -> CursorRow {
         failures: vec![failure],
     };
     CursorRow {
+        set_aside: Vec::new(),
         revision: 12,
         taken: 70_000,
         open: vec![open],
