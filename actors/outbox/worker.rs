@@ -240,8 +240,10 @@ impl Worker {
         let mut row = stored.clone();
         row.revision = stored.revision.saturating_add(1);
         row.leased = row.taken.saturating_add(LEASE);
-        row.lapsed_at = None;
         row.max_lag = feed.registration.settings.max_lag;
+        if row.lapsed_at.is_some() && !feed.storage.is_overdue(&row)? {
+            row.lapsed_at = None;
+        }
         let writes = vec![Write::PutCursor(name.clone(), row.clone())];
         let flow = majordomo_model::FlowId::new();
         let batch = Batch { flow, outcome: None, checks: vec![check], writes, signals: Vec::new() };
@@ -406,6 +408,11 @@ impl Worker {
         }
         let row = self.row();
         let Some(cursor) = &mut self.cursor else { return Err(Cut::Lost) };
+        if row.lapsed_at.is_some() && !self.feed.storage.is_overdue(&row)? {
+            // It has caught up: the log is kept for it again.
+            let row = CursorRow { lapsed_at: None, ..row };
+            return if self.commit_row(row, FollowUps::default()).await? { Ok(()) } else { Err(Cut::Lost) };
+        }
         if cursor.is_settled(&row) {
             self.note_settled();
             return Ok(());
