@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use majordomo_model::{Envelope, Gap, UserId};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -46,7 +46,7 @@ pub(super) struct Orders {
     /// To stop in order. Gone without that, the worker ends at once.
     pub(super) stop: watch::Receiver<bool>,
     /// To be told once the cursor is read.
-    pub(super) opened: oneshot::Sender<()>,
+    pub(super) opened: mpsc::Sender<()>,
 }
 
 /// Why a turn was cut short.
