@@ -1,13 +1,13 @@
 //! A subscription: the actor that hears the doorbell and watches over the thread on which its worker feeds the subscriber.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use majordomo_model::Signal;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::doorbell::Bell;
@@ -64,10 +64,10 @@ struct Working {
 }
 
 impl Working {
-    fn begin(feed: &Arc<Feed>) -> io::Result<(Self, oneshot::Receiver<()>)> {
+    fn begin(feed: &Arc<Feed>) -> io::Result<(Self, mpsc::Receiver<()>)> {
         let host = Host::start(&feed.registration.name, Guest::Subscriber)?;
         let (look, stop) = (Arc::new(Notify::new()), watch::Sender::new(false));
-        let (opened, is_open) = oneshot::channel();
+        let (opened, is_open) = mpsc::channel();
         let orders = Orders { look: Arc::clone(&look), stop: stop.subscribe(), opened };
         let ended = host.spawn(worker::run(Arc::clone(feed), orders));
         Ok((Self { look, stop, ended, _host: host }, is_open))
@@ -83,7 +83,8 @@ impl SubscriptionActor {
     ) -> Result<State, ActorProcessingErr> {
         let bell = feed.doorbell.join(&myself);
         let (working, is_open) = Working::begin(&feed)?;
-        let _ = tokio::time::timeout(OPEN_WITHIN, is_open).await;
+        // On a thread that may wait: the runtime's time stands still meanwhile where a test has paused it.
+        let _ = tokio::task::spawn_blocking(move || is_open.recv_timeout(OPEN_WITHIN)).await;
         Ok(State { feed, bell, working, abandoned: Arc::default() })
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use majordomo_model::{Envelope, Gap, UserId};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -46,7 +46,7 @@ pub(super) struct Orders {
     /// To stop in order. Gone without that, the worker ends at once.
     pub(super) stop: watch::Receiver<bool>,
     /// To be told once the cursor is read.
-    pub(super) opened: oneshot::Sender<()>,
+    pub(super) opened: mpsc::Sender<()>,
 }
 
 /// Why a turn was cut short.
@@ -86,8 +86,6 @@ pub(super) struct Worker {
     looks: bool,
     /// The look that this turn is, for whoever waits.
     look: u64,
-    /// Whether the end of the log was found.
-    at_end: bool,
     pub(super) more: bool,
     settled_at: Instant,
     disturbances: u32,
@@ -148,7 +146,6 @@ impl Worker {
             next_id: 0,
             looks: true,
             look: 0,
-            at_end: false,
             more: false,
             settled_at: Instant::now(),
             disturbances: 0,
@@ -247,10 +244,11 @@ impl Worker {
         let mut row = stored.clone();
         row.revision = stored.revision.saturating_add(1);
         row.leased = row.taken.saturating_add(LEASE);
-        // Within a process it lapsed where it is, and comes back once it has caught up.
         let first = !feed.opened.load(Ordering::SeqCst);
-        row.lapsed_at = stored.lapsed_at.filter(|_| !first);
         row.max_lag = feed.registration.settings.max_lag;
+        if row.lapsed_at.is_some() && !feed.storage.is_overdue(&row)? {
+            row.lapsed_at = None;
+        }
         let writes = vec![Write::PutCursor(name.clone(), row.clone())];
         let flow = majordomo_model::FlowId::new();
         let batch = Batch { flow, outcome: None, checks: vec![check], writes, signals: Vec::new() };
@@ -295,7 +293,6 @@ impl Worker {
     /// Takes in what the log holds, as far as there is room.
     fn fill(&mut self) -> Result<(), Cut> {
         let feed = Arc::clone(&self.feed);
-        self.at_end = false;
         if self.gap.is_some() {
             return Ok(());
         }
@@ -316,8 +313,7 @@ impl Worker {
                 self.gap = Some(Missing::new(Gap { from: taken.saturating_add(1), to: next.saturating_sub(1) }));
                 return Ok(());
             }
-            self.at_end = page.signals.is_empty();
-            if self.at_end {
+            if page.signals.is_empty() {
                 return Ok(());
             }
             for signal in page.signals {
@@ -412,7 +408,6 @@ impl Worker {
         let mut row = cursor.next_row();
         self.ledger.enter(Now::of(&self.feed), &mut row);
         row.leased = row.taken.saturating_add(LEASE);
-        row.lapsed_at = row.lapsed_at.filter(|_| !self.at_end || !row.open.is_empty());
         row
     }
 
@@ -423,6 +418,11 @@ impl Worker {
         }
         let row = self.row();
         let Some(cursor) = &mut self.cursor else { return Err(Cut::Lost) };
+        if row.lapsed_at.is_some() && !self.feed.storage.is_overdue(&row)? {
+            // It has caught up: the log is kept for it again.
+            let row = CursorRow { lapsed_at: None, ..row };
+            return if self.commit_row(row, FollowUps::default()).await? { Ok(()) } else { Err(Cut::Lost) };
+        }
         if cursor.is_settled(&row) {
             self.note_settled();
             return Ok(());

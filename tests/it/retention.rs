@@ -1,13 +1,16 @@
 //! Retention: how long the log is kept, whom it waits for, and what becomes of a subscription that is too far behind.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use majordomo::notifier::NotifierSettings;
 use majordomo::testing::{BASE_URL, Counts, Operation, TestAccounts};
 use majordomo::{
-    Command, Config, Envelope, Error, Filter, HashParameters, MaxLag, Outcome, Register, Signal, SignalKind, Start,
-    Subscriber, SubscriberContext,
+    Command, Config, Envelope, Error, Filter, Gap, HashParameters, MaxLag, OnFailure, Outcome, Register, RetryPolicy,
+    Signal, SignalKind, Start, Subscriber, SubscriberContext, Subscription,
 };
 
 use super::faults::{Plan, report, steps, until};
@@ -309,4 +312,78 @@ async fn what_a_power_cut_leaves_of_a_sweep_is_swept_as_if_there_had_been_none()
         test.disk().heal();
         test.shutdown().await;
     }
+}
+
+/// Gets nowhere until it is let loose; keeps what it is handed, and what it is told to have missed.
+#[derive(Clone, Default)]
+struct Slow {
+    loose: Arc<AtomicBool>,
+    seen: Recorder,
+    missed: Arc<Mutex<Vec<(Gap, usize)>>>,
+}
+
+impl Subscriber for Slow {
+    async fn handle(&self, envelope: &Envelope, context: &SubscriberContext) -> Outcome {
+        match self.loose.load(Ordering::SeqCst) {
+            true => self.seen.handle(envelope, context).await,
+            false => Outcome::retry("not yet"),
+        }
+    }
+
+    async fn missed(&self, gap: Gap, _context: &SubscriberContext) -> Outcome {
+        self.missed.lock().unwrap().push((gap, self.seen.places().len()));
+        Outcome::done()
+    }
+}
+
+#[tokio::test]
+async fn who_lapsed_and_comes_back_is_told_exactly_what_it_missed_and_keeps_the_log_again() {
+    let slow = Slow::default();
+    let quick = RetryPolicy { cap: Duration::from_millis(20), ..RetryPolicy::endless() };
+    let test = TestAccounts::with(config(), |builder| {
+        let slow = Subscription::new("slow", slow.clone()).start(Start::Beginning).retry(quick);
+        builder.subscription(slow.on_failure(OnFailure::StallAll))
+    })
+    .await;
+    // More than it looks ahead.
+    for number in 0..150 {
+        register(&test, &format!("user.{number}")).await;
+    }
+    let old = test.head();
+    test.advance(DAY * 11);
+    register(&test, "grace").await;
+    until("the others have handled everything", async || {
+        let tree = test.tree().await;
+        tree.subscriptions().iter().all(|state| state.name == "slow" || state.lag == 0).then_some(())
+    })
+    .await;
+    for _ in 0..3 {
+        test.sweep().await;
+    }
+    assert_eq!(lapses(&test).len(), 1, "it is told once, though it is fed all the while");
+    let first = test.storage_state().log.first;
+    assert!(first > old - 20 && first <= old + 1, "{first} {old}");
+    assert!(test.tree().await.subscription("slow").unwrap().lapsed_at.is_some());
+
+    slow.loose.store(true, Ordering::SeqCst);
+    test.drain().await;
+    let (seen, missed) = (slow.seen.places(), slow.missed.lock().unwrap().clone());
+    let missing: BTreeSet<u64> = missed.iter().flat_map(|(gap, _)| gap.from..=gap.to).collect();
+    let got: BTreeSet<u64> = seen.iter().copied().collect();
+    assert!(got.is_disjoint(&missing) && !missing.is_empty());
+    assert!(seen.is_sorted(), "in order: {seen:?}");
+    for (gap, seen_before) in &missed {
+        assert!(seen.iter().skip(*seen_before).all(|place| *place > gap.to), "told before what follows");
+    }
+    let about_itself = |told: &&Envelope| told.path.iter().any(|sender| sender.as_str() == "slow");
+    let not_for_it: BTreeSet<u64> = test.recorded().iter().filter(about_itself).map(|told| told.seq.unwrap()).collect();
+    let everything: BTreeSet<u64> = got.union(&missing).chain(&not_for_it).copied().collect();
+    assert!(everything.into_iter().eq(1..=test.head()), "nothing is skipped silently");
+    let told = |told: &Envelope| match told.signal {
+        Signal::SubscriberMissed { from, to, .. } => Some(Gap { from, to }),
+        _ => None,
+    };
+    assert!(test.recorded().iter().filter_map(told).eq(missed.iter().map(|(gap, _)| *gap)));
+    assert_eq!(test.tree().await.subscription("slow").unwrap().lapsed_at, None);
+    assert!(!test.health().await.faults.iter().any(|fault| fault.as_str() == "subscription_lapsed"));
 }
