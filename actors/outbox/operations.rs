@@ -6,6 +6,7 @@
 use majordomo_model::{Actor, Context, Envelope, FlowId, Lane, Sender, Signal, SignalId, Start};
 
 use super::answer::{DeadLetter, FailedAttempt, Moved, OperationError, RebuildStarted, UnattachedSubscription};
+use super::cursor::OPERATOR_STEP;
 use super::{Outbox, Shared};
 use crate::stamp::Stamp;
 use crate::storage::{
@@ -227,7 +228,7 @@ impl Outbox {
     ) -> Result<bool, OperationError> {
         let flow = FlowId::new();
         let read = Check::Cursor(name.to_owned(), row.revision);
-        let row = CursorRow { revision: row.revision.saturating_add(1), ..row };
+        let row = CursorRow { revision: row.revision.saturating_add(OPERATOR_STEP), ..row };
         let writes = vec![Write::PutCursor(name.to_owned(), row)];
         let signals = vec![self.told(flow, None, name, told, actor)];
         self.commit(Batch { flow, outcome: None, checks: vec![read], writes, signals }).await
