@@ -21,7 +21,37 @@ pub struct Doorbell {
 #[derive(Clone)]
 pub(super) struct Bell {
     actor: ActorRef<SubscriptionMessage>,
-    rung: Arc<AtomicBool>,
+    rung: Arc<Flag>,
+}
+
+/// Whether a wake-up is queued.
+///
+/// Generic, so that a test can go through every order in which threads may meet at it.
+#[derive(Default)]
+struct Flag<A = AtomicBool>(A);
+
+/// What the flag is made of.
+trait Bit {
+    /// Sets it, and answers what it was. Whoever sets it sees what was done before it was set last.
+    fn swap(&self, to: bool) -> bool;
+}
+
+impl Bit for AtomicBool {
+    fn swap(&self, to: bool) -> bool {
+        self.swap(to, Ordering::AcqRel)
+    }
+}
+
+impl<A: Bit> Flag<A> {
+    /// Raises it. Answers whether it was down: whoever raised it queues the wake-up.
+    fn raise(&self) -> bool {
+        !self.0.swap(true)
+    }
+
+    /// Lowers it. A mere store would not do: it would not see what was committed by those who found it raised.
+    fn lower(&self) {
+        self.0.swap(false);
+    }
 }
 
 impl Doorbell {
@@ -52,12 +82,12 @@ impl Doorbell {
 impl Bell {
     /// Queues a wake-up unless one is queued. Answers whether the actor takes messages.
     pub(super) fn wake(&self) -> bool {
-        self.rung.swap(true, Ordering::SeqCst) || self.actor.cast(SubscriptionMessage::Look).is_ok()
+        !self.rung.raise() || self.actor.cast(SubscriptionMessage::Look).is_ok()
     }
 
     /// To be called before the actor looks: what is committed from then on rings again.
     pub(super) fn answer(&self) {
-        self.rung.store(false, Ordering::SeqCst);
+        self.rung.lower();
     }
 }
 
@@ -68,6 +98,66 @@ mod tests {
     use ractor::{Actor, ActorProcessingErr};
 
     use super::*;
+
+    impl Bit for loom::sync::atomic::AtomicBool {
+        fn swap(&self, to: bool) -> bool {
+            self.swap(to, Ordering::AcqRel)
+        }
+    }
+
+    /// The protocol between those who commit and the one who reads, with the flag of the bell.
+    #[derive(Default)]
+    struct Protocol {
+        flag: Flag<loom::sync::atomic::AtomicBool>,
+        /// How much the log holds: nothing but the flag orders who looks at it.
+        log: loom::sync::atomic::AtomicUsize,
+        queued: loom::sync::Mutex<usize>,
+        queue: loom::sync::Condvar,
+    }
+
+    impl Protocol {
+        fn commit(&self) {
+            self.log.fetch_add(1, Ordering::Relaxed);
+            if self.flag.raise() {
+                let mut queued = self.queued.lock().unwrap();
+                *queued += 1;
+                assert_eq!(*queued, 1, "more than one wake-up is queued");
+                self.queue.notify_one();
+            }
+        }
+
+        /// Waits for wake-ups until it has seen everything: a wake-up that is lost leaves it waiting for ever.
+        fn read(&self, everything: usize) {
+            while self.log.load(Ordering::Relaxed) < everything {
+                let mut queued = self.queued.lock().unwrap();
+                while *queued == 0 {
+                    queued = self.queue.wait(queued).unwrap();
+                }
+                *queued -= 1;
+                drop(queued);
+                self.flag.lower();
+            }
+        }
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_in_whatever_order_threads_meet_at_the_bell() {
+        for committing in [1, 2] {
+            let mut orders = loom::model::Builder::new();
+            orders.preemption_bound = Some(4);
+            orders.check(move || {
+                let protocol = loom::sync::Arc::new(Protocol::default());
+                let threads: Vec<_> = (0..committing)
+                    .map(|_| {
+                        let protocol = loom::sync::Arc::clone(&protocol);
+                        loom::thread::spawn(move || protocol.commit())
+                    })
+                    .collect();
+                protocol.read(committing);
+                threads.into_iter().for_each(|thread| thread.join().unwrap());
+            });
+        }
+    }
 
     /// Counts its wake-ups, and answers none.
     struct Sleeper;

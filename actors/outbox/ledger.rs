@@ -2,20 +2,20 @@
 //!
 //! Pure: it knows neither the store nor the handler. What it cannot lose is in the row that [`Ledger::enter`] fills.
 
+mod rest;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use majordomo_model::{Envelope, Lane, OnFailure, Timestamp};
 use tokio::time::Instant;
 
+pub(super) use self::rest::{Now, REST_LIMIT, Rest};
 use super::registration::{IN_HAND_LIMIT, SubscriptionSettings};
 use crate::storage::{CursorRow, FailureRow, LetterRow, LetterState, OpenRow, OpenState};
 
 /// How many signals it holds at a time: those in hand, those that wait for them, and those that failed.
 pub(super) const WINDOW: usize = IN_HAND_LIMIT;
-/// The longest rest: what lies further ahead is looked at again by then.
-pub(super) const REST_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// How many failures of a signal are kept.
 const FAILURES_KEPT: usize = 5;
 /// How much of a failure's words is kept, in bytes.
@@ -34,6 +34,8 @@ pub(super) struct Entry {
     pub(super) failures: Vec<FailureRow>,
     /// The dead letter that it is, if somebody asked for that to be tried again.
     pub(super) letter: Option<Box<LetterRow>>,
+    /// Whether it is a letter that is tried again and holds up what follows it until it is done.
+    holds: bool,
     /// Whether it was told that the subscriber was started anew for it.
     restart_told: bool,
     phase: Phase,
@@ -52,38 +54,6 @@ enum Phase {
     Resting(Rest),
     InHand,
     Held,
-}
-
-/// Until when a signal rests.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Rest {
-    /// A pause between attempts.
-    Pause(Instant),
-    /// A time of the system's clock.
-    Until(Timestamp),
-}
-
-/// What time it is, by both clocks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Now {
-    pub(super) instant: Instant,
-    pub(super) clock: Timestamp,
-}
-
-impl Rest {
-    fn is_over(self, now: Now) -> bool {
-        match self {
-            Self::Pause(until) => until <= now.instant,
-            Self::Until(until) => until <= now.clock,
-        }
-    }
-
-    fn end(self, now: Now) -> Instant {
-        match self {
-            Self::Pause(until) => until,
-            Self::Until(until) => now.instant + until.since(now.clock).min(REST_LIMIT),
-        }
-    }
 }
 
 /// What is to be handed over together.
@@ -176,6 +146,7 @@ impl Ledger {
             first_at: None,
             failures: Vec::new(),
             letter: None,
+            holds: false,
             restart_told: false,
             phase: Phase::Ready,
             alone: false,
@@ -189,9 +160,9 @@ impl Ledger {
         self.taken
     }
 
-    /// Every signal up to and with this place is finished; dead letters that are tried again aside.
+    /// Every signal up to and with this place is finished; dead letters aside that are tried again and hold up nothing.
     pub(super) fn floor(&self) -> u64 {
-        let first = self.entries.iter().find(|(_, entry)| entry.letter.is_none() || entry.phase == Phase::Held);
+        let first = self.entries.iter().find(|(_, entry)| entry.letter.is_none() || entry.holds);
         first.map_or(self.taken, |(seq, _)| seq.saturating_sub(1))
     }
 
@@ -277,13 +248,19 @@ impl Ledger {
         self.touched = self.touched.max(to);
     }
 
-    /// Takes in a dead letter that is to be tried again, or frees the signal that it held up.
+    /// Takes in a dead letter that is to be tried again. Not while its signal is in hand, handled anew since an operator
+    /// moved the subscription back.
     pub(super) fn retry_letter(&mut self, seq: u64, signal: Arc<Envelope>, letter: LetterRow) {
+        let phase = self.entries.get(&seq).map(|entry| entry.phase);
+        if phase == Some(Phase::InHand) {
+            return;
+        }
         let mut entry = self.fresh(seq, Some(signal));
         entry.suspect = false;
         entry.attempts = letter.tries;
         entry.guilty = letter.state == LetterState::InHand;
         entry.letter = Some(Box::new(letter));
+        entry.holds = phase == Some(Phase::Held);
         self.entries.insert(seq, entry);
     }
 
@@ -404,6 +381,9 @@ impl Ledger {
     pub(super) fn finish(&mut self, seq: u64) -> Option<Entry> {
         self.put_down(seq);
         self.interrupted.remove(&seq);
+        if seq <= self.taken {
+            self.touched = self.touched.max(seq);
+        }
         self.entries.remove(&seq)
     }
 
@@ -429,7 +409,7 @@ impl Ledger {
     /// Takes a signal as given up that still holds up what follows it.
     pub(super) fn hold(&mut self, seq: u64, mut entry: Entry) {
         entry.phase = Phase::Held;
-        entry.letter = None;
+        (entry.letter, entry.holds) = (None, false);
         self.entries.insert(seq, entry);
     }
 
@@ -459,17 +439,16 @@ impl Ledger {
         in_hand.map(|(seq, entry)| (*seq, entry.attempts)).collect()
     }
 
-    /// Enters where it stands into a row: what has to be known if everything else is lost. Signals behind all
-    /// that were touched are left to be taken in again. Letters have rows of their own; but where they hold up their lane, they do
-    /// so while they are tried again too.
+    /// Enters where it stands into a row: what has to be known if everything else is lost. Signals behind all that were
+    /// touched are left to be taken in again. Letters have rows of their own; but one that holds up its lane does so while
+    /// it is tried again too.
     pub(super) fn enter(&self, now: Now, row: &mut CursorRow) {
         let untouched = |entry: &Entry| entry.attempts == 0 && entry.phase == Phase::Ready && !entry.alone;
         let behind = self.entries.range(self.touched.saturating_add(1)..).rev();
         let signals = behind.filter(|(_, entry)| entry.letter.is_none());
         let tail = signals.take_while(|(_, entry)| untouched(entry)).last();
         row.taken = tail.map_or(self.taken, |(seq, _)| seq.saturating_sub(1));
-        let holds = self.on_failure != OnFailure::SkipToDeadLetter;
-        let open = self.entries.range(..=row.taken).filter(|(_, entry)| entry.letter.is_none() || holds);
+        let open = self.entries.range(..=row.taken).filter(|(_, entry)| entry.letter.is_none() || entry.holds);
         row.open = open.map(|(seq, entry)| entry.row(*seq, now)).collect();
     }
 }
@@ -477,7 +456,7 @@ impl Ledger {
 impl Entry {
     fn row(&self, seq: u64, now: Now) -> OpenRow {
         let (state, not_before) = match self.phase {
-            _ if self.letter.is_some() => (OpenState::Held, None),
+            _ if self.holds => (OpenState::Held, None),
             Phase::Held => (OpenState::Held, None),
             Phase::InHand if self.suspect => (OpenState::InHand, None),
             Phase::Resting(Rest::Until(until)) => (OpenState::Waiting, Some(until)),
@@ -504,3 +483,6 @@ pub(super) fn push_failure(failures: &mut Vec<FailureRow>, at: Timestamp, failur
 pub(super) fn shortened(failure: &str) -> &str {
     failure.get(..failure.floor_char_boundary(FAILURE_LIMIT)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;
