@@ -157,15 +157,17 @@ async fn more_than_sixteen_follow_ups_are_refused_altogether() {
 
 // Dead letters.
 
+type Mended = Option<fn(UserId) -> Act>;
+
 /// A subscription that gives up every login until it is mended, and then does as told.
 struct Broken {
     scripted: Scripted,
-    mended: Arc<Mutex<Option<fn(UserId) -> Act>>>,
+    mended: Arc<Mutex<Mended>>,
 }
 
 impl Broken {
     fn new() -> Self {
-        let mended: Arc<Mutex<Option<fn(UserId) -> Act>>> = Arc::default();
+        let mended: Arc<Mutex<Mended>> = Arc::default();
         let play = Arc::clone(&mended);
         let scripted = Scripted::new(move |told, _| {
             play.lock().unwrap().map_or_else(fail, |act| act(told.signal.user().unwrap()))

@@ -318,7 +318,7 @@ async fn while_a_user_fails_the_users_lane_waits_and_others_go_on() {
         let scripted =
             Scripted::new(
                 move |told, _| {
-                    if told.lane == ada && is_broken.load(Ordering::SeqCst) { fail() } else { done() }
+                    if told.lane == ada && is_broken.load(Ordering::SeqCst) { Act::Panic } else { done() }
                 },
             );
         let endless = RetryPolicy { attempts: None, ..attempts(1) };
