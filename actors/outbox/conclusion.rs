@@ -320,8 +320,14 @@ impl Worker {
         let feed = Arc::clone(&self.feed);
         let (name, reader) = (&feed.registration.name, &feed.desk.reader);
         for seq in self.ledger.held() {
-            if reader.letter(name, seq)?.is_none() {
-                self.ledger.finish(seq);
+            match reader.letter(name, seq)? {
+                None => drop(self.ledger.finish(seq)),
+                // It has its place already: there is room for it, however many others wait behind it.
+                Some(letter) if letter.state != LetterState::Dead => {
+                    let signal = reader.open_letter(&letter, seq)?;
+                    self.ledger.retry_letter(seq, Arc::new(signal), letter);
+                }
+                Some(_) => {}
             }
         }
         for (seq, letter) in reader.due_letters(name, self.ledger.room().min(16))? {

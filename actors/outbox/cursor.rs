@@ -7,6 +7,9 @@ use majordomo_model::FlowId;
 /// How far ahead of what was looked at signals may be handed over before the store is told again: at most so many are
 /// suspected when a process ends.
 pub(super) const LEASE: u64 = 256;
+/// How much further than the subscription itself an operator takes the revision: beyond every batch that may be left for
+/// later, so that none of them fits what the operator wrote, though some that came before it be lost.
+pub(super) const OPERATOR_STEP: u64 = 1 << 16;
 /// How much of a projection may wait, in bytes, before it is stored.
 const WEIGHT_LIMIT: usize = 256 * 1_024;
 

@@ -2,20 +2,20 @@
 //!
 //! Pure: it knows neither the store nor the handler. What it cannot lose is in the row that [`Ledger::enter`] fills.
 
+mod rest;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use majordomo_model::{Envelope, Lane, OnFailure, Timestamp};
 use tokio::time::Instant;
 
+pub(super) use self::rest::{Now, REST_LIMIT, Rest};
 use super::registration::{IN_HAND_LIMIT, SubscriptionSettings};
 use crate::storage::{CursorRow, FailureRow, LetterRow, LetterState, OpenRow, OpenState};
 
 /// How many signals it holds at a time: those in hand, those that wait for them, and those that failed.
 pub(super) const WINDOW: usize = IN_HAND_LIMIT;
-/// The longest rest: what lies further ahead is looked at again by then.
-pub(super) const REST_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// How many failures of a signal are kept.
 const FAILURES_KEPT: usize = 5;
 /// How much of a failure's words is kept, in bytes.
@@ -34,6 +34,8 @@ pub(super) struct Entry {
     pub(super) failures: Vec<FailureRow>,
     /// The dead letter that it is, if somebody asked for that to be tried again.
     pub(super) letter: Option<Box<LetterRow>>,
+    /// Whether it is a letter that is tried again and holds up what follows it until it is done.
+    holds: bool,
     /// Whether it was told that the subscriber was started anew for it.
     restart_told: bool,
     phase: Phase,
@@ -54,38 +56,6 @@ enum Phase {
     Held,
 }
 
-/// Until when a signal rests.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Rest {
-    /// A pause between attempts.
-    Pause(Instant),
-    /// A time of the system's clock.
-    Until(Timestamp),
-}
-
-/// What time it is, by both clocks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Now {
-    pub(super) instant: Instant,
-    pub(super) clock: Timestamp,
-}
-
-impl Rest {
-    fn is_over(self, now: Now) -> bool {
-        match self {
-            Self::Pause(until) => until <= now.instant,
-            Self::Until(until) => until <= now.clock,
-        }
-    }
-
-    fn end(self, now: Now) -> Instant {
-        match self {
-            Self::Pause(until) => until,
-            Self::Until(until) => now.instant + until.since(now.clock).min(REST_LIMIT),
-        }
-    }
-}
-
 /// What is to be handed over together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct HandOver {
@@ -100,6 +70,8 @@ pub(super) struct HandOver {
 pub(super) struct Ledger {
     /// Every place up to and with this one was looked at.
     taken: u64,
+    /// Every place behind this one that was looked at is open, or does not pass: it may be looked at again.
+    finished: u64,
     entries: BTreeMap<u64, Entry>,
     /// Up to where a process that ended may have had signals in hand.
     suspects: u64,
@@ -124,6 +96,7 @@ impl Ledger {
     ) -> Self {
         let mut ledger = Self {
             taken: row.taken,
+            finished: row.taken,
             entries: BTreeMap::new(),
             suspects,
             interrupted,
@@ -169,6 +142,7 @@ impl Ledger {
             first_at: None,
             failures: Vec::new(),
             letter: None,
+            holds: false,
             restart_told: false,
             phase: Phase::Ready,
             alone: false,
@@ -182,9 +156,9 @@ impl Ledger {
         self.taken
     }
 
-    /// Every signal up to and with this place is finished; dead letters that are tried again aside.
+    /// Every signal up to and with this place is finished; dead letters aside that are tried again and hold up nothing.
     pub(super) fn floor(&self) -> u64 {
-        let first = self.entries.iter().find(|(_, entry)| entry.letter.is_none() || entry.phase == Phase::Held);
+        let first = self.entries.iter().find(|(_, entry)| entry.letter.is_none() || entry.holds);
         first.map_or(self.taken, |(seq, _)| seq.saturating_sub(1))
     }
 
@@ -227,7 +201,10 @@ impl Ledger {
     /// Looks at the next place: takes its signal in, or passes by.
     pub(super) fn take(&mut self, seq: u64, signal: Option<Arc<Envelope>>) {
         self.taken = self.taken.max(seq);
-        if let Some(signal) = signal {
+        // What an operator moved the subscription back over may be there already: as a letter that is tried again.
+        if let Some(signal) = signal
+            && !self.entries.contains_key(&seq)
+        {
             let entry = self.fresh(seq, Some(signal));
             self.entries.insert(seq, entry);
         }
@@ -249,15 +226,22 @@ impl Ledger {
     pub(super) fn pass_missing(&mut self, to: u64) {
         self.entries.retain(|seq, entry| *seq > to || entry.signal.is_some());
         self.taken = self.taken.max(to);
+        self.finished = self.finished.max(to);
     }
 
-    /// Takes in a dead letter that is to be tried again, or frees the signal that it held up.
+    /// Takes in a dead letter that is to be tried again. Not while its signal is in hand, handled anew since an operator
+    /// moved the subscription back.
     pub(super) fn retry_letter(&mut self, seq: u64, signal: Arc<Envelope>, letter: LetterRow) {
+        let phase = self.entries.get(&seq).map(|entry| entry.phase);
+        if phase == Some(Phase::InHand) {
+            return;
+        }
         let mut entry = self.fresh(seq, Some(signal));
         entry.suspect = false;
         entry.attempts = letter.tries;
         entry.guilty = letter.state == LetterState::InHand;
         entry.letter = Some(Box::new(letter));
+        entry.holds = phase == Some(Phase::Held);
         self.entries.insert(seq, entry);
     }
 
@@ -367,6 +351,9 @@ impl Ledger {
     pub(super) fn finish(&mut self, seq: u64) -> Option<Entry> {
         self.put_down(seq);
         self.interrupted.remove(&seq);
+        if seq <= self.taken {
+            self.finished = self.finished.max(seq);
+        }
         self.entries.remove(&seq)
     }
 
@@ -392,7 +379,7 @@ impl Ledger {
     /// Takes a signal as given up that still holds up what follows it.
     pub(super) fn hold(&mut self, seq: u64, mut entry: Entry) {
         entry.phase = Phase::Held;
-        entry.letter = None;
+        (entry.letter, entry.holds) = (None, false);
         self.entries.insert(seq, entry);
     }
 
@@ -423,12 +410,13 @@ impl Ledger {
     }
 
     /// Enters where it stands into a row: what has to be known if everything else is lost. Signals that nobody has
-    /// touched are left to be taken in again.
+    /// touched are left to be taken in again, unless one behind them is finished.
     pub(super) fn enter(&self, now: Now, row: &mut CursorRow) {
         let untouched = |entry: &Entry| entry.attempts == 0 && entry.phase == Phase::Ready && !entry.alone;
-        let tail = self.entries.iter().rev().take_while(|(_, entry)| untouched(entry)).last();
+        let recent = self.entries.range(self.finished.saturating_add(1)..).rev();
+        let tail = recent.filter(|(_, entry)| entry.letter.is_none()).take_while(|(_, entry)| untouched(entry)).last();
         row.taken = tail.map_or(self.taken, |(seq, _)| seq.saturating_sub(1));
-        let open = self.entries.range(..=row.taken).filter(|(_, entry)| entry.letter.is_none());
+        let open = self.entries.range(..=row.taken).filter(|(_, entry)| entry.letter.is_none() || entry.holds);
         row.open = open.map(|(seq, entry)| entry.row(*seq, now)).collect();
     }
 }
@@ -436,6 +424,7 @@ impl Ledger {
 impl Entry {
     fn row(&self, seq: u64, now: Now) -> OpenRow {
         let (state, not_before) = match self.phase {
+            _ if self.holds => (OpenState::Held, None),
             Phase::Held => (OpenState::Held, None),
             Phase::InHand if self.suspect => (OpenState::InHand, None),
             Phase::Resting(Rest::Until(until)) => (OpenState::Waiting, Some(until)),
@@ -462,3 +451,6 @@ pub(super) fn push_failure(failures: &mut Vec<FailureRow>, at: Timestamp, failur
 pub(super) fn shortened(failure: &str) -> &str {
     failure.get(..failure.floor_char_boundary(FAILURE_LIMIT)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

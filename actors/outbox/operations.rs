@@ -6,6 +6,7 @@
 use majordomo_model::{Actor, Context, Envelope, FlowId, Lane, Sender, Signal, SignalId, Start};
 
 use super::answer::{DeadLetter, FailedAttempt, Moved, OperationError, RebuildStarted, UnattachedSubscription};
+use super::cursor::OPERATOR_STEP;
 use super::{Outbox, Shared};
 use crate::stamp::Stamp;
 use crate::storage::{
@@ -227,7 +228,7 @@ impl Outbox {
     ) -> Result<bool, OperationError> {
         let flow = FlowId::new();
         let read = Check::Cursor(name.to_owned(), row.revision);
-        let row = CursorRow { revision: row.revision.saturating_add(1), ..row };
+        let row = CursorRow { revision: row.revision.saturating_add(OPERATOR_STEP), ..row };
         let writes = vec![Write::PutCursor(name.to_owned(), row)];
         let signals = vec![self.told(flow, None, name, told, actor)];
         self.commit(Batch { flow, outcome: None, checks: vec![read], writes, signals }).await
@@ -649,7 +650,8 @@ mod tests {
             let desk = Desk::with_mail().await;
             desk.give_up("mail", [8]).await;
             assert_eq!(desk.outbox.move_to("mail", start, admin()).await, Ok(Moved { from: 8, to }), "{start:?}");
-            let expected = CursorRow { revision: 6, taken: to - 1, created_at: NOW, ..CursorRow::default() };
+            let expected =
+                CursorRow { revision: 5 + OPERATOR_STEP, taken: to - 1, created_at: NOW, ..CursorRow::default() };
             assert_eq!(desk.cursor(), expected, "{start:?}");
             assert_eq!(desk.state(8), Some(LetterState::Dead), "letters stay");
             let told = desk.told();
@@ -678,7 +680,7 @@ mod tests {
         assert_eq!(started, RebuildStarted { from: 1, to: 7, complete: true });
         let row = desk.cursor();
         let projection = ProjectionRow { written: 1, served: 0, kept_from: 0, rebuild_from: 1, rebuild_to: 7 };
-        assert_eq!((row.revision, row.taken, row.leased, row.projection), (6, 0, 0, projection));
+        assert_eq!((row.revision, row.taken, row.leased, row.projection), (5 + OPERATOR_STEP, 0, 0, projection));
         assert!(row.open.is_empty() && row.gap == mail().gap);
         let moved = desk.outbox.move_to("mail", Start::Now, admin()).await;
         assert_eq!(moved, Err(OperationError::Rebuilding));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// How far a subscription has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CursorRow {
-    /// Grows by one with every write of this row.
+    /// Grows with every write of this row.
     #[serde(default)]
     pub revision: u64,
     /// Every signal up to and with this place was looked at: it is finished unless it is listed as open.
