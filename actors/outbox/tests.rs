@@ -1,5 +1,7 @@
 //! What subscriptions promise, on an in-memory store, with subscribers that fail in every way.
 
+mod script;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
