@@ -2,6 +2,7 @@
 //!
 //! Pure: it knows neither the store nor the handler. What it cannot lose is in the row that [`Ledger::enter`] fills.
 
+mod failure;
 mod rest;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,16 +11,13 @@ use std::sync::Arc;
 use majordomo_model::{Envelope, Lane, OnFailure, Timestamp};
 use tokio::time::Instant;
 
+pub(super) use self::failure::{push_failure, shortened};
 pub(super) use self::rest::{Now, REST_LIMIT, Rest};
 use super::registration::{IN_HAND_LIMIT, SubscriptionSettings};
 use crate::storage::{CursorRow, FailureRow, LetterRow, LetterState, OpenRow, OpenState};
 
 /// How many signals it holds at a time: those in hand, those that wait for them, and those that failed.
 pub(super) const WINDOW: usize = IN_HAND_LIMIT;
-/// How many failures of a signal are kept.
-const FAILURES_KEPT: usize = 5;
-/// How much of a failure's words is kept, in bytes.
-const FAILURE_LIMIT: usize = 200;
 
 /// A signal that is not finished.
 #[derive(Clone, Debug)]
@@ -437,19 +435,6 @@ impl Entry {
         let (attempts, first_at, failures) = (self.attempts, self.first_at, self.failures.clone());
         OpenRow { seq, attempts, first_at, not_before, deferred, state, failures }
     }
-}
-
-/// Adds a failure, and forgets the oldest beyond [`FAILURES_KEPT`].
-pub(super) fn push_failure(failures: &mut Vec<FailureRow>, at: Timestamp, failure: &str) {
-    if failures.len() >= FAILURES_KEPT {
-        failures.remove(0);
-    }
-    failures.push(FailureRow { at, failure: shortened(failure).to_owned() });
-}
-
-/// As much of a failure's words as is kept.
-pub(super) fn shortened(failure: &str) -> &str {
-    failure.get(..failure.floor_char_boundary(FAILURE_LIMIT)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::super::cursor::{Cursor, OPERATOR_STEP, Seen};
 use super::super::follow_up::FollowUps;
+use super::failure::FAILURES_KEPT;
 use super::*;
 use crate::stamp::Stamp;
 use crate::storage::{Batch, Check, Write};
