@@ -2,6 +2,8 @@
 //!
 //! Pure: it knows neither the store nor the handler. What it cannot lose is in the row that [`Ledger::enter`] fills.
 
+mod entry;
+mod failure;
 mod rest;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,51 +12,15 @@ use std::sync::Arc;
 use majordomo_model::{Envelope, Lane, OnFailure, Timestamp};
 use tokio::time::Instant;
 
+pub(super) use self::entry::Entry;
+use self::entry::Phase;
+pub(super) use self::failure::{push_failure, shortened};
 pub(super) use self::rest::{Now, REST_LIMIT, Rest};
 use super::registration::{IN_HAND_LIMIT, SubscriptionSettings};
-use crate::storage::{CursorRow, FailureRow, LetterRow, LetterState, OpenRow, OpenState};
+use crate::storage::{CursorRow, LetterRow, LetterState, OpenRow, OpenState};
 
 /// How many signals it holds at a time: those in hand, those that wait for them, and those that failed.
 pub(super) const WINDOW: usize = IN_HAND_LIMIT;
-/// How many failures of a signal are kept.
-const FAILURES_KEPT: usize = 5;
-/// How much of a failure's words is kept, in bytes.
-const FAILURE_LIMIT: usize = 200;
-
-/// A signal that is not finished.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    /// The signal; without one it was pruned before it was handled.
-    pub(super) signal: Option<Arc<Envelope>>,
-    /// How often it was handed over, the attempt under way included.
-    pub(super) attempts: u32,
-    /// When it was handed over first.
-    pub(super) first_at: Option<Timestamp>,
-    /// The last failures, oldest first.
-    pub(super) failures: Vec<FailureRow>,
-    /// The dead letter that it is, if somebody asked for that to be tried again.
-    pub(super) letter: Option<Box<LetterRow>>,
-    /// Whether it is a letter that is tried again and holds up what follows it until it is done.
-    holds: bool,
-    /// Whether it was told that the subscriber was started anew for it.
-    restart_told: bool,
-    phase: Phase,
-    /// To be handed over by itself: it was in a batch that failed.
-    alone: bool,
-    /// To be handed over with nothing else in hand, and not before the store knows: a process ended while it may have
-    /// been in hand.
-    suspect: bool,
-    /// Whether it is known that it was in hand, and nothing else, when a process or a thread was given up.
-    pub(super) guilty: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Phase {
-    Ready,
-    Resting(Rest),
-    InHand,
-    Held,
-}
 
 /// What is to be handed over together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -451,37 +417,6 @@ impl Ledger {
         let open = self.entries.range(..=row.taken).filter(|(_, entry)| entry.letter.is_none() || entry.holds);
         row.open = open.map(|(seq, entry)| entry.row(*seq, now)).collect();
     }
-}
-
-impl Entry {
-    fn row(&self, seq: u64, now: Now) -> OpenRow {
-        let (state, not_before) = match self.phase {
-            _ if self.holds => (OpenState::Held, None),
-            Phase::Held => (OpenState::Held, None),
-            Phase::InHand if self.suspect => (OpenState::InHand, None),
-            Phase::Resting(Rest::Until(until)) => (OpenState::Waiting, Some(until)),
-            Phase::Resting(Rest::Pause(until)) => {
-                (OpenState::Waiting, Some(now.clock.plus(until.saturating_duration_since(now.instant))))
-            }
-            Phase::Ready | Phase::InHand => (OpenState::Waiting, None),
-        };
-        let deferred = matches!(self.phase, Phase::Resting(Rest::Until(_)));
-        let (attempts, first_at, failures) = (self.attempts, self.first_at, self.failures.clone());
-        OpenRow { seq, attempts, first_at, not_before, deferred, state, failures }
-    }
-}
-
-/// Adds a failure, and forgets the oldest beyond [`FAILURES_KEPT`].
-pub(super) fn push_failure(failures: &mut Vec<FailureRow>, at: Timestamp, failure: &str) {
-    if failures.len() >= FAILURES_KEPT {
-        failures.remove(0);
-    }
-    failures.push(FailureRow { at, failure: shortened(failure).to_owned() });
-}
-
-/// As much of a failure's words as is kept.
-pub(super) fn shortened(failure: &str) -> &str {
-    failure.get(..failure.floor_char_boundary(FAILURE_LIMIT)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::super::cursor::{Cursor, Seen};
 use super::super::follow_up::FollowUps;
+use super::failure::FAILURES_KEPT;
 use super::*;
 use crate::stamp::Stamp;
 use crate::storage::{Batch, Check, Write};
@@ -286,6 +287,8 @@ struct World {
     left: Vec<(Batch, History)>,
     /// Passed by because an operator moved the subscription beyond it, or the log did not hold it any more.
     passed: BTreeSet<u64>,
+    /// Discarded as a letter: whether it was to be handled once more or not, it is finished.
+    discarded: BTreeSet<u64>,
 }
 
 impl World {
@@ -314,6 +317,7 @@ impl World {
             letters: BTreeMap::new(),
             left: Vec::new(),
             passed: BTreeSet::new(),
+            discarded: BTreeSet::new(),
         }
     }
 
@@ -370,6 +374,7 @@ impl World {
             Step::Discard(which) => {
                 if let Some(seq) = nth(&mut self.letters, which).map(|(seq, _)| seq) {
                     self.letters.remove(&seq);
+                    self.discarded.insert(seq);
                 }
             }
         }
@@ -806,11 +811,12 @@ impl World {
         };
         assert!(open.iter().all(waits), "nothing holds it up, and it is not handed over");
         if holding.is_empty() {
-            let finished = |seq: &u64| self.reference.history.finished.contains(seq) || self.passed.contains(seq);
+            let History { finished, .. } = &self.reference.history;
+            let finished = |seq: &u64| [finished, &self.passed, &self.discarded].iter().any(|set| set.contains(seq));
             let missed: Vec<_> = (1..=self.head()).filter(|seq| self.logged(*seq).passes && !finished(seq)).collect();
             assert_eq!((missed, self.stored.floor()), (vec![], self.head()), "it was neither handled nor given up");
+            assert!(self.letters.values().all(|letter| letter.state == LetterState::Dead));
         }
-        assert!(self.letters.values().all(|letter| letter.state == LetterState::Dead));
     }
 }
 
