@@ -218,6 +218,9 @@ impl Keyring {
     /// # Errors
     /// [`KeyError::Missing`], [`KeyError::TooOpen`], [`KeyError::Malformed`], [`KeyError::Io`], [`KeyError::Random`].
     pub fn open_or_create(path: &Path, create: bool) -> Result<Self, KeyError> {
+        if create {
+            file::clear(path);
+        }
         match file::read(path) {
             Err(KeyError::Missing { .. }) if create => {
                 file::create(path, &Self::ephemeral()?)?;

@@ -1,6 +1,6 @@
 //! The key file: its text, and how it reaches the disk whole or not at all.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -45,7 +45,17 @@ pub(super) fn replace(path: &Path, keyring: &Keyring) -> Result<(), KeyError> {
     write_beside(path, keyring, |unnamed| fs::rename(unnamed, path))
 }
 
+/// Removes the drafts of makers that were killed: they hold keys. Where makers cannot be held off, and where the
+/// folder cannot be written, they stay.
+pub(super) fn clear(path: &Path) {
+    if let Ok(turn) = Turn::take(path) {
+        turn.clear();
+    }
+}
+
 fn write_beside(path: &Path, keyring: &Keyring, publish: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), KeyError> {
+    let turn = Turn::take(path).map_err(|error| io_error(path, error))?;
+    turn.clear();
     let unnamed = beside(path)?;
     write_synced(&unnamed, &render(keyring)).and_then(|()| publish(&unnamed)).map_err(|error| {
         // The first error is the one to tell; a file that cannot be removed is still readable by its owner only.
@@ -55,11 +65,57 @@ fn write_beside(path: &Path, keyring: &Keyring, publish: impl FnOnce(&Path) -> i
     sync_folder(path).map_err(|error| io_error(path, error))
 }
 
+/// A turn at making key files in a folder. Makers take turns, so whatever draft is there in one's turn is abandoned.
+struct Turn<'path> {
+    path: &'path Path,
+    /// Locked until dropped; none where folders cannot be locked, where makers are told apart by their drafts alone.
+    folder: Option<File>,
+}
+
+impl<'path> Turn<'path> {
+    #[cfg(unix)]
+    fn take(path: &'path Path) -> io::Result<Self> {
+        let folder = File::open(folder_of(path))?;
+        match folder.lock() {
+            Ok(()) => Ok(Self { path, folder: Some(folder) }),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(Self { path, folder: None }),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn take(path: &'path Path) -> io::Result<Self> {
+        Ok(Self { path, folder: None })
+    }
+
+    fn clear(&self) {
+        let entries = self.folder.as_ref().and_then(|_| fs::read_dir(folder_of(self.path)).ok());
+        for entry in entries.into_iter().flatten().flatten() {
+            if is_draft(self.path, &entry.file_name()) {
+                // It is nobody's: what cannot be removed now is removed another time.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn beside(path: &Path) -> Result<PathBuf, KeyError> {
     let suffix = getrandom::u64().map_err(KeyError::Random)?;
     let mut name = OsString::from(path);
     name.push(format!(".{suffix:016x}.new"));
     Ok(name.into())
+}
+
+/// Whether a name is one that [`beside`] gives.
+fn is_draft(path: &Path, name: &OsStr) -> bool {
+    let file = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
+    let suffix = name.as_encoded_bytes().strip_prefix(file).and_then(|rest| rest.strip_prefix(b"."));
+    let suffix = suffix.and_then(|rest| rest.strip_suffix(b".new"));
+    suffix.is_some_and(|suffix| suffix.len() == 16 && suffix.iter().all(u8::is_ascii_hexdigit))
 }
 
 fn write_synced(path: &Path, text: &str) -> io::Result<()> {
@@ -74,8 +130,7 @@ fn write_synced(path: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(unix)]
 fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
 }
 
 #[cfg(not(unix))]
@@ -199,6 +254,32 @@ mod tests {
         let (first, others) = keyrings.split_first().unwrap();
         assert!(others.iter().all(|other| other.current() == first.current()));
         assert_eq!(files_in(&folder), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_killed_maker_left_behind_is_removed_by_the_next_one() {
+        let (folder, path) = place();
+        let strangers = ["accounts.keys.new", "accounts.keys.0123456789abcdef", "accounts.keys.old.new"];
+        for name in strangers {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        fs::write(beside(&path).unwrap(), "half").unwrap();
+        let first = Keyring::open_or_create(&path, true).unwrap();
+        assert_eq!(files_in(&folder), 1 + strangers.len());
+        // Killed between the two steps of its publication, the draft is another name of the file.
+        for made_again in [true, false] {
+            fs::hard_link(&path, beside(&path).unwrap()).unwrap();
+            if made_again {
+                assert_eq!(Keyring::open_or_create(&path, true).unwrap().current(), first.current());
+            } else {
+                Keyring::rotate(&path).unwrap();
+            }
+            assert_eq!(files_in(&folder), 1 + strangers.len());
+        }
+        fs::hard_link(&path, beside(&path).unwrap()).unwrap();
+        Keyring::open_or_create(&path, false).unwrap();
+        assert_eq!(files_in(&folder), 2 + strangers.len(), "who only reads changes nothing");
     }
 
     #[test]
