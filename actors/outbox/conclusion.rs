@@ -183,6 +183,8 @@ impl Worker {
             return false;
         }
         self.note_failure(INTERRUPTED);
+        // This attempt is not made.
+        self.ledger.take_back(*seq);
         self.give_up(*seq, INTERRUPTED, true);
         self.ledger.close_hand_over();
         true
