@@ -10,6 +10,7 @@
 
 mod auditing;
 mod canary;
+mod chaos;
 mod credentials;
 mod discretion;
 mod faults;
