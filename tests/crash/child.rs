@@ -233,6 +233,17 @@ async fn answer(accounts: &Accounts, ask: Ask) -> Answer {
             drain(accounts).await;
             Answer::Done(Value::Null)
         }
+        Ask::Sweep => {
+            accounts.sweep().await;
+            Answer::Done(Value::Null)
+        }
+        Ask::Shutdown => Answer::Done(json!(accounts.shutdown().await)),
+        operation => operate(accounts, operation).await,
+    }
+}
+
+async fn operate(accounts: &Accounts, ask: Ask) -> Answer {
+    match ask {
         Ask::Floor { name } => {
             let tree = accounts.tree().await;
             Answer::Done(json!(tree.subscription(&name).map_or(0, |state| state.floor)))
@@ -250,11 +261,7 @@ async fn answer(accounts: &Accounts, ask: Ask) -> Answer {
             let shown = |letter: &majordomo::DeadLetter| json!([Entry::of(&letter.envelope), letter.attempts]);
             told(letters.map(|letters| json!(letters.iter().map(shown).collect::<Vec<_>>())))
         }
-        Ask::Sweep => {
-            accounts.sweep().await;
-            Answer::Done(Value::Null)
-        }
-        Ask::Shutdown => Answer::Done(json!(accounts.shutdown().await)),
+        other => Answer::Failed(format!("{other:?} is no operation")),
     }
 }
 

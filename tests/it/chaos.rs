@@ -29,6 +29,9 @@ const OCCASION: SignalKind = SignalKind::UserAuthenticated;
 const PATIENCE: u64 = 10;
 const ATTEMPTS: u32 = 2;
 
+/// One at a time: they would otherwise starve each other.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Bounds what could otherwise wait for ever; there is much to do at once here.
 async fn soon<T>(waiting: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(240), waiting).await.expect("it takes too long")
@@ -337,7 +340,7 @@ impl House {
             Deed::Reject => {
                 self.is_named(guest, "dead_letters").await;
                 let state = state().await;
-                assert!(state.given_up > 0 && state.handled == 0, "{state:?}");
+                assert!(self.test.dead_letter_count(&name).unwrap() > 0 && state.handled == 0, "{state:?}");
             }
             _ => {
                 let state = state().await;
@@ -398,6 +401,7 @@ impl House {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn subscribers_that_panic_fail_hang_or_end_are_quarantined_alone_and_named() {
+    let _turn = TURN.lock().await;
     for deed in FAILING {
         House::with(&[deed]).await.endure().await;
     }
@@ -405,6 +409,7 @@ async fn subscribers_that_panic_fail_hang_or_end_are_quarantined_alone_and_named
 
 #[tokio::test(flavor = "multi_thread")]
 async fn subscribers_that_flood_allocate_reject_call_back_or_are_killed_disturb_nobody() {
+    let _turn = TURN.lock().await;
     for deed in [Deed::Flood, Deed::Allocate, Deed::Reject, Deed::CallBack, Deed::Nothing] {
         House::with(&[deed]).await.endure().await;
     }
@@ -412,11 +417,13 @@ async fn subscribers_that_flood_allocate_reject_call_back_or_are_killed_disturb_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_that_blocks_its_threads_is_quarantined_and_holds_up_neither_neighbours_nor_the_shutdown() {
+    let _turn = TURN.lock().await;
     House::with(&[Deed::Block]).await.endure().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_hostile_subscribers_at_once_disturb_nobody() {
+    let _turn = TURN.lock().await;
     let others = [Deed::Block, Deed::Flood, Deed::Allocate, Deed::CallBack, Deed::Nothing];
     House::with(&[&FAILING[..], &others].concat()).await.endure().await;
 }
@@ -448,6 +455,7 @@ async fn guarded(deeds: &[(Deed, bool)], on_failure: FailMode, gate: &Gate) -> T
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_guards_that_are_a_convenience_deny_nobody_and_are_left_alone_and_named() {
+    let _turn = TURN.lock().await;
     let each = GUARDS.iter().map(std::slice::from_ref).chain([&GUARDS[..]]);
     for deeds in each {
         let gate = Gate::default();
@@ -473,6 +481,7 @@ async fn hostile_guards_that_are_a_convenience_deny_nobody_and_are_left_alone_an
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_guards_that_are_a_protection_let_nobody_past_and_what_they_do_not_guard_goes_on() {
+    let _turn = TURN.lock().await;
     for deeds in GUARDS.iter().filter(|(_, fails)| *fails).map(std::slice::from_ref) {
         let gate = Gate::default();
         let test = guarded(deeds, FailMode::Closed, &gate).await;
@@ -493,6 +502,7 @@ async fn hostile_guards_that_are_a_protection_let_nobody_past_and_what_they_do_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_guards_and_hostile_subscribers_at_once_disturb_nobody() {
+    let _turn = TURN.lock().await;
     let gate = Gate::default();
     let test = guarded(&GUARDS, FailMode::Open, &gate).await;
     let deeds = FAILING.into_iter().chain([Deed::Block, Deed::Flood, Deed::Allocate, Deed::CallBack]);
@@ -538,6 +548,7 @@ fn footprint() -> Option<(u64, usize)> {
 /// `PANICS=1000000 cargo test --release --test it chaos::soak -- --nocapture` prints the figures of the long one.
 #[tokio::test(flavor = "multi_thread")]
 async fn soak_panics_without_end_cost_neither_threads_nor_signals_and_logins_go_on() {
+    let _turn = TURN.lock().await;
     const LANES: usize = 64;
     silence();
     let wanted = std::env::var("PANICS").map_or(20_000, |text| text.parse::<u64>().unwrap());
