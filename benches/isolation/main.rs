@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench isolation`. `LOG=n` is how many signals the log holds for the subscriber that catches up
 //! (100,000), `ROUNDS=n` how often every arm has its turn (15), `EACH=1` gives each hostile subscriber a turn of its own,
-//! `QUICK=1` only shows that it works.
+//! `QUICK=1` only shows that it works, as does
+//! `QUICK=1 cargo test --bench isolation` without a build of its own.
 //!
 //! The arms take turns on one system and one file, so that what the machine does beside hits all alike; the first of
 //! them stands there twice, and how far it differs from itself is what a ratio can tell at best.
