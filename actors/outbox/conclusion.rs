@@ -1,18 +1,14 @@
 //! The conclusion: what becomes of a signal that came back from its handler.
 
-use std::sync::Arc;
-
-use majordomo_model::{Envelope, OnFailure, Signal, TokenId};
-use tokio::time::Instant;
+use majordomo_model::{OnFailure, Signal, TokenId};
 
 use super::follow_up::{self, FollowUps};
+use super::gap::Missing;
 use super::ledger::{Entry, HandOver, Now, REST_LIMIT, Rest, push_failure, shortened};
-use super::worker::{Cut, Missing, Worker};
-use crate::storage::{Check, LetterRow, LetterState, Write, encode_signal};
+use super::worker::{Cut, Worker};
+use crate::storage::{Check, Write};
 use crate::subscriber::{Effect, Outcome};
 
-/// How many dead letters are tried again at a time.
-const DUE_LETTERS: usize = 16;
 /// Told instead of a panic's own words, which may hold anything.
 pub(super) const PANICKED: &str = "the handler panicked";
 const OVERDUE: &str = "the handler took longer than its deadline";
@@ -142,7 +138,7 @@ impl Worker {
         }
     }
 
-    fn project(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+    pub(super) fn project(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.feed.desk.projection().write(key.clone(), value.clone());
         if let Some(cursor) = &mut self.cursor {
             cursor.project(key, value);
@@ -170,7 +166,7 @@ impl Worker {
         self.ledger.fail(seq, now.clock, failure, rest, together);
     }
 
-    fn note_failure(&self, failure: &str) {
+    pub(super) fn note_failure(&self, failure: &str) {
         let subscription = &self.feed.registration.name;
         tracing::warn!(subscription, failure = shortened(failure), "a signal was not handled");
         self.feed.note_failure(shortened(failure));
@@ -199,6 +195,7 @@ impl Worker {
             return false;
         }
         self.note_failure(INTERRUPTED);
+        // This attempt is not made.
         self.ledger.take_back(*seq);
         self.give_up(*seq, INTERRUPTED, true);
         self.ledger.close_hand_over();
@@ -253,7 +250,7 @@ impl Worker {
         self.blamed = conclusions.iter().map(counted).collect();
     }
 
-    fn is_at_cursor(&self) -> Result<bool, Cut> {
+    pub(super) fn is_at_cursor(&self) -> Result<bool, Cut> {
         // With the store gone again, reading everything anew is the way out as well.
         let stored = self.feed.desk.reader.cursor(&self.feed.registration.name).map_err(|_| Cut::Lost)?;
         let told = self.cursor.as_ref().map(|cursor| cursor.told().revision);
@@ -291,39 +288,6 @@ impl Worker {
         Ok(follow_ups)
     }
 
-    /// The dead letter of a signal that is given up, and the signal that tells of it.
-    fn letter(&self, seq: u64, entry: &Entry, signal: &Arc<Envelope>, reason: &str) -> Result<FollowUps, Cut> {
-        let name = &self.feed.registration.name;
-        let now = self.feed.now();
-        let (mut failures, earlier) = match &entry.letter {
-            Some(letter) => (letter.failures.clone(), letter.attempts),
-            None => (Vec::new(), 0),
-        };
-        for failure in &entry.failures {
-            push_failure(&mut failures, failure.at, &failure.failure);
-        }
-        let envelope = match &entry.letter {
-            Some(letter) => letter.envelope.clone(),
-            None => encode_signal(signal).map_err(|_| Cut::Lost)?,
-        };
-        // Of a letter that is tried again the attempts so far are in it, the last one included.
-        let attempts = if entry.letter.is_some() { earlier } else { entry.attempts };
-        let (reason, state) = (reason.to_owned(), LetterState::Dead);
-        let told = Signal::SubscriberDeadLetter {
-            subscriber: name.clone(),
-            signal: signal.id,
-            place: seq,
-            attempts,
-            failure: reason.clone(),
-        };
-        let row = LetterRow { envelope, reason, attempts, tries: 0, failures, dead_at: now, state };
-        Ok(FollowUps {
-            checks: Vec::new(),
-            writes: vec![Write::PutLetter(name.clone(), seq, Box::new(row))],
-            signals: vec![follow_up::about(name, signal, now, told)],
-        })
-    }
-
     fn stored(&mut self, conclusion: &Conclusion) {
         match conclusion.given_up {
             None => self.feed.note_handled(),
@@ -341,119 +305,5 @@ impl Worker {
                 }
             }
         }
-    }
-
-    /// Takes dead letters in that somebody asked to be tried again, and lets go of what an operator discarded.
-    pub(super) async fn tend_letters(&mut self) -> Result<(), Cut> {
-        let feed = Arc::clone(&self.feed);
-        let (name, reader) = (&feed.registration.name, &feed.desk.reader);
-        for seq in self.ledger.held() {
-            match reader.letter(name, seq)? {
-                None => drop(self.ledger.finish(seq)),
-                // It has its place already: there is room for it, however many others wait behind it.
-                Some(letter) if letter.state != LetterState::Dead => {
-                    let signal = reader.open_letter(&letter, seq)?;
-                    self.ledger.retry_letter(seq, Arc::new(signal), letter);
-                }
-                Some(_) => {}
-            }
-        }
-        for (seq, letter) in reader.due_letters(name, DUE_LETTERS)? {
-            // What was given up before a rebuild has to have all its effects, and waits for the end.
-            let waits = self.is_rebuilding(seq) && self.ledger.get(seq).is_none();
-            if waits || !self.ledger.admits_letter(seq) {
-                continue;
-            }
-            let signal = reader.open_letter(&letter, seq)?;
-            self.ledger.retry_letter(seq, Arc::new(signal), letter);
-        }
-        Ok(())
-    }
-
-    /// Notes in a letter that it is being tried again: if the process ends meanwhile, it was this one. `false` if it was
-    /// discarded.
-    pub(super) async fn take_up_letter(&mut self, seq: u64, letter: LetterRow) -> Result<bool, Cut> {
-        let name = self.feed.registration.name.clone();
-        let before = letter.state;
-        let tries = self.ledger.get(seq).map_or(letter.tries, |entry| entry.attempts);
-        let mut letter = LetterRow { state: LetterState::InHand, ..letter };
-        letter.attempts = letter.attempts.saturating_add(1);
-        letter.tries = tries;
-        let follow_ups = FollowUps {
-            checks: vec![Check::Letter(name.clone(), seq, Some(before))],
-            writes: vec![Write::PutLetter(name, seq, Box::new(letter.clone()))],
-            signals: Vec::new(),
-        };
-        let row = self.row();
-        if self.commit_row(row, follow_ups).await? {
-            self.ledger.set_letter(seq, letter);
-            return Ok(true);
-        }
-        if !self.is_at_cursor()? {
-            return Err(Cut::Lost);
-        }
-        self.ledger.finish(seq);
-        Ok(false)
-    }
-
-    /// What notes, at a stop in order, that no letter is being tried, and how often each has been: what was put off or
-    /// cut short is not counted.
-    pub(super) fn letters_put_down(&self) -> FollowUps {
-        let name = &self.feed.registration.name;
-        let mut follow_ups = FollowUps::default();
-        for (seq, letter, tries) in self.ledger.letters().filter(|(_, letter, _)| letter.state == LetterState::InHand) {
-            let row = LetterRow { state: LetterState::Due, tries, ..letter.clone() };
-            follow_ups.checks.push(Check::Letter(name.clone(), seq, Some(letter.state)));
-            follow_ups.writes.push(Write::PutLetter(name.clone(), seq, Box::new(row)));
-        }
-        follow_ups
-    }
-
-    /// Tells the subscriber what it will not get.
-    pub(super) fn tell_missed(&mut self) {
-        let Some(missing) = &mut self.gap else { return };
-        if missing.rests_until.is_none_or(|until| until > Instant::now()) {
-            return;
-        }
-        missing.rests_until = None;
-        missing.attempts = missing.attempts.saturating_add(1);
-        let (gap, attempt) = (missing.gap, missing.attempts);
-        self.begin_missed(gap, attempt);
-    }
-
-    fn missed(&mut self, outcome: Option<Outcome>) {
-        let Some(mut missing) = self.gap else { return };
-        let (policy, name) = (&self.feed.registration.settings.retry, &self.feed.registration.name);
-        let effects = match outcome {
-            Some(Outcome::Done(effects))
-                if follow_up::are_private(&effects) && follow_up::refusal(&effects, false).is_none() =>
-            {
-                Some(effects)
-            }
-            Some(Outcome::Reject { .. }) => Some(Vec::new()),
-            // It was told as often as a signal would have been, and the gap is in the log too.
-            _ if policy.is_exhausted(missing.attempts, std::time::Duration::ZERO) => Some(Vec::new()),
-            _ => None,
-        };
-        let Some(effects) = effects else {
-            self.note_failure("the subscriber did not take note of a gap");
-            let pause = policy.pause(missing.attempts, getrandom::u32().unwrap_or(u32::MAX));
-            missing.rests_until = Some(Instant::now() + pause);
-            self.gap = Some(missing);
-            return;
-        };
-        let gap = missing.gap;
-        let told = Signal::SubscriberMissed { subscriber: name.clone(), from: gap.from, to: gap.to };
-        let told = follow_up::concerning(name, majordomo_model::Actor::System, self.feed.now(), told);
-        self.asides.push(told);
-        for effect in effects {
-            match effect {
-                Effect::Project { key, value } => self.project(key, Some(value)),
-                Effect::Forget { key } => self.project(key, None),
-                _ => {}
-            }
-        }
-        self.ledger.pass_missing(gap.to);
-        self.gap = None;
     }
 }

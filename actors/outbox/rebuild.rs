@@ -1,16 +1,10 @@
 //! The rebuild: a projection that is built anew beside the one that is read, takes its place, and lets the old one go.
 
-use std::sync::Arc;
-use std::time::Duration;
+use majordomo_model::{Actor, FlowId, Signal};
 
-use futures_util::FutureExt;
-use majordomo_model::{Actor, FlowId, Gap, Signal};
-
-use super::conclusion::{Completed, Handled};
 use super::follow_up::{FollowUps, concerning};
 use super::worker::{Cut, Worker};
 use crate::storage::{Batch, Write};
-use crate::subscriber::{Desk, SubscriberContext};
 
 /// How many values of a generation that nobody reads any more are removed at a time.
 const DROPPED: usize = 1_000;
@@ -71,20 +65,5 @@ impl Worker {
         let mut row = self.row();
         row.projection.kept_from = projection.kept_from.saturating_add(1);
         if self.commit_row(row, FollowUps::default()).await? { Ok(()) } else { Err(Cut::Lost) }
-    }
-
-    /// Hands a gap over.
-    pub(super) fn begin_missed(&mut self, gap: Gap, attempt: u32) {
-        let feed = Arc::clone(&self.feed);
-        let context = SubscriberContext::new(Arc::clone(&feed.desk) as Arc<dyn Desk>, attempt, false);
-        let id = self.number();
-        feed.take_in_hand(id, self.ledger.hands());
-        let deadline: Duration = feed.registration.settings.deadline;
-        self.running.spawn(async move {
-            let work = async { feed.registration.subscriber.missed(gap, &context).await };
-            let caught = std::panic::AssertUnwindSafe(work).catch_unwind();
-            let outcome = tokio::time::timeout(deadline, caught).await.ok().and_then(Result::ok);
-            Completed { id, places: Vec::new(), handled: Handled::Missed(outcome), read: context.read() }
-        });
     }
 }

@@ -2,38 +2,29 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use majordomo_model::{Envelope, Gap, UserId};
+use majordomo_model::Envelope;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Feed;
 use super::conclusion::{Completed, Conclusion, Handled};
-use super::cursor::{Cursor, LEASE, Seen};
-use super::follow_up::{self, FollowUps};
-use super::ledger::{HandOver, Ledger, Now, WINDOW};
-use crate::storage::{Batch, Check, CommitError, CursorRow, Unreadable, Verdict, Write};
+use super::cursor::Cursor;
+use super::follow_up::FollowUps;
+use super::gap::Missing;
+use super::intake::REFILL;
+use super::ledger::{HandOver, Ledger, Now};
+use crate::storage::{CursorRow, Unreadable};
 use crate::subscriber::{Desk, SubscriberContext};
 
-/// How many places are looked at in one turn at most, so that orders are heard.
-const PAGES: usize = 16;
-/// How many signals have to find room before more are read.
-const REFILL: usize = WINDOW / 4;
-/// How much of the log is read at a time, in bytes.
-const PAGE_BYTES: usize = 4 << 20;
 /// How often it looks although nobody rang.
 const BELT: Duration = Duration::from_secs(30);
 /// When it looks whether what was left for later has arrived.
-const ARRIVAL: Duration = Duration::from_secs(2);
-/// How long progress may stay in memory while there is work.
-const SETTLE_AFTER: Duration = Duration::from_secs(1);
-/// How many batches may be left for later before one is committed at once, which tells whether they arrived.
-const UNCONFIRMED_LIMIT: usize = 8;
+pub(super) const ARRIVAL: Duration = Duration::from_secs(2);
 /// How long what is in hand may take when the subscription stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -83,21 +74,12 @@ pub(super) struct Worker {
     /// Signals whose effects cannot be stored, with their attempts: known when the cursor is read again.
     pub(super) blamed: HashMap<u64, u32>,
     next_id: u64,
-    looks: bool,
+    pub(super) looks: bool,
     /// The look that this turn is, for whoever waits.
-    look: u64,
+    pub(super) look: u64,
     pub(super) more: bool,
-    settled_at: Instant,
+    pub(super) settled_at: Instant,
     disturbances: u32,
-}
-
-/// A gap that the subscriber is to be told of.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Missing {
-    pub(super) gap: Gap,
-    pub(super) attempts: u32,
-    /// Until when it rests; `None` while the subscriber is being told.
-    pub(super) rests_until: Option<Instant>,
 }
 
 /// Works until it is told to stop, or nobody is left to tell it.
@@ -226,109 +208,6 @@ impl Worker {
         self.feed.hands().clear();
     }
 
-    /// Reads the cursor, or makes it, and takes the lease.
-    ///
-    /// It is a commit of its own: batches that an earlier incarnation left for later precede it, so the cursor is what
-    /// they made of it.
-    async fn open(&mut self) -> Result<(), Cut> {
-        let feed = Arc::clone(&self.feed);
-        let (name, reader) = (&feed.registration.name, &feed.desk.reader);
-        let (check, stored) = match reader.cursor(name)? {
-            Some(row) => (Check::Cursor(name.clone(), row.revision), row),
-            None => {
-                let taken = reader.place(feed.registration.start)?.saturating_sub(1);
-                let row = CursorRow { taken, created_at: feed.desk.now(), ..CursorRow::default() };
-                (Check::NoCursor(name.clone()), row)
-            }
-        };
-        let mut row = stored.clone();
-        row.revision = stored.revision.saturating_add(1);
-        row.leased = row.taken.saturating_add(LEASE);
-        let first = !feed.opened.load(Ordering::SeqCst);
-        row.max_lag = feed.registration.settings.max_lag;
-        if row.lapsed_at.is_some() && !feed.storage.is_overdue(&row)? {
-            row.lapsed_at = None;
-        }
-        let writes = vec![Write::PutCursor(name.clone(), row.clone())];
-        let flow = majordomo_model::FlowId::new();
-        let batch = Batch { flow, outcome: None, checks: vec![check], writes, signals: Vec::new() };
-        if !self.commit(batch).await? {
-            return Err(Cut::Lost);
-        }
-        // Within a process it is known what was in hand; of a process that ended only what may have been.
-        feed.opened.store(true, Ordering::SeqCst);
-        let suspects = if first { stored.leased.min(reader.head()?) } else { 0 };
-        let mut interrupted = feed.hands().clear();
-        interrupted.extend(self.blamed.drain());
-        let now = Now::of(&feed);
-        self.ledger = Ledger::new(&row, now, suspects, interrupted, &feed.registration.settings);
-        feed.desk.projection().restart(row.projection.written);
-        self.cursor = Some(Cursor::new(name, row));
-        for signal in reader.signals_at(&self.ledger.wanting())? {
-            self.ledger.supply(signal.seq.unwrap_or_default(), Arc::new(signal));
-        }
-        self.looks = false;
-        self.note_settled();
-        Ok(())
-    }
-
-    /// Compares what is stored with what the store was told: nobody tells whether a batch that was left for later
-    /// arrived, and an operator may have written the row.
-    async fn compare(&mut self) -> Result<(), Cut> {
-        let stored = self.feed.desk.reader.cursor(&self.feed.registration.name)?;
-        let Some(cursor) = &mut self.cursor else { return Err(Cut::Lost) };
-        match cursor.saw(stored.ok_or(Cut::Lost)?.revision) {
-            Seen::SomebodyElse => Err(Cut::Lost),
-            Seen::Everything => {
-                if cursor.is_settled(cursor.told()) {
-                    self.feed.desk.projection().stored();
-                }
-                Ok(())
-            }
-            Seen::Part if self.settled_at.elapsed() >= ARRIVAL => self.settle_now(FollowUps::default()).await,
-            Seen::Part => Ok(()),
-        }
-    }
-
-    /// Takes in what the log holds, as far as there is room.
-    fn fill(&mut self) -> Result<(), Cut> {
-        let feed = Arc::clone(&self.feed);
-        if self.gap.is_some() {
-            return Ok(());
-        }
-        if let Some(from) = self.ledger.wanting().first().copied() {
-            let to = self.ledger.wanting().into_iter().zip(from..).take_while(|(seq, next)| seq == next).count() as u64;
-            self.gap = Some(Missing::new(Gap { from, to: from.saturating_add(to).saturating_sub(1) }));
-            return Ok(());
-        }
-        for _ in 0..PAGES {
-            if self.ledger.room() < REFILL {
-                return Ok(());
-            }
-            let taken = self.ledger.taken();
-            let page = feed.desk.reader.log_page(taken, self.ledger.room(), PAGE_BYTES)?;
-            let next = page.signals.first().map_or(page.head.saturating_add(1), |first| first.seq.unwrap_or_default());
-            if next > taken.saturating_add(1) {
-                // The log has no holes, so what is not there was pruned.
-                self.gap = Some(Missing::new(Gap { from: taken.saturating_add(1), to: next.saturating_sub(1) }));
-                return Ok(());
-            }
-            if page.signals.is_empty() {
-                return Ok(());
-            }
-            for signal in page.signals {
-                let seq = signal.seq.unwrap_or_default();
-                if self.is_after_rebuild(seq) {
-                    return Ok(());
-                }
-                let passes = feed.passes(&signal)? && !self.is_left_out_of_rebuild(seq)?;
-                self.ledger.take(seq, passes.then(|| Arc::new(signal)));
-            }
-        }
-        self.more = true;
-        Ok(())
-    }
-
     /// Hands over what may be.
     async fn hand_over(&mut self) -> Result<(), Cut> {
         let is_told = self.gap.is_some_and(|missing| missing.rests_until.is_none());
@@ -402,86 +281,6 @@ impl Worker {
         self.next_id
     }
 
-    /// The row as it is to be now.
-    pub(super) fn row(&self) -> CursorRow {
-        let Some(cursor) = &self.cursor else { return CursorRow::default() };
-        let mut row = cursor.next_row();
-        self.ledger.enter(Now::of(&self.feed), &mut row);
-        row.leased = row.taken.saturating_add(LEASE);
-        row
-    }
-
-    /// Leaves progress for the next commit; a crash before it only repeats deliveries.
-    async fn settle(&mut self) -> Result<(), Cut> {
-        if !self.asides.is_empty() {
-            return self.settle_now(FollowUps::default()).await;
-        }
-        let row = self.row();
-        let Some(cursor) = &mut self.cursor else { return Err(Cut::Lost) };
-        if row.lapsed_at.is_some() && !self.feed.storage.is_overdue(&row)? {
-            // It has caught up: the log is kept for it again.
-            let row = CursorRow { lapsed_at: None, ..row };
-            return if self.commit_row(row, FollowUps::default()).await? { Ok(()) } else { Err(Cut::Lost) };
-        }
-        if cursor.is_settled(&row) {
-            self.note_settled();
-            return Ok(());
-        }
-        let is_time = self.ledger.is_idle() || cursor.is_heavy() || self.settled_at.elapsed() > SETTLE_AFTER;
-        if !is_time {
-            return Ok(());
-        }
-        if cursor.unconfirmed() >= UNCONFIRMED_LIMIT {
-            return self.settle_now(FollowUps::default()).await;
-        }
-        let batch = cursor.leave(row);
-        self.feed.storage.commit_with_next(batch);
-        self.note_settled();
-        Ok(())
-    }
-
-    /// Makes progress durable, with what is to be told.
-    pub(super) async fn settle_now(&mut self, follow_ups: FollowUps) -> Result<(), Cut> {
-        let row = self.row();
-        if self.commit_row(row, follow_ups).await? { Ok(()) } else { Err(Cut::Lost) }
-    }
-
-    /// Commits a row with what belongs to it, and with what is to be told; `false` if a check failed.
-    pub(super) async fn commit_row(&mut self, row: CursorRow, mut follow_ups: FollowUps) -> Result<bool, Cut> {
-        follow_ups.signals.extend(self.asides.iter().cloned());
-        let Some(cursor) = &self.cursor else { return Err(Cut::Lost) };
-        if !self.commit(cursor.batch(row.clone(), follow_ups)).await? {
-            return Ok(false);
-        }
-        if let Some(cursor) = &mut self.cursor {
-            cursor.confirm(row);
-        }
-        self.asides.clear();
-        self.feed.desk.projection().stored();
-        self.note_settled();
-        Ok(true)
-    }
-
-    /// Notes, for whoever waits, how far the store was told.
-    fn note_settled(&mut self) {
-        self.settled_at = Instant::now();
-        let floor = self.cursor.as_ref().map_or(0, |cursor| cursor.told().floor());
-        self.feed.reached(floor);
-        let full = self.ledger.room() < REFILL;
-        let calm = self.ledger.calm_floor(Now::of(&self.feed));
-        self.feed.settled(self.look, calm.unwrap_or(if full { u64::MAX } else { self.ledger.taken() }));
-    }
-
-    /// Answers whether every check held.
-    pub(super) async fn commit(&self, batch: Batch) -> Result<bool, Cut> {
-        match self.feed.storage.commit(batch).await {
-            Ok(verdict) => Ok(matches!(verdict, Verdict::Committed(_))),
-            Err(CommitError::Stopped) => Err(Cut::Stopped),
-            Err(CommitError::Failed) => Err(Cut::Lost),
-            Err(_) => Err(Cut::StoreOut),
-        }
-    }
-
     /// Ends in order: what is in hand may end soon, and the store learns that nothing is in hand any more.
     async fn finish(mut self) {
         let until = Instant::now() + STOP_GRACE;
@@ -509,26 +308,8 @@ impl Worker {
     }
 }
 
-impl Missing {
-    pub(super) fn new(gap: Gap) -> Self {
-        Self { gap, attempts: 0, rests_until: Some(Instant::now()) }
-    }
-}
-
 impl Now {
     pub(super) fn of(feed: &Feed) -> Self {
         Self { instant: Instant::now(), clock: feed.desk.now() }
-    }
-}
-
-impl Feed {
-    /// Whether a signal is to be handed over at all.
-    fn passes(&self, signal: &Envelope) -> Result<bool, Unreadable> {
-        let filter = &self.registration.filter;
-        if !filter.passes(signal) || follow_up::descends(signal, &self.registration.name) {
-            return Ok(false);
-        }
-        let groups = |user: UserId| Ok(self.desk.reader.user_row(user)?.map(|row| row.groups).unwrap_or_default());
-        filter.passes_groups(signal, groups)
     }
 }

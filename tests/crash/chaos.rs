@@ -1,15 +1,18 @@
 //! The chaos: when each kill falls, how long a life lasts, and what comes of it all.
 
 use std::process::Command;
+use std::sync::mpsc::Receiver;
 use std::thread::sleep;
 use std::time::Duration;
+
+use majordomo::SignalKind;
 
 use crate::child;
 use crate::judge;
 use crate::life::{Figures, Life};
 use crate::link::{Heard, Link};
 use crate::load::Dice;
-use crate::wire::{Answer, Ask};
+use crate::wire::{Answer, Ask, REWOUND, TALLY};
 
 /// How much is asked for at the end of a life, so that however it went there is something to judge.
 const LAST_ANSWERS: u64 = 200;
@@ -23,19 +26,30 @@ enum Moment {
     Pruning,
     /// Shutting down, with commands under way.
     Shutdown,
+    /// Moving a subscription back, or handing it what it saw already.
+    Rewind,
+    /// Building a projection anew.
+    Rebuild,
 }
 
+/// What a subscription was asked to do, by the signal that tells of it, and where the answer comes.
+type Operation = (&'static str, SignalKind, Option<Receiver<Answer>>);
+
 impl Moment {
-    fn of(dice: &mut Dice) -> Self {
+    fn of(dice: &mut Dice, life: &Life) -> Self {
         match dice.below(10) {
-            0..6 => Self::Load,
+            0..4 => Self::Load,
+            4..6 => Self::Rewind,
+            // A rebuild needs the log from its beginning.
+            6..8 if life.keeps() => Self::Rebuild,
             6..8 => Self::Pruning,
             _ => Self::Shutdown,
         }
     }
 
     /// Waits for the instant, bringing about what is to be killed. The load runs meanwhile.
-    fn come(self, link: &Link, dice: &mut Dice) {
+    fn come(self, link: &Link, dice: &mut Dice) -> Vec<Operation> {
+        let mut operations = Vec::new();
         let answers = link.answered() + 1 + dice.below(100);
         while link.answered() < answers && !link.is_gone() {
             sleep(Duration::from_micros(200));
@@ -52,13 +66,33 @@ impl Moment {
             Self::Shutdown => {
                 link.tell(Ask::Shutdown);
             }
+            Self::Rewind => {
+                // Whoever is moved ahead of where they were misses something, and has to.
+                let floors = REWOUND.map(|name| match link.ask(Ask::Floor { name: name.to_owned() }) {
+                    Heard::Answer(Answer::Done(floor)) => floor.as_u64().unwrap_or(0),
+                    _ => 0,
+                });
+                for _ in 0..=dice.below(3) {
+                    let which = usize::try_from(dice.below(2)).unwrap();
+                    let (name, to) = (REWOUND[which], 1 + dice.below(floors[which] + 1));
+                    let ask = Ask::Move { name: name.to_owned(), to };
+                    operations.push((name, SignalKind::SubscriptionMoved, link.tell(ask)));
+                }
+            }
+            Self::Rebuild => {
+                for _ in 0..=dice.below(2) {
+                    operations.push((TALLY, SignalKind::ProjectionRebuildStarted, link.tell(Ask::Rebuild)));
+                }
+            }
         }
         let within = match self {
             Self::Load => 2_000,
             Self::Pruning => 12_000,
+            Self::Rewind | Self::Rebuild => 40_000,
             Self::Shutdown => 60_000,
         };
         sleep(Duration::from_micros(dice.below(within)));
+        operations
     }
 
     const fn counted(self, figures: &mut Figures) {
@@ -66,6 +100,8 @@ impl Moment {
             Self::Load => figures.load += 1,
             Self::Pruning => figures.pruning += 1,
             Self::Shutdown => figures.shutdown += 1,
+            Self::Rewind => figures.rewind += 1,
+            Self::Rebuild => figures.rebuild += 1,
         }
     }
 }
@@ -131,19 +167,27 @@ fn live(life: &mut Life, figures: &mut Figures, kills: u64) -> Result<(), Vec<St
         if figures.kills() >= kills {
             break;
         }
-        let moment = Moment::of(&mut dice);
-        if life.load_until(&link, || moment.come(&link, &mut dice))? {
+        let moment = Moment::of(&mut dice, life);
+        let mut operations = Vec::new();
+        if life.load_until(&link, || operations = moment.come(&link, &mut dice))? {
             moment.counted(figures);
         } else {
             figures.ended += 1;
         }
+        for (name, kind, answer) in operations {
+            let done = answer.and_then(|answer| answer.recv().ok()).is_some_and(|told| matches!(told, Answer::Done(_)));
+            life.asked(name, kind, done);
+        }
     }
-    let link = Link::start(life.folder());
+    let link = life.start();
     life.began(&link)?;
     life.resume(&link)?;
     // After all that it goes on as ever.
     life.load_for(&link, LAST_ANSWERS)?;
     life.judge(&link, true)?;
+    if life.keeps() {
+        life.replay(&link)?;
+    }
     figures.add(life);
     if first {
         let blind = judge::blind_spots(life.history());
@@ -158,7 +202,7 @@ fn live(life: &mut Life, figures: &mut Figures, kills: u64) -> Result<(), Vec<St
 /// Starts the system, killing it now and then before it serves.
 fn begin(life: &mut Life, dice: &mut Dice, figures: &mut Figures, kills: u64) -> Result<Link, Vec<String>> {
     loop {
-        let link = Link::start(life.folder());
+        let link = life.start();
         let clean = life.is_clean();
         // Most starts follow a kill; those that do not, and those that make the file, are struck more often.
         let odds = match (clean, life.is_there()) {

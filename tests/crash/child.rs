@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use majordomo::notifier::{NotifierSettings, OutgoingMessage, SendError, Transport};
 use majordomo::{
-    Accounts, AuditQuery, Authenticate, Change, ChangeGroups, ChangePassword, Channel, Claimant, Command, ConfirmEmail,
-    Context, Delete, Disable, Effect, Enable, EndSessions, Envelope, Error, Filter, HashParameters, LogOut, Outcome,
-    PAGE_LIMIT, Password, Proof, Question as Asked, Register, RequestEmailVerification, RequestPasswordReset,
-    ResetPassword, SessionToken, SessionsToEnd, Signal, SignalKind, Start, Subscriber, SubscriberContext, Update,
+    Accounts, Actor, AuditQuery, Authenticate, Change, ChangeGroups, ChangePassword, Channel, Claimant, Command,
+    ConfirmEmail, Context, Delete, Disable, Effect, Enable, EndSessions, Envelope, Error, Filter, HashParameters,
+    LogOut, Outcome, PAGE_LIMIT, Password, Proof, Question as Asked, Register, RequestEmailVerification,
+    RequestPasswordReset, ResetPassword, RetryPolicy, SessionToken, SessionsToEnd, Signal, SignalKind, Start,
+    Subscriber, SubscriberContext, Subscription, Update,
 };
 use serde_json::{Value, json};
 
 use crate::wire::{
-    Act, Answer, Ask, DATABASE, ECHO, Entry, FOLD, Lines, MESSAGES, Question, REGISTER, REGISTER_KINDS, Reply, Sent,
-    TALLY, WITNESS, fold, tally_keys,
+    Act, Answer, Ask, DATABASE, ECHO, Entry, FOLD, LANES, Lines, MESSAGES, PILL, PILL_ATTEMPTS, POISON, Question,
+    REGISTER, REGISTER_KINDS, Reply, Sent, TALLY, Terms, WITNESS, fold, tally_keys,
 };
 
 /// Names the lie that the child is to tell, so that the judge can be seen to find it out.
@@ -30,9 +31,9 @@ fn lies(lie: &str) -> bool {
 }
 
 /// Serves until it is killed, asked to shut down, or the parent is gone.
-pub(crate) fn serve(folder: PathBuf) {
+pub(crate) fn serve(folder: PathBuf, terms: Terms) {
     tokio::runtime::Runtime::new().unwrap().block_on(async move {
-        match spawn(&folder).await {
+        match spawn(&folder, terms).await {
             Ok(accounts) => {
                 reply(0, Answer::Done(Value::Null));
                 answer_lines(accounts).await;
@@ -42,7 +43,7 @@ pub(crate) fn serve(folder: PathBuf) {
     });
 }
 
-async fn spawn(folder: &Path) -> Result<Accounts, String> {
+async fn spawn(folder: &Path, terms: Terms) -> Result<Accounts, String> {
     let lines = |name: &str| Lines::open(&folder.join(name)).map_err(|error| error.to_string());
     let accounts = Accounts::builder()
         .file(folder.join(DATABASE))
@@ -52,14 +53,25 @@ async fn spawn(folder: &Path) -> Result<Accounts, String> {
             config.messages = Some(NotifierSettings::new("Example", "https://accounts.example.com"));
             config.policy.failures_per_source = u32::MAX;
             config.storage.idle_flush = Duration::from_millis(20);
-            // Whatever everybody has handled goes with the next sweep.
-            config.storage.keep_signals = Duration::ZERO;
+            if terms == Terms::Prunes {
+                config.storage.keep_signals = Duration::ZERO;
+            }
         })
         .transport(Post(lines(MESSAGES)?))
         .subscriber(WITNESS, Filter::all(), Start::Beginning, Witness(lines(WITNESS)?))
         .subscriber(REGISTER, Filter::kinds(REGISTER_KINDS), Start::Beginning, Witness(lines(REGISTER)?))
         .subscriber(TALLY, Filter::all(), Start::Beginning, Tally)
         .subscriber(ECHO, Filter::kinds([SignalKind::UserRegistered]), Start::Beginning, Echo);
+    let lanes = Subscription::new(LANES, Witness(lines(LANES)?)).start(Start::Beginning).concurrency(4).batch(8);
+    let accounts = accounts.subscription(lanes);
+    let accounts = match terms {
+        Terms::Prunes | Terms::Keeps => accounts,
+        Terms::Poisoned { concurrency, batch } => {
+            let pill = Subscription::new(PILL, Pill(lines(PILL)?)).start(Start::Beginning);
+            let retry = RetryPolicy { attempts: Some(PILL_ATTEMPTS), ..RetryPolicy::default() };
+            accounts.subscription(pill.concurrency(concurrency).batch(batch).retry(retry))
+        }
+    };
     accounts.spawn().await.map_err(|error| error.to_string())
 }
 
@@ -72,6 +84,19 @@ impl Subscriber for Witness {
             Ok(()) => Outcome::done(),
             Err(error) => Outcome::retry(error.to_string()),
         }
+    }
+}
+
+/// Notes what it handled, and takes the process with it at one kind of signal.
+struct Pill(Lines);
+
+impl Subscriber for Pill {
+    async fn handle(&self, envelope: &Envelope, _context: &SubscriberContext) -> Outcome {
+        if envelope.signal.kind() == POISON {
+            std::process::abort();
+        }
+        self.0.append(&Entry::of(envelope)).unwrap();
+        Outcome::done()
     }
 }
 
@@ -205,7 +230,7 @@ async fn answer(accounts: &Accounts, ask: Ask) -> Answer {
             told(alive.collect::<Result<Vec<_>, majordomo::Unreadable>>().map(|alive| json!(alive)))
         }
         Ask::Drain => {
-            accounts.drain().await;
+            drain(accounts).await;
             Answer::Done(Value::Null)
         }
         Ask::Sweep => {
@@ -213,6 +238,42 @@ async fn answer(accounts: &Accounts, ask: Ask) -> Answer {
             Answer::Done(Value::Null)
         }
         Ask::Shutdown => Answer::Done(json!(accounts.shutdown().await)),
+        operation => operate(accounts, operation).await,
+    }
+}
+
+async fn operate(accounts: &Accounts, ask: Ask) -> Answer {
+    match ask {
+        Ask::Floor { name } => {
+            let tree = accounts.tree().await;
+            Answer::Done(json!(tree.subscription(&name).map_or(0, |state| state.floor)))
+        }
+        Ask::Move { name, to } => {
+            let moved = accounts.move_subscription(&name, Start::Seq(to), Actor::System).await;
+            told(moved.map(|moved| json!(moved.to)))
+        }
+        Ask::Rebuild => {
+            let started = accounts.rebuild_projection(TALLY, Actor::System).await;
+            told(started.map(|started| json!(started.complete)))
+        }
+        Ask::Letters { name } => {
+            let letters = accounts.dead_letters(&name, None, PAGE_LIMIT).await;
+            let shown = |letter: &majordomo::DeadLetter| json!([Entry::of(&letter.envelope), letter.attempts]);
+            told(letters.map(|letters| json!(letters.iter().map(shown).collect::<Vec<_>>())))
+        }
+        other => Answer::Failed(format!("{other:?} is no operation")),
+    }
+}
+
+/// Waits until everything is handled and no projection is being rebuilt.
+async fn drain(accounts: &Accounts) {
+    loop {
+        accounts.drain().await;
+        let tree = accounts.tree().await;
+        if tree.subscriptions().iter().all(|state| state.rebuild.is_none()) {
+            return accounts.drain().await;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use majordomo::{FlowId, FlowKind, SignalClass, SignalId, SignalKind, UserId};
+use majordomo::{FlowId, FlowKind, Lane, SignalClass, SignalId, SignalKind, UserId};
 
 use crate::load::{Answered, WORKERS};
 use crate::person::Person;
-use crate::wire::{ECHO, Entry, FOLD, REGISTER, REGISTER_KINDS, WITNESS, fold, tally_keys};
+use crate::wire::{ECHO, Entry, FOLD, LANES, REGISTER, REGISTER_KINDS, TALLY, WITNESS, fold, tally_keys};
 
 /// Everything that is known of one life of a database.
 #[derive(Clone, Default)]
@@ -21,8 +21,17 @@ pub(crate) struct History {
     pub(crate) users: Vec<serde_json::Value>,
     /// The sessions, and whether each opens anything.
     pub(crate) sessions: HashMap<String, bool>,
+    /// How often a subscription was asked to do this, by the signal that tells of it.
+    pub(crate) operations: BTreeMap<(&'static str, SignalKind), Asked>,
     /// What is only settled once everything is drained.
     pub(crate) drained: Option<Drained>,
+}
+
+/// How often something was asked for, and how often it was answered as done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) asked: usize,
+    pub(crate) done: usize,
 }
 
 /// What the subscribers came to.
@@ -44,6 +53,7 @@ pub(crate) fn faults(history: &History) -> Vec<String> {
     let flows = log_faults(history, &mut faults);
     answer_faults(history, &flows, &mut faults);
     row_faults(history, &mut faults);
+    operation_faults(history, &mut faults);
     if let Some(drained) = &history.drained {
         seen_faults(history, drained, &mut faults);
         tally_faults(history, drained, &mut faults);
@@ -176,30 +186,53 @@ fn row_faults(history: &History, faults: &mut Vec<String>) {
     }
 }
 
-/// Every subscriber saw everything that it asked for, in order; what it saw again follows a start.
+/// What was asked of a subscription and answered is told in the log, and nothing that was not asked for.
+fn operation_faults(history: &History, faults: &mut Vec<String>) {
+    for ((name, kind), Asked { asked, done }) in &history.operations {
+        let told = history.log.iter().filter(|entry| entry.kind == *kind && entry.descends_from(name)).count();
+        if told < *done {
+            faults.push(format!("lost: {done} of {kind:?} were answered to {name}, and {told} are told"));
+        }
+        if told > *asked {
+            faults.push(format!("{asked} of {kind:?} were asked of {name}, and {told} are told"));
+        }
+    }
+}
+
+/// What a subscriber asked for.
+pub(crate) fn due<'a>(log: &'a [Entry], name: &str) -> impl Iterator<Item = &'a Entry> {
+    let (name, all) = (name.to_owned(), name != REGISTER);
+    let asked_for = move |entry: &Entry| all || REGISTER_KINDS.contains(&entry.kind);
+    log.iter().filter(move |entry| asked_for(entry) && !entry.descends_from(&name))
+}
+
+/// Every subscriber saw everything that it asked for, in order; what it saw again follows a start, or a move. One with
+/// several lanes saw each lane so.
 fn seen_faults(history: &History, drained: &Drained, faults: &mut Vec<String>) {
-    for name in [WITNESS, REGISTER] {
-        let asked_for = |entry: &&Entry| name == WITNESS || REGISTER_KINDS.contains(&entry.kind);
-        let due: Vec<_> = history.log.iter().filter(asked_for).map(|entry| (entry.seq, entry.id)).collect();
-        let seen = drained.seen.get(name).map_or(&[][..], Vec::as_slice);
-        let (mut next, mut furthest, mut repetitions) = (0, 0, 0);
-        for signal in seen {
-            if due.get(next) != Some(signal) {
-                let Ok(again) = due[..furthest].binary_search(signal) else {
-                    faults.push(format!("{name} saw {signal:?} out of order, {:?} being next", due.get(next)));
-                    break;
-                };
-                next = again;
-                repetitions += 1;
+    for name in [WITNESS, REGISTER, LANES] {
+        let lane = |entry: &Entry| (name == LANES).then_some(entry.lane);
+        let mut lanes: BTreeMap<Option<Lane>, [Vec<Place>; 2]> = BTreeMap::new();
+        let mut lane_of = HashMap::new();
+        for entry in due(&history.log, name) {
+            lanes.entry(lane(entry)).or_default()[0].push((entry.seq, entry.id));
+            lane_of.insert(entry.id, lane(entry));
+        }
+        for signal in drained.seen.get(name).into_iter().flatten() {
+            match lane_of.get(&signal.1) {
+                Some(lane) => lanes.entry(*lane).or_default()[1].push(*signal),
+                None => faults.push(format!("{name} saw {signal:?}, which it did not ask for or which is not there")),
             }
-            next += 1;
-            furthest = furthest.max(next);
         }
-        if furthest != due.len() {
-            faults.push(format!("lost: {name} never saw {:?} and what is behind it", due.get(furthest)));
-        }
-        if repetitions >= drained.starts.max(1) {
-            faults.push(format!("{name} went back {repetitions} times in {} starts", drained.starts));
+        let moves = history.operations.get(&(name, SignalKind::SubscriptionMoved)).map_or(0, |moves| moves.asked);
+        for [due, seen] in lanes.values() {
+            match repetitions(due, seen) {
+                Ok(repetitions) if repetitions >= drained.starts.max(1) + moves => {
+                    let starts = drained.starts;
+                    faults.push(format!("{name} went back {repetitions} times in {starts} starts and {moves} moves"));
+                }
+                Ok(_) => {}
+                Err(fault) => faults.push(format!("{name} {fault}")),
+            }
         }
     }
     let due: Vec<_> = history.log.iter().map(|entry| (entry.seq, entry.id)).collect();
@@ -209,15 +242,37 @@ fn seen_faults(history: &History, drained: &Drained, faults: &mut Vec<String>) {
     }
 }
 
+type Place = (u64, SignalId);
+
+/// How often it went back, having seen everything in order.
+fn repetitions(due: &[Place], seen: &[Place]) -> Result<usize, String> {
+    let (mut next, mut furthest, mut repetitions) = (0, 0, 0);
+    for signal in seen {
+        if due.get(next) != Some(signal) {
+            let Ok(again) = due[..furthest].binary_search(signal) else {
+                return Err(format!("saw {signal:?} out of order, {:?} being next", due.get(next)));
+            };
+            next = again;
+            repetitions += 1;
+        }
+        next += 1;
+        furthest = furthest.max(next);
+    }
+    match due.get(furthest) {
+        Some(missed) => Err(format!("never saw {missed:?} and what is behind it: lost")),
+        None => Ok(repetitions),
+    }
+}
+
 /// What the tally must hold, computed from the log.
 pub(crate) fn tally_of(log: &[Entry]) -> BTreeMap<String, u64> {
     let mut tally = BTreeMap::new();
-    for entry in log {
+    for entry in due(log, TALLY) {
         for key in tally_keys(entry) {
             *tally.entry(key).or_insert(0) += 1;
         }
     }
-    tally.insert(FOLD.to_owned(), log.iter().fold(0, fold));
+    tally.insert(FOLD.to_owned(), due(log, TALLY).fold(0, fold));
     tally
 }
 
@@ -340,6 +395,20 @@ const SPOILS: &[Spoil] = &[
     }),
     ("signals that a subscriber saw in another order", |history| seen(history, REGISTER).reverse()),
     ("a signal that a subscriber saw and that is not there", |history| seen(history, WITNESS)[3].1 = SignalId::new()),
+    ("a signal that one lane of a subscriber never saw", |history| {
+        let missed = seen(history, LANES)[7];
+        seen(history, LANES).retain(|signal| *signal != missed);
+    }),
+    ("signals of lanes that a subscriber saw in another order", |history| seen(history, LANES).reverse()),
+    ("a subscriber that goes back for no reason", |history| {
+        let seen = seen(history, LANES);
+        for _ in 0..1_000 {
+            seen.extend_from_within(..1);
+        }
+    }),
+    ("a move that was answered and is not in the log", |history| {
+        history.operations.insert((LANES, SignalKind::SubscriptionMoved), Asked { asked: 1_000, done: 1_000 });
+    }),
     ("a projection that is one too many", |history| {
         let tally = &mut history.drained.as_mut().unwrap().tally;
         *tally.get_mut("kind user_registered").unwrap() += 1;
@@ -370,11 +439,11 @@ fn renumber(history: &mut History) {
     for (place, entry) in (1..).zip(&mut history.log) {
         entry.seq = place;
     }
-    let signals: Vec<_> = history.log.iter().map(|entry| (entry.seq, entry.id)).collect();
-    let register = history.log.iter().filter(|entry| REGISTER_KINDS.contains(&entry.kind));
-    let register = register.map(|entry| (entry.seq, entry.id)).collect();
+    let signals = history.log.iter().map(|entry| (entry.seq, entry.id)).collect();
     let drained = history.drained.as_mut().unwrap();
     drained.tally = tally_of(&history.log);
-    drained.seen = BTreeMap::from([(WITNESS, signals.clone()), (REGISTER, register)]);
+    for name in [WITNESS, REGISTER, LANES] {
+        drained.seen.insert(name, due(&history.log, name).map(|entry| (entry.seq, entry.id)).collect());
+    }
     drained.trail = signals;
 }

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use majordomo::Integrity;
+use majordomo::{Integrity, SignalKind};
 
 use crate::chaos::value;
-use crate::judge::{Drained, History, faults, tally_of};
-use crate::link::Link;
+use crate::judge::{Asked, Drained, History, due, faults, tally_of};
+use crate::link::{Link, PATIENCE};
 use crate::load::{Pause, PostOffice, WORKERS, Worker};
-use crate::wire::{Ask, DATABASE, Entry, MESSAGES, REGISTER, Sent, Tail, WITNESS};
+use crate::wire::{Ask, DATABASE, Entry, LANES, MESSAGES, REGISTER, REWOUND, Sent, TALLY, Tail, Terms, WITNESS};
 
 /// How much of what it knows of the log is read again after every death.
 const OVERLAP: usize = 200;
@@ -66,8 +66,26 @@ impl Life {
         self.number
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        &self.path
+    /// Whether the log is kept, so that a projection can be rebuilt from its beginning.
+    pub(crate) const fn keeps(&self) -> bool {
+        !self.number.is_multiple_of(2)
+    }
+
+    /// Starts the system.
+    pub(crate) fn start(&self) -> Link {
+        Link::start(&self.path, if self.keeps() { Terms::Keeps } else { Terms::Prunes })
+    }
+
+    /// How many places of the log are known.
+    pub(crate) const fn length(&self) -> u64 {
+        self.history.log.len() as u64
+    }
+
+    /// Notes that a subscription was asked to do what this signal tells of.
+    pub(crate) fn asked(&mut self, name: &'static str, kind: SignalKind, done: bool) {
+        let Asked { asked, done: answered } = self.history.operations.entry((name, kind)).or_default();
+        *asked += 1;
+        *answered += usize::from(done);
     }
 
     pub(crate) const fn history(&self) -> &History {
@@ -221,11 +239,49 @@ impl Life {
             trail.extend(page);
         }
         let named = |entries: &[Entry]| entries.iter().map(|entry| (entry.seq, entry.id)).collect::<Vec<_>>();
-        let register = Tail::new(self.path.join(REGISTER)).read::<Entry>();
-        let seen = BTreeMap::from([(WITNESS, named(&self.seen)), (REGISTER, named(&register))]);
+        let mut seen: BTreeMap<_, _> =
+            REWOUND.into_iter().map(|name| (name, named(&Tail::new(self.path.join(name)).read()))).collect();
+        seen.insert(WITNESS, named(&self.seen));
         let messages = Tail::new(self.path.join(MESSAGES)).read::<Sent>();
         let messages = messages.into_iter().map(|sent| sent.signal).collect();
         Ok(Drained { starts: self.starts, seen, tally: tally.into_iter().collect(), trail, messages })
+    }
+
+    /// Replays, with nothing else going on: a subscription that is moved back sees all that follows once more, and
+    /// nothing else; a projection that is rebuilt is as it was.
+    pub(crate) fn replay(&mut self, link: &Link) -> Result<(), Faults> {
+        for name in REWOUND {
+            let to = self.length() / 2;
+            let mut tail = Tail::new(self.path.join(name));
+            tail.read::<Entry>();
+            value(link.ask(Ask::Move { name: name.to_owned(), to }))?;
+            self.asked(name, SignalKind::SubscriptionMoved, true);
+            let mut expected: Vec<_> = due(&self.history.log, name).filter(|entry| entry.seq >= to).collect();
+            let (begun, mut seen) = (Instant::now(), Vec::<Entry>::new());
+            while seen.len() < expected.len() && begun.elapsed() < PATIENCE {
+                value(link.ask(Ask::Drain))?;
+                seen.extend(tail.read::<Entry>());
+            }
+            seen.retain(|entry| entry.seq <= self.length());
+            // Lanes run side by side; what holds within each of them is judged with everything else.
+            seen.sort_by_key(|entry| entry.seq);
+            expected.sort_by_key(|entry| entry.seq);
+            if !seen.iter().eq(expected.iter().copied()) {
+                let (seen, expected) = (seen.len(), expected.len());
+                return Err(vec![format!("{name} was moved to {to} and saw {seen} of {expected} signals again")]);
+            }
+            self.judge(link, true)?;
+        }
+        if value(link.ask(Ask::Rebuild))? != true {
+            return Err(vec!["the log is kept, and the rebuild is not complete".to_owned()]);
+        }
+        self.asked(TALLY, SignalKind::ProjectionRebuildStarted, true);
+        self.judge(link, true)?;
+        let of = |kind| self.history.log.iter().rev().find(|entry| entry.kind == kind).map(|entry| entry.seq);
+        if of(SignalKind::ProjectionRebuilt) > of(SignalKind::ProjectionRebuildStarted) {
+            return Ok(());
+        }
+        Err(vec!["the rebuild has not come to its end".to_owned()])
     }
 
     /// Shuts the system down, and looks at what it leaves.
@@ -241,7 +297,8 @@ impl Life {
         let keys = format!("{DATABASE}.keys");
         let names =
             std::fs::read_dir(&self.path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let strays = names.filter(|name| ![DATABASE, &keys, WITNESS, REGISTER, MESSAGES].contains(&name.as_str()));
+        let known = [DATABASE, &keys, WITNESS, REGISTER, LANES, MESSAGES];
+        let strays = names.filter(|name| !known.contains(&name.as_str()));
         let strays: Vec<_> = strays.map(|name| format!("{name} was left behind")).collect();
         if strays.is_empty() { Ok(()) } else { Err(strays) }
     }
@@ -276,6 +333,8 @@ pub(crate) struct Figures {
     pub(crate) recovery: u64,
     pub(crate) shutdown: u64,
     pub(crate) pruning: u64,
+    pub(crate) rewind: u64,
+    pub(crate) rebuild: u64,
     /// Shutdowns that were done before the kill.
     pub(crate) ended: u64,
     lives: u64,
@@ -289,7 +348,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     pub(crate) const fn kills(&self) -> u64 {
-        self.load + self.start + self.recovery + self.shutdown + self.pruning
+        self.load + self.start + self.recovery + self.shutdown + self.pruning + self.rewind + self.rebuild
     }
 
     /// Adds what a life came to that was judged to its end.
@@ -327,13 +386,15 @@ impl fmt::Display for Figures {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "crash: kills {}, of them during start {}, recovery {}, shutdown {}, pruning {}; acked changes {}, lost 0, \
-             duplicates delivered {}",
+            "crash: kills {}, of them during start {}, recovery {}, shutdown {}, pruning {}, rewind {}, rebuild {}; \
+             acked changes {}, lost 0, duplicates delivered {}",
             self.kills(),
             self.start,
             self.recovery,
             self.shutdown,
             self.pruning,
+            self.rewind,
+            self.rebuild,
             self.acked,
             self.duplicates,
         )

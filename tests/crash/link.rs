@@ -10,10 +10,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::wire::{Answer, Ask, Question, Reply};
+use crate::wire::{Answer, Ask, Question, Reply, Terms};
 
 /// Names the folder that this very binary, run as a child, is to serve.
 pub(crate) const CHILD_SERVES: &str = "MAJORDOMO_CRASH_CHILD_SERVES";
+/// Tells the child its terms.
+pub(crate) const CHILD_TERMS: &str = "MAJORDOMO_CRASH_CHILD_TERMS";
 /// Longer than anything here takes on the slowest machine; whoever waits so long waits for ever.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -51,9 +53,10 @@ impl Waiting {
 
 impl Link {
     /// Starts a child over a folder.
-    pub(crate) fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path, terms: Terms) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(CHILD_SERVES, folder)
+            .env(CHILD_TERMS, serde_json::to_string(&terms).unwrap())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -136,6 +139,11 @@ impl Link {
         // Somebody who has ended, and was not waited for, is not killed: their number is still theirs.
         child.kill().unwrap();
         child.wait().unwrap().signal() == Some(9)
+    }
+
+    /// Waits for a child that ends by itself, and answers the signal that ended it, if one did.
+    pub(crate) fn ended_by(&self) -> Option<i32> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).wait().unwrap().signal()
     }
 
     /// Waits for a child that was asked to shut down.

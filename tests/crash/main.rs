@@ -28,12 +28,15 @@ mod load;
 #[cfg(unix)]
 mod person;
 #[cfg(unix)]
+mod poison;
+#[cfg(unix)]
 mod wire;
 
 #[cfg(unix)]
 fn main() {
     if let Some(folder) = std::env::var_os(link::CHILD_SERVES) {
-        return child::serve(folder.into());
+        let terms = std::env::var(link::CHILD_TERMS).unwrap();
+        return child::serve(folder.into(), serde_json::from_str(&terms).unwrap());
     }
     // Whoever lists tests, or looks for others by their name, is not kept waiting.
     let first = std::env::args().nth(1).unwrap_or_default();
@@ -45,6 +48,7 @@ fn main() {
     let (seed, kills) = (number("SEED").unwrap_or_else(fresh), number("KILLS").unwrap_or(60));
     if std::env::var_os(child::CHILD_LIES).is_none() {
         chaos::control(seed);
+        poison::run();
     }
     chaos::run(seed, kills);
 }

@@ -15,14 +15,35 @@ pub(crate) const DATABASE: &str = "accounts.redb";
 pub(crate) const WITNESS: &str = "witness";
 /// The file of the subscriber that asked for registrations and deletions only.
 pub(crate) const REGISTER: &str = "register";
+/// The file of the subscriber that is handed several signals at once, in several lanes.
+pub(crate) const LANES: &str = "lanes";
+/// The file of the subscriber that one kind of signal kills the process of.
+pub(crate) const PILL: &str = "pill";
+/// What kills it.
+pub(crate) const POISON: SignalKind = SignalKind::UserDisabled;
+/// How often it is handed a signal.
+pub(crate) const PILL_ATTEMPTS: u32 = 3;
 /// The file of messages that were sent.
 pub(crate) const MESSAGES: &str = "messages";
 /// The subscription whose projection counts and folds.
 pub(crate) const TALLY: &str = "tally";
 /// The subscription that adds a signal to every registration.
 pub(crate) const ECHO: &str = "echo";
+/// Those that are moved to earlier places.
+pub(crate) const REWOUND: [&str; 2] = [REGISTER, LANES];
 /// What [`REGISTER`] asked for.
 pub(crate) const REGISTER_KINDS: [SignalKind; 2] = [SignalKind::UserRegistered, SignalKind::UserDeleted];
+
+/// On which terms a child serves.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Terms {
+    /// What everybody has handled goes with the next sweep.
+    Prunes,
+    /// The log is kept.
+    Keeps,
+    /// The log is kept, and [`PILL`] is attached with these lanes and batches.
+    Poisoned { concurrency: usize, batch: usize },
+}
 
 /// A line to the child.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,14 +71,41 @@ pub(crate) enum Answer {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Ask {
-    Act { id: CommandId, source: u8, act: Act },
+    Act {
+        id: CommandId,
+        source: u8,
+        act: Act,
+    },
     Users,
-    Log { after: u64 },
-    Trail { after: u64 },
-    Projection { keys: Vec<String> },
-    Sessions { tokens: Vec<String> },
+    Log {
+        after: u64,
+    },
+    Trail {
+        after: u64,
+    },
+    Projection {
+        keys: Vec<String>,
+    },
+    Sessions {
+        tokens: Vec<String>,
+    },
     Drain,
     Sweep,
+    /// Up to where a subscription has handled everything.
+    Floor {
+        name: String,
+    },
+    /// Moves a subscription to a place.
+    Move {
+        name: String,
+        to: u64,
+    },
+    /// Has the tally built anew.
+    Rebuild,
+    /// The dead letters of a subscription.
+    Letters {
+        name: String,
+    },
     Shutdown,
 }
 
@@ -131,6 +179,8 @@ pub(crate) struct Entry {
     pub(crate) lane: Lane,
     pub(crate) kind: SignalKind,
     pub(crate) sender: Sender,
+    /// The subscriptions that it goes back to, which are not handed it.
+    pub(crate) path: Vec<Sender>,
     pub(crate) user: Option<UserId>,
     /// The command behind it, which is told as the id of the request.
     pub(crate) request: Option<String>,
@@ -152,10 +202,16 @@ impl Entry {
             lane: envelope.lane,
             kind: envelope.signal.kind(),
             sender: envelope.sender.clone(),
+            path: envelope.path.clone(),
             user: envelope.signal.user(),
             request: envelope.context.told_request_id().map(str::to_owned),
             token,
         }
+    }
+
+    /// Whether it goes back to this subscription.
+    pub(crate) fn descends_from(&self, name: &str) -> bool {
+        self.path.iter().any(|sender| sender.as_str() == name)
     }
 }
 

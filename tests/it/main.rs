@@ -10,6 +10,7 @@
 
 mod auditing;
 mod canary;
+mod chaos;
 mod correcting;
 mod credentials;
 mod discretion;
