@@ -41,7 +41,7 @@ impl Worker {
         row.leased = row.taken.saturating_add(LEASE);
         let first = !feed.opened.load(Ordering::SeqCst);
         row.max_lag = feed.registration.settings.max_lag;
-        if row.lapsed_at.is_some() && !feed.storage.is_overdue(&row)? {
+        if feed.has_recovered(&row)? {
             row.lapsed_at = None;
         }
         let writes = vec![Write::PutCursor(name.clone(), row.clone())];
@@ -126,6 +126,13 @@ impl Worker {
 }
 
 impl Feed {
+    /// Whether a subscription that lapsed has come past what was pruned, and lies no longer too far behind.
+    pub(super) fn has_recovered(&self, row: &CursorRow) -> Result<bool, Unreadable> {
+        Ok(row.lapsed_at.is_some()
+            && self.desk.reader.oldest()? <= row.floor().saturating_add(1)
+            && !self.storage.is_overdue(row)?)
+    }
+
     /// Whether a signal is to be handed over at all.
     fn passes(&self, signal: &Envelope) -> Result<bool, Unreadable> {
         let filter = &self.registration.filter;

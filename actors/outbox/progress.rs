@@ -33,7 +33,7 @@ impl Worker {
         }
         let row = self.row();
         let Some(cursor) = &mut self.cursor else { return Err(Cut::Lost) };
-        if row.lapsed_at.is_some() && !self.feed.storage.is_overdue(&row)? {
+        if self.feed.has_recovered(&row)? {
             // It has caught up: the log is kept for it again.
             let row = CursorRow { lapsed_at: None, ..row };
             return if self.commit_row(row, FollowUps::default()).await? { Ok(()) } else { Err(Cut::Lost) };

@@ -58,7 +58,9 @@ fn sample_field(kind: SignalKind, field: &str) -> Value {
         "addresses" => json!([{ "redacted": "c***" }, { "redacted": "d***", "sealed": "AQID" }]),
         "groups" | "fields" => json!(["one", "two"]),
         "success" | "needs_rehash" | "allowed" => json!(true),
-        "count" | "version" | "sessions_revoked" | "expires_at" => json!(7),
+        "count" | "version" | "sessions_revoked" | "expires_at" | "place" | "attempts" | "bytes" | "from" | "to" => {
+            json!(7)
+        }
         "failure" if kind == SignalKind::GuardFailed => json!("panicked"),
         "scheme" | "subscriber" | "failure" | "guard" => json!("a text"),
         "code" => json!("invite_required"),

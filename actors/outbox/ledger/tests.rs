@@ -165,6 +165,8 @@ struct Reference {
     hands: Vec<Vec<u64>>,
     suspects: u64,
     interrupted: BTreeMap<u64, u32>,
+    /// Whether that was one signal only, which is then at fault.
+    was_alone: bool,
     terms: SubscriptionSettings,
 }
 
@@ -179,7 +181,7 @@ impl Reference {
             attempts: interrupted.unwrap_or(u32::from(suspect)),
             alone: false,
             suspect,
-            guilty: interrupted.is_some(),
+            guilty: interrupted.is_some() && self.was_alone,
             letter: false,
             holds: false,
             lost: false,
@@ -188,6 +190,7 @@ impl Reference {
 
     /// Begins anew from what is stored: only what was stored is known, and who may have been in hand is suspected.
     fn reopen(&mut self, stored: &History, taken: u64, suspects: u64, interrupted: BTreeMap<u64, u32>) {
+        self.was_alone = interrupted.len() == 1;
         (self.suspects, self.interrupted) = (suspects, interrupted);
         self.hands.clear();
         self.history = History { open: BTreeMap::new(), ..stored.clone() };
@@ -300,6 +303,7 @@ impl World {
             hands: Vec::new(),
             suspects: 0,
             interrupted: BTreeMap::new(),
+            was_alone: false,
             terms: terms.clone(),
         };
         Self {
