@@ -34,10 +34,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Records everything at the lowest level. The actors run on threads of their own, so it is the whole process.
 fn record() {
     RECORDING.call_once(|| {
-        // While there is only one, tracing asks the thread that comes by first whether anybody listens, and remembers the
-        // answer for all threads: a test beside this one would silence it.
-        std::mem::forget(tracing::Dispatch::new(tracing_subscriber::registry()));
-        let subscriber = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(Log).finish();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_max_level(LevelFilter::TRACE).with_writer(Log).finish();
         tracing::subscriber::set_global_default(subscriber).expect("nobody else listens");
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
