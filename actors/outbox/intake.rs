@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use majordomo_model::{Envelope, Gap, UserId};
+use majordomo_model::{Envelope, Gap};
 
 use super::cursor::{Cursor, LEASE, Seen};
 use super::feed::Feed;
@@ -139,7 +139,6 @@ impl Feed {
         if !filter.passes(signal) || follow_up::descends(signal, &self.registration.name) {
             return Ok(false);
         }
-        let groups = |user: UserId| Ok(self.desk.reader.user_row(user)?.map(|row| row.groups).unwrap_or_default());
-        filter.passes_groups(signal, groups)
+        filter.passes_groups(signal, |user| self.desk.reader.groups_of(user))
     }
 }

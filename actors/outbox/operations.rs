@@ -3,11 +3,10 @@
 //! Each writes rows and tells it in one commit, then rings; the subscription itself, if it is attached, reads what was
 //! written.
 
-use majordomo_model::{Actor, Context, Envelope, FlowId, Lane, Sender, Signal, SignalId, Start};
+use majordomo_model::{Actor, Envelope, FlowId, Lane, Signal, Start};
 
 use super::answer::{DeadLetter, FailedAttempt, Moved, OperationError, RebuildStarted, UnattachedSubscription};
-use super::{Outbox, Shared};
-use crate::stamp::Stamp;
+use super::{Outbox, Shared, follow_up};
 use crate::storage::{Batch, Check, CursorRow, LetterRow, LetterState, ProjectionRow, Unreadable, Verdict, Write};
 
 /// Letters changed in one commit: few enough to be read inline.
@@ -320,9 +319,8 @@ impl Outbox {
 
     /// What tells of an operation on a subscription, which itself is not handed it.
     fn told(&self, flow: FlowId, cause: Option<FlowId>, name: &str, signal: Signal, actor: &Actor) -> Envelope {
-        let stamp = Stamp { flow, cause, lane: Lane::Flow(flow), actor: actor.clone(), context: Context::new() };
-        let told = stamp.envelope(SignalId::new(), self.shared.clock.now(), signal, None);
-        Envelope { path: vec![Sender::subscriber(name)], ..told }
+        let told = follow_up::concerning(name, actor.clone(), self.shared.clock.now(), signal);
+        Envelope { flow, cause, lane: Lane::Flow(flow), ..told }
     }
 }
 
@@ -384,13 +382,14 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use majordomo_model::{Filter, SignalKind, SystemId, Timestamp, UserId};
+    use majordomo_model::{Context, Filter, Sender, SignalId, SignalKind, SystemId, Timestamp, UserId};
     use ractor::{ActorProcessingErr, ActorRef};
 
     use super::super::{Doorbell, Subscription};
     use super::*;
     use crate::clock::Clock;
     use crate::keys::Keyring;
+    use crate::stamp::Stamp;
     use crate::storage::{FailureRow, Location, MemoryDisk, OpenRow, OpenState, Storage, StorageSettings};
     use crate::subscriber::{Outcome, Subscriber, SubscriberContext};
     use crate::token::Tokens;
