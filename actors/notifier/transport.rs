@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use majordomo_model::{Channel, MessageKind, SignalId, Timestamp};
 
@@ -75,25 +76,47 @@ impl<T: Transport> ErasedTransport for T {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// It may go through later: no connection, a full disk, "try again" (SMTP 4xx, HTTP 429 and 5xx).
+    /// The transport takes nothing now, this message or another: no connection, no TLS, wrong credentials, a spent
+    /// quota (SMTP 421, HTTP 429 and 503). It speaks against the transport, never against the message.
+    #[error("the transport is out: {reason}")]
+    Unavailable {
+        /// What is wrong.
+        reason: String,
+        /// When the other side said to come back, if it did.
+        retry_after: Option<Duration>,
+    },
+    /// This message may go through later: greylisting, a full mailbox (SMTP 4xx), an answer that was lost.
     #[error("not sent for now: {0}")]
     Transient(String),
-    /// It never will: no such mailbox, a message that is refused (SMTP 5xx, HTTP 4xx).
+    /// This message never will: no such mailbox, a refusal (SMTP 5xx, HTTP 4xx).
     #[error("not sent: {0}")]
     Permanent(String),
 }
 
 impl SendError {
+    /// The transport is out, and nobody said for how long.
+    #[must_use]
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), retry_after: None }
+    }
+
     /// Whether the message may go through later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Transient(_))
+        !matches!(self, Self::Permanent(_))
+    }
+
+    /// Whether it speaks against the transport rather than against the message.
+    #[must_use]
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
     }
 
     /// The stable snake_case name of the class.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
+            Self::Unavailable { .. } => "unavailable",
             Self::Transient(_) => "transient",
             Self::Permanent(_) => "permanent",
         }
