@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ractor::{ActorCell, ActorId, ActorRef, Message, MessagingErr};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::Instant;
+use tracing::Span;
 
 /// How often [`Address::ask_repeatable`] asks at most.
 ///
@@ -64,12 +65,13 @@ pub struct Reply<R> {
     port: oneshot::Sender<R>,
     deadline: Option<Instant>,
     told: bool,
+    span: Span,
 }
 
 impl<R> Reply<R> {
     fn new(place: OwnedSemaphorePermit, deadline: Option<Instant>, told: bool) -> (Self, oneshot::Receiver<R>) {
         let (port, answer) = oneshot::channel();
-        (Self { _place: place, port, deadline, told }, answer)
+        (Self { _place: place, port, deadline, told, span: Span::current() }, answer)
     }
 
     /// Frees the place and answers. An answer that nobody waits for is dropped.
@@ -90,6 +92,13 @@ impl<R> Reply<R> {
     #[must_use]
     pub const fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// The `tracing` span in which it was asked, so that the work can be shown as a part of it. An actor's handler runs
+    /// in no span of the asker's.
+    #[must_use]
+    pub const fn span(&self) -> &Span {
+        &self.span
     }
 }
 

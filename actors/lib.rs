@@ -21,5 +21,6 @@ pub mod storage;
 pub mod subscriber;
 pub mod supervision;
 pub mod supervisor;
+pub mod telemetry;
 mod token;
 pub mod user_manager;

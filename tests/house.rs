@@ -14,7 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("delivery_end", &["storage"]),
     ("gauge", &[]),
     ("guard", &["gauge", "host"]),
-    ("hasher", &["gauge", "priority"]),
+    ("hasher", &["gauge", "priority", "telemetry"]),
     ("host", &["priority"]),
     ("keys", &[]),
     ("live", &[]),
@@ -33,13 +33,14 @@ const ROOMS: &[(&str, &[&str])] = &[
             "supervision",
             "live",
             "bytes",
+            "telemetry",
         ],
     ),
     ("priority", &[]),
     ("seal", &[]),
     ("session_secret", &[]),
     ("stamp", &["seal"]),
-    ("storage", &["address", "bytes", "clock", "gauge", "keys", "seal", "token"]),
+    ("storage", &["address", "bytes", "clock", "gauge", "keys", "seal", "telemetry", "token"]),
     ("subscriber", &[]),
     ("supervision", &["address", "clock", "gauge"]),
     (
@@ -59,6 +60,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "user_manager",
         ],
     ),
+    ("telemetry", &[]),
     ("token", &["keys"]),
     (
         "user_manager",
@@ -75,6 +77,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "session_secret",
             "stamp",
             "storage",
+            "telemetry",
             "token",
         ],
     ),
@@ -106,6 +109,7 @@ const ALONE: &[(&str, &str)] = &[
     ("redb", "actors/storage/redb/"),
     ("minijinja", "actors/notifier/"),
     ("chacha20poly1305", "actors/seal.rs"),
+    ("metrics", "actors/telemetry.rs"),
 ];
 
 const FILE_LIMIT: usize = 450;

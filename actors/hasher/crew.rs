@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
+use std::time::Instant as StdInstant;
 
 use subtle::ConstantTimeEq;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::Span;
 use zeroize::Zeroizing;
 
 use super::kernel::{Kernel, Refused};
@@ -19,6 +21,7 @@ use super::queue::Queue;
 use super::{HashError, Verified};
 use crate::gauge::Gauge;
 use crate::priority::step_back;
+use crate::telemetry;
 
 /// How far the hash threads step back behind the threads that serve requests.
 const NICENESS: i32 = 10;
@@ -29,11 +32,25 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, HashError>>;
 pub(super) struct Job {
     pub(super) deadline: Option<Instant>,
     pub(super) task: Task,
+    /// Shows the job as a part of what it is for.
+    pub(super) span: Span,
+    /// When it was put in line.
+    pub(super) since: StdInstant,
 }
 
 pub(super) enum Task {
     Hash { password: Zeroizing<Vec<u8>>, reply: Reply<PhcString> },
     Verify { claim: Claim, reply: Reply<Verified> },
+}
+
+impl Task {
+    /// What figures and spans call it.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Hash { .. } => "hash",
+            Self::Verify { .. } => "verify",
+        }
+    }
 }
 
 /// A password, and what it is checked against.
@@ -160,7 +177,9 @@ impl<'a> Worker<'a> {
                 count(&self.shared.counters.jobs_skipped);
                 job.refuse(HashError::DeadlineExceeded);
             } else {
-                self.answer(job.task);
+                let (kind, begun) = (job.task.kind(), StdInstant::now());
+                job.span.in_scope(|| self.answer(job.task));
+                telemetry::hashed(kind, begun.duration_since(job.since), begun.elapsed());
             }
         }
     }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 use zeroize::Zeroizing;
 
 pub use self::actor::HasherMessage;
@@ -32,6 +33,7 @@ pub use self::phc::PhcString;
 use self::phc::{Recipe, SALT_BYTES, TAG_BYTES};
 use self::queue::{Priority, Queue};
 use crate::gauge::{Gauge, GaugeReading};
+use crate::telemetry;
 
 /// The address of the hasher, stable across restarts of its actor. Cloning shares it.
 ///
@@ -153,18 +155,24 @@ impl Hasher {
         task: impl FnOnce(Reply<T>) -> Task,
     ) -> Result<T, HashError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { deadline, task: task(reply) };
+        let task = task(reply);
+        // Idle while the job waits, busy while a thread computes it.
+        let span = tracing::debug_span!("hash", job = task.kind());
+        let job = Job { deadline, task, span: span.clone(), since: StdInstant::now() };
         if let Some((turned_away, error)) = self.shared.queue.push(priority, job) {
             if error == HashError::Overloaded {
                 count(&self.shared.counters.refused);
+                telemetry::hash_refused(turned_away.task.kind());
             }
             turned_away.refuse(error);
         }
-        let answer = match deadline {
-            Some(deadline) => timeout_at(deadline, answer).await.map_err(|_| HashError::DeadlineExceeded)?,
-            None => answer.await,
+        let answer = async {
+            match deadline {
+                Some(deadline) => timeout_at(deadline, answer).await.map_err(|_| HashError::DeadlineExceeded),
+                None => Ok(answer.await),
+            }
         };
-        answer.unwrap_or(Err(HashError::Stopped))
+        answer.instrument(span).await?.unwrap_or(Err(HashError::Stopped))
     }
 }
 
@@ -448,7 +456,16 @@ mod tests {
         let (reply, answer) = oneshot::channel();
         let task = Task::Hash { password: password("late"), reply };
         let deadline = Some(Instant::now() + Duration::from_secs(3_600));
-        assert!(hasher.shared.queue.push(Priority::Background, Job { deadline, task }).is_none());
+        assert!(
+            hasher
+                .shared
+                .queue
+                .push(
+                    Priority::Background,
+                    Job { deadline, task, span: tracing::Span::none(), since: StdInstant::now() }
+                )
+                .is_none()
+        );
         tokio::time::advance(Duration::from_secs(3_600)).await;
         hasher.hold(false);
         assert_eq!(answer.await.unwrap(), Err(HashError::DeadlineExceeded));

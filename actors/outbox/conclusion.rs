@@ -8,6 +8,7 @@ use super::ledger::{Entry, HandOver, Now, REST_LIMIT, Rest, push_failure, shorte
 use super::worker::{Cut, Worker};
 use crate::storage::{Check, Write};
 use crate::subscriber::{Effect, Outcome};
+use crate::telemetry;
 
 /// Told instead of a panic's own words, which may hold anything.
 pub(super) const PANICKED: &str = "the handler panicked";
@@ -100,6 +101,7 @@ impl Worker {
             Some(Outcome::Defer { until }) => {
                 let latest = self.feed.now().plus(REST_LIMIT);
                 self.ledger.defer(seq, until.min(latest));
+                telemetry::handled(&self.feed.registration.name, "deferred");
             }
             Some(Outcome::Reject { reason }) => {
                 self.note_failure(&reason);

@@ -18,6 +18,7 @@ use crate::gauge::Gauge;
 use crate::storage::Storage;
 use crate::subscriber::Desk;
 use crate::supervision::Progress;
+use crate::telemetry;
 
 /// What is common to all incarnations of one subscription.
 pub(super) struct Feed {
@@ -186,12 +187,14 @@ impl Feed {
 
     pub(super) fn note_handled(&self) {
         self.progress.advance();
+        telemetry::handled(&self.registration.name, "done");
         let mut figures = self.figures();
         figures.handled = figures.handled.saturating_add(1);
         figures.given_up_in_row = 0;
     }
 
     pub(super) fn note_failure(&self, failure: &str) {
+        telemetry::handled(&self.registration.name, "failed");
         let last = LastFailure { at: self.now(), failure: failure.to_owned() };
         let mut figures = self.figures();
         figures.failures = figures.failures.saturating_add(1);
@@ -201,6 +204,7 @@ impl Feed {
     /// Notes a signal that was given up, `counts` if that speaks against the subscriber. Answers why, if it is
     /// quarantined for it.
     pub(super) fn note_given_up(&self, counts: bool) -> Option<String> {
+        telemetry::handled(&self.registration.name, "given_up");
         let limit = self.registration.settings.quarantine_after;
         let mut figures = self.figures();
         figures.given_up = figures.given_up.saturating_add(1);

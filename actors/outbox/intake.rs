@@ -12,6 +12,7 @@ use super::gap::Missing;
 use super::ledger::{Ledger, Now, WINDOW};
 use super::worker::{ARRIVAL, Cut, Worker};
 use crate::storage::{Batch, Check, CursorRow, Unreadable, Write};
+use crate::telemetry;
 
 /// How many places are looked at in one turn at most, so that orders are heard.
 const PAGES: usize = 16;
@@ -102,6 +103,7 @@ impl Worker {
             }
             let taken = self.ledger.taken();
             let page = feed.desk.reader.log_page(taken, self.ledger.room(), PAGE_BYTES)?;
+            telemetry::lag(&feed.registration.name, page.head.saturating_sub(self.ledger.floor()));
             let next = page.signals.first().map_or(page.head.saturating_add(1), |first| first.seq.unwrap_or_default());
             if next > taken.saturating_add(1) {
                 // The log has no holes, so what is not there was pruned.

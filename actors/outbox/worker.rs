@@ -10,6 +10,7 @@ use majordomo_model::Envelope;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::Feed;
 use super::conclusion::{Completed, Conclusion, Handled};
@@ -20,6 +21,7 @@ use super::intake::REFILL;
 use super::ledger::{HandOver, Ledger, Now};
 use crate::storage::{CursorRow, Unreadable};
 use crate::subscriber::{Desk, SubscriberContext};
+use crate::telemetry;
 
 /// How often it looks although nobody rang.
 const BELT: Duration = Duration::from_secs(30);
@@ -255,8 +257,9 @@ impl Worker {
         let id = self.number();
         feed.take_in_hand(id, self.ledger.hands());
         let deadline = feed.registration.settings.deadline;
-        self.running.spawn(async move {
-            let handling = feed.gauge.begin();
+        let span = hand_over_span(&feed.registration.name, &signals, attempt);
+        let handled = async move {
+            let (handling, begun) = (feed.gauge.begin(), Instant::now());
             let work = async {
                 if feed.registration.settings.batch > 1 {
                     return feed.registration.subscriber.handle_batch(&signals, &context).await;
@@ -272,8 +275,10 @@ impl Worker {
                 Err(_) => Handled::Overdue,
             };
             drop(handling);
+            telemetry::handed_over(&feed.registration.name, begun.elapsed());
             Completed { id, places: next.places, handled, read: context.read() }
-        });
+        };
+        self.running.spawn(handled.instrument(span));
     }
 
     pub(super) fn number(&mut self) -> u64 {
@@ -306,6 +311,14 @@ impl Worker {
             }
         }
     }
+}
+
+/// The span of a hand-over. The flow that emitted a signal is over, so its id is what leads back to it.
+fn hand_over_span(subscription: &str, signals: &[Arc<Envelope>], attempt: u32) -> tracing::Span {
+    let Some(first) = signals.first() else { return tracing::Span::none() };
+    let (kind, user) = (first.signal.kind().as_str(), first.signal.user().map(tracing::field::display));
+    let (flow, seq, signals) = (first.flow, first.seq, signals.len());
+    tracing::debug_span!(parent: None, "handle", subscription, kind, seq, %flow, user, signals, attempt)
 }
 
 impl Now {

@@ -31,6 +31,7 @@ use std::time::Duration;
 use majordomo_model::{Envelope, MaxLag, Timestamp};
 use ractor::{ActorCell, SpawnErr};
 use serde::{Deserialize, Serialize};
+use tracing::Instrument;
 
 pub use self::actor::StorageMessage;
 pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
@@ -286,8 +287,9 @@ impl Storage {
     /// Any [`CommitError`].
     pub async fn commit(&self, batch: Batch) -> Result<Verdict, CommitError> {
         let prepared = batch::Prepared::new(batch).map_err(|_| CommitError::Failed)?;
+        let span = tracing::debug_span!("commit", flow = %prepared.batch.flow, signals = prepared.batch.signals.len());
         let build = |reply| StorageMessage::Commit { prepared: actor::Work(Arc::clone(&prepared)), reply };
-        self.address.ask_repeatable(None, build).await?
+        self.address.ask_repeatable(None, build).instrument(span).await?
     }
 
     /// Leaves a batch to be committed with the next one, or after [`StorageSettings::idle_flush`]; while the store is

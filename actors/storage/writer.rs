@@ -8,6 +8,7 @@ use std::time::Duration;
 use majordomo_model::Envelope;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use super::batch::{Applied, COMMITS, HIGH_WATER, Prepared, Verdict};
 use super::log::LogEnd;
@@ -16,6 +17,7 @@ use super::redb::{CommitError as EngineCommitError, Engine, EngineError, WriteVi
 use super::table::{Key, Table};
 use super::{CommitError, Reader, Shared};
 use crate::address::Reply;
+use crate::telemetry;
 
 const REOPEN_FIRST: Duration = Duration::from_millis(50);
 const REOPEN_LAST: Duration = Duration::from_secs(5);
@@ -66,6 +68,14 @@ impl Pending {
 
     pub(super) const fn flush(flushed: oneshot::Sender<()>) -> Self {
         Self { work: None, asker: Asker::Flushes(flushed), _queued: None }
+    }
+
+    /// The span of whoever waits for it.
+    fn span(&self) -> Option<&Span> {
+        match &self.asker {
+            Asker::Waits(reply) => Some(reply.span()),
+            Asker::Flushes(_) | Asker::Left => None,
+        }
     }
 
     const fn is_urgent(&self) -> bool {
@@ -228,10 +238,22 @@ impl Writer {
             return Ok(Done { commit: None, applied: Vec::new() });
         }
         let shared = Arc::clone(&self.shared);
-        let _handling = shared.gauge.begin();
-        let writing = Arc::clone(&shared);
-        match tokio::task::spawn_blocking(move || commit_group(&writing, &work)).await {
-            Ok(outcome) => outcome,
+        let (_handling, begun) = (shared.gauge.begin(), Instant::now());
+        let (writing, batches) = (Arc::clone(&shared), work.len());
+        // One transaction serves many askers, so it is a part of no one's span; each is where it came from.
+        let span = tracing::debug_span!(parent: None, "transaction", batches);
+        for asked in group.iter().filter_map(Pending::span) {
+            span.follows_from(asked);
+        }
+        let inside = span.clone();
+        let writing = tokio::task::spawn_blocking(move || inside.in_scope(|| commit_group(&writing, &work)));
+        match writing.instrument(span).await {
+            Ok(outcome) => {
+                if outcome.is_ok() {
+                    telemetry::transaction(batches, begun.elapsed());
+                }
+                outcome
+            }
             Err(panicked) => Err(GroupError::Batch(panicked.to_string())),
         }
     }
@@ -257,6 +279,7 @@ impl Writer {
                 }
                 (_, Some(Applied { verdict: Verdict::Conflict, .. })) => {
                     counters.conflicts.fetch_add(1, Ordering::Relaxed);
+                    telemetry::conflict();
                 }
                 _ => {}
             }
@@ -268,6 +291,7 @@ impl Writer {
     fn tell(&self, signals: &[Arc<Envelope>]) {
         if let Some(last) = signals.last().and_then(|envelope| envelope.seq) {
             self.shared.counters.told.store(last, Ordering::Relaxed);
+            signals.iter().for_each(|told| telemetry::signal(told.signal.kind().as_str()));
             (self.shared.on_commit)(signals);
         }
     }
@@ -311,6 +335,7 @@ impl Writer {
             match tokio::task::spawn_blocking(move || reopen_once(&shared)).await {
                 Ok(Ok(last_commit)) => {
                     self.shared.counters.reopenings.fetch_add(1, Ordering::Relaxed);
+                    telemetry::store_reopened();
                     return Some(last_commit);
                 }
                 Ok(Err(fault)) => {

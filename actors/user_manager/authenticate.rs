@@ -399,7 +399,7 @@ mod tests {
         let user = fixture.register("ada", None, None).await.user;
         let (identifier, password) = ("ada".to_owned(), majordomo_model::Password::new("wrong"));
         let command = majordomo_model::Command::new(Authenticate { identifier, password });
-        let run = Run::new(&fixture.services, &command, None, None);
+        let run = Run::new(&fixture.services, &command, majordomo_model::FlowId::new(), None, None);
         let attempt = attempt(&command.message, &run).await.unwrap();
         let (token, hash) = session_secret::generate().unwrap();
         let fresh = Fresh { token: SessionToken::new(token.as_str()), hash, session: SessionId::new() };

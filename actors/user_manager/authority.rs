@@ -202,7 +202,9 @@ mod tests {
 
     async fn gathered(fixture: &Fixture, user: UserId, authority: &Authority) -> Permit {
         let command = Command::new(Enable { user });
-        gather(&Run::new(&fixture.services, &command, None, None), user, authority).await.unwrap()
+        gather(&Run::new(&fixture.services, &command, majordomo_model::FlowId::new(), None, None), user, authority)
+            .await
+            .unwrap()
     }
 
     async fn permits(fixture: &Fixture, user: UserId, authority: &Authority) -> bool {

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use majordomo_model::{Context, FlowKind, RefusalCause, Signal, Timestamp};
 
+use crate::telemetry;
+
 /// How many sources are told apart within a minute; the rest share one budget.
 const SOURCES: usize = 16_384;
 const MINUTE: i64 = 60_000_000;
@@ -76,6 +78,7 @@ impl Budget {
 
     /// Counts a request that was refused at admission.
     pub(crate) fn refused(&self, cause: RefusalCause) {
+        telemetry::refused(cause.as_str());
         self.state().refused.entry(cause.as_str()).or_insert((cause, 0)).1 += 1;
     }
 

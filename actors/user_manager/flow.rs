@@ -12,6 +12,8 @@ use majordomo_model::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::budget::Budget;
 pub(crate) use super::fault::Fault;
@@ -25,6 +27,7 @@ use crate::stamp::{SealKey, Stamp};
 use crate::storage::{
     AppliedRow, Batch, Check, Outcome, ReadError, ReadView, Reader, Storage, Unreadable, UserRow, Verdict, Write,
 };
+use crate::telemetry;
 use crate::token::Tokens;
 
 /// How often a flow decides again because others changed what it had read.
@@ -206,16 +209,27 @@ pub(crate) struct Run<'a, F: Perform> {
 }
 
 /// Runs a command to its end. A panic of what a flow says of itself, which is before its start or instead of its end,
-/// is answered as well; nothing is stored of such a run.
+/// is answered as well; nothing is stored of such a run. It is one `tracing` span, in the asker's if that has one.
 pub(crate) async fn run<F: Perform>(services: &Services, command: &Command<F>, deadline: Option<Instant>) -> Answer<F> {
-    let ran = AssertUnwindSafe(run_caught(services, command, deadline)).catch_unwind().await;
-    ran.unwrap_or_else(|_| {
-        tracing::error!(flow = F::KIND.as_str(), "a flow panicked outside of its part");
+    let (flow, kind, begun) = (FlowId::new(), F::KIND.as_str(), Instant::now());
+    let span = tracing::info_span!("flow", kind, %flow, user = Empty, outcome = Empty);
+    let ran = AssertUnwindSafe(run_caught(services, command, flow, deadline)).catch_unwind();
+    let answer = ran.instrument(span.clone()).await.unwrap_or_else(|_| {
+        tracing::error!(parent: &span, kind, "a flow panicked outside of its part");
         Err(Fault::Panicked.error())
-    })
+    });
+    let outcome = answer.as_ref().err().map_or("ok", Error::as_str);
+    span.record("outcome", outcome);
+    telemetry::flow(kind, outcome, begun.elapsed());
+    answer
 }
 
-async fn run_caught<F: Perform>(services: &Services, command: &Command<F>, deadline: Option<Instant>) -> Answer<F> {
+async fn run_caught<F: Perform>(
+    services: &Services,
+    command: &Command<F>,
+    flow: FlowId,
+    deadline: Option<Instant>,
+) -> Answer<F> {
     let earlier = match services.reader.applied(command.id) {
         Ok(earlier) => earlier,
         Err(Unreadable) => return Err(services.refused_without_storage()),
@@ -234,7 +248,7 @@ async fn run_caught<F: Perform>(services: &Services, command: &Command<F>, deadl
     if F::KIND == FlowKind::Register && !services.storage.has_room() {
         return Err(services.refused_without_storage());
     }
-    let run = Run::new(services, command, deadline, earlier);
+    let run = Run::new(services, command, flow, deadline, earlier);
     run.publish(&run.start_envelope(run.stamp(None)));
     let performed = AssertUnwindSafe(command.message.perform(&run)).catch_unwind().await;
     let fault = match performed {
@@ -255,6 +269,7 @@ impl<'a, F: Perform> Run<'a, F> {
     pub(super) fn new(
         services: &'a Services,
         command: &'a Command<F>,
+        flow: FlowId,
         deadline: Option<Instant>,
         earlier: Option<AppliedRow>,
     ) -> Self {
@@ -264,7 +279,7 @@ impl<'a, F: Perform> Run<'a, F> {
             command,
             deadline,
             earlier,
-            flow: FlowId::new(),
+            flow,
             fingerprint: fingerprint(services, command),
             start,
             announced: OnceLock::new(),
@@ -288,6 +303,8 @@ impl<'a, F: Perform> Run<'a, F> {
         let (mut admitted, mut heard) = (false, None);
         for attempt in 0..DECISIONS {
             let (decision, now) = self.decide_guarded(&mut heard, &decide).await?;
+            let known = decision.subject.map(|(user, _)| tracing::field::display(user));
+            Span::current().record("user", known);
             // A failure counts once against its source, however often it is decided.
             if decision.is_mere_failure() && !admitted {
                 admitted = self.services.budget.admits_failure(&self.command.context, now);
@@ -502,7 +519,7 @@ mod tests {
         fixture.run(taken.clone()).await.unwrap_err();
         let again = Command::new(Enable { user }).id(taken.id);
         for (command, subject) in [(Command::new(Enable { user }), Some((user, key))), (again, None)] {
-            let run = Run::new(&fixture.services, &command, None, None);
+            let run = Run::new(&fixture.services, &command, FlowId::new(), None, None);
             let head = fixture.head();
             run.end_with(
                 Fault::Deadline,

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use majordomo_model::{Error, Failure, Signal, Timestamp, User};
+use tracing::Instrument;
 
 use super::flow::{DECISIONS, Decision, Fault, Perform, Run, Told};
 use crate::guard::{Amendment, Cut, GuardRequest, Lapse, Outcome, Verdict};
@@ -50,7 +51,8 @@ impl<F: Perform> Run<'_, F> {
             match look {
                 ControlFlow::Break(decision) => return Ok((decision, now)),
                 ControlFlow::Continue(request) => {
-                    let asked = self.services.guards.ask(&request, self.deadline).await;
+                    let asked = self.services.guards.ask(&request, self.deadline);
+                    let asked = asked.instrument(tracing::debug_span!("guards")).await;
                     let verdict = asked.map_err(|Cut| Fault::Deadline)?;
                     *heard = Some(Hearing { request, verdict });
                 }

@@ -196,7 +196,7 @@ mod tests {
         let recent = Authority::RecentSession(opened.token.clone());
         let message = MakePrimary { authority: recent, ..choice(user, second.id) };
         let command = majordomo_model::Command::new(message);
-        let run = Run::new(&fixture.services, &command, None, None);
+        let run = Run::new(&fixture.services, &command, majordomo_model::FlowId::new(), None, None);
         let permit = gather(&run, user, &command.message.authority).await.unwrap();
         let decided = |permit: &Permit| {
             let Services { policy, keys, reader, .. } = &fixture.services;

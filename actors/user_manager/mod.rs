@@ -51,6 +51,7 @@ use majordomo_model::{
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
+use tracing::Instrument;
 
 pub(crate) use self::budget::Budget;
 pub use self::flow::Answer;
@@ -61,6 +62,7 @@ use crate::address::Reply;
 use crate::gauge::{Gauge, GaugeReading, Handling};
 use crate::stamp::Stamp;
 use crate::storage::Batch;
+use crate::telemetry::{self, Levels};
 
 /// How often what was only counted is told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -93,7 +95,10 @@ macro_rules! mailbox {
             fn begin(self, manager: &Manager) {
                 match self {
                     $(Self::$flow(command, reply) => manager.begin(command, reply),)+
-                    Self::Tell => manager.tell(),
+                    Self::Tell => {
+                        manager.tell_levels();
+                        manager.tell();
+                    }
                     Self::Sweep => manager.begin_sweep(),
                 }
             }
@@ -200,10 +205,12 @@ impl Manager {
         }
         let run = self.enter(&mut under_way, command.id);
         drop(under_way);
-        tokio::spawn(async move {
+        let asked = reply.span().clone();
+        let running = async move {
             let answer = flow::run(&run.manager.services, &command, reply.deadline()).await;
             reply.send(answer);
-        });
+        };
+        tokio::spawn(running.instrument(asked));
     }
 
     fn enter(&self, under_way: &mut HashMap<CommandId, Vec<UserManagerMessage>>, command: CommandId) -> UnderWay {
@@ -241,6 +248,23 @@ impl Manager {
         if let Err(error) = swept.and(pruned) {
             tracing::debug!(?error, "the rest of the sweep is put off");
         }
+    }
+
+    /// Tells the figures that are what they are at the moment.
+    fn tell_levels(&self) {
+        if !telemetry::IS_TOLD {
+            return;
+        }
+        let Services { storage, hasher, .. } = &*self.services;
+        let store = storage.observe();
+        telemetry::levels(Levels {
+            flows_under_way: self.flows_under_way(),
+            hash_queue: hasher.observe().queued,
+            store_available: store.available,
+            store_queue: store.queued,
+            store_bytes: store.size_bytes,
+            log_bytes: store.log.bytes,
+        });
     }
 
     /// Commits the signals that tell what was only counted.

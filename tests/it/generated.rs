@@ -5,9 +5,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const BEGIN: &str = "<!-- signals:begin -->\n";
-const END: &str = "<!-- signals:end -->";
-
 fn document(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
@@ -21,18 +18,26 @@ fn assert_up_to_date(path: &Path, expected: &str) {
     assert!(found == expected, "{} is out of date: run the tests with MAJORDOMO_BLESS=1", path.display());
 }
 
-/// The text with what lies between its marks replaced.
-fn with_generated_part(text: &str, part: &str) -> String {
-    let (before, rest) = text.split_once(BEGIN).expect("the mark at the beginning");
-    let (_, after) = rest.split_once(END).expect("the mark at the end");
-    format!("{before}{BEGIN}{part}{END}{after}")
+/// The text with what lies between the marks of this name replaced.
+fn with_generated_part(text: &str, name: &str, part: &str) -> String {
+    let (begin, end) = (format!("<!-- {name}:begin -->\n"), format!("<!-- {name}:end -->"));
+    let (before, rest) = text.split_once(&begin).expect("the mark at the beginning");
+    let (_, after) = rest.split_once(&end).expect("the mark at the end");
+    format!("{before}{begin}{part}{end}{after}")
 }
 
 #[test]
 fn the_table_of_signals_is_up_to_date() {
     let path = document("README.md");
     let text = fs::read_to_string(&path).unwrap();
-    assert_up_to_date(&path, &with_generated_part(&text, &majordomo_model::catalogue_table()));
+    assert_up_to_date(&path, &with_generated_part(&text, "signals", &majordomo_model::catalogue_table()));
+}
+
+#[test]
+fn the_table_of_metrics_is_up_to_date() {
+    let path = document("docs/METRICS.md");
+    let text = fs::read_to_string(&path).unwrap();
+    assert_up_to_date(&path, &with_generated_part(&text, "metrics", &majordomo::metrics_table()));
 }
 
 #[test]
@@ -42,6 +47,6 @@ fn the_schema_is_up_to_date() {
 
 #[test]
 fn only_what_lies_between_the_marks_is_generated() {
-    let text = format!("before\n{BEGIN}old\n{END}\nafter\n");
-    assert_eq!(with_generated_part(&text, "new\n"), format!("before\n{BEGIN}new\n{END}\nafter\n"));
+    let text = |part: &str| format!("before\n<!-- x:begin -->\n{part}<!-- x:end -->\nafter\n");
+    assert_eq!(with_generated_part(&text("old\n"), "x", "new\n"), text("new\n"));
 }
