@@ -39,7 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("seal", &[]),
     ("session_secret", &[]),
     ("stamp", &["seal"]),
-    ("storage", &["address", "bytes", "clock", "gauge", "keys", "seal", "token"]),
+    ("storage", &["address", "bytes", "clock", "gauge", "keys", "seal", "stamp", "token"]),
     ("subscriber", &[]),
     ("supervision", &["address", "clock", "gauge"]),
     (
