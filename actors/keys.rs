@@ -309,11 +309,12 @@ impl Keyring {
     }
 
     /// The seeds of the Ed25519 keys that sign the audit trail (RFC 8032 calls them private keys), one for each master
-    /// key, the current one first: HMAC-SHA256 over `majordomo/v1/audit_signature` under the master key. Whoever has one
+    /// key, the current one apart: HMAC-SHA256 over `majordomo/v1/audit_signature` under the master key. Whoever has one
     /// can sign a trail of his own making.
     #[must_use]
-    pub fn audit_seeds(&self) -> Vec<(KeyId, DerivedKey)> {
-        self.keys().map(|master| (master.id, master.derive(Purpose::AuditSignature))).collect()
+    pub fn audit_seeds(&self) -> ((KeyId, DerivedKey), Vec<(KeyId, DerivedKey)>) {
+        let seed = |master: &MasterKey| (master.id, master.derive(Purpose::AuditSignature));
+        (seed(&self.0.current), self.0.earlier.iter().map(seed).collect())
     }
 
     /// What a database keeps to recognise its keys by: a keyed hash of the database's identifier under the current

@@ -106,6 +106,7 @@ const ALONE: &[(&str, &str)] = &[
     ("redb", "actors/storage/redb/"),
     ("minijinja", "actors/notifier/"),
     ("chacha20poly1305", "actors/seal.rs"),
+    ("ed25519_dalek", "actors/auditor/"),
 ];
 
 const FILE_LIMIT: usize = 450;
