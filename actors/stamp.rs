@@ -127,9 +127,8 @@ mod tests {
         };
         assert_eq!(envelope(&context, None).context, context, "there is no key of a user to seal it under");
         let first = envelope(&context, Some(SealKey([7; 32])));
-        let open = |envelope: &Envelope, key| {
-            seal::open(key, envelope.context.sealed().unwrap(), &context_place(envelope.id))
-        };
+        let open =
+            |envelope: &Envelope, key| seal::open(key, envelope.context.sealed().unwrap(), &context_place(envelope.id));
         assert_eq!(open(&first, &[7; 32]), context.personal());
         assert_eq!(seal::open(&[7; 32], first.context.sealed().unwrap(), first.id.as_bytes()), None);
         assert_eq!(first.context.told_user_agent(), Some("browser"), "whoever is told of it now can read it");

@@ -247,12 +247,8 @@ fn patient() -> SubscriptionSettings {
 
 /// The auditor is handed everything in the order of the log, many signals at once, and what it left is never rebuilt.
 fn auditing(auditor: Auditor) -> Subscription {
-    let settings = SubscriptionSettings {
-        on_failure: OnFailure::StallAll,
-        batch: 64,
-        keep_projection: true,
-        ..patient()
-    };
+    let settings =
+        SubscriptionSettings { on_failure: OnFailure::StallAll, batch: 64, keep_projection: true, ..patient() };
     registration(AUDITOR, Filter::all(), Start::Beginning, auditor).settings(settings)
 }
 

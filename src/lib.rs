@@ -13,8 +13,8 @@ pub use accounts::{Accounts, PAGE_LIMIT};
 pub use builder::{BuildError, Builder};
 pub use config::Config;
 pub use majordomo_actors::auditor::{
-    AuditFault, AuditFlaw, AuditGap, AuditHash, AuditHead, AuditKeyId, AuditPage, AuditPublicKey, AuditQuery, AuditRange,
-    AuditReadError, AuditRecord, GapCause, HeadPurpose, Hex, InvalidHex, VerifiedAudit, verify_audit,
+    AuditFault, AuditFlaw, AuditGap, AuditHash, AuditHead, AuditKeyId, AuditPage, AuditPublicKey, AuditQuery,
+    AuditRange, AuditReadError, AuditRecord, GapCause, HeadPurpose, Hex, InvalidHex, VerifiedAudit, verify_audit,
 };
 pub use majordomo_actors::clock::Clock;
 pub use majordomo_actors::gauge::GaugeReading;

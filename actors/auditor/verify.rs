@@ -256,9 +256,7 @@ impl<'a> AuditVerifier<'a> {
         let Some(state) = self.state else { return Err(AuditFlaw::CutOff { number: 0 }) };
         let Some(head) = self.end else { return Err(AuditFlaw::CutOff { number: state.number }) };
         match self.held {
-            Some(held) if !state.is_held_met => {
-                Err(AuditFlaw::Truncated { number: state.number, held: held.number })
-            }
+            Some(held) if !state.is_held_met => Err(AuditFlaw::Truncated { number: state.number, held: held.number }),
             _ => {
                 let State { store, records, after, missed, .. } = state;
                 Ok(VerifiedAudit { store, records, after, missed, head })
@@ -292,12 +290,7 @@ impl<'a> AuditVerifier<'a> {
 }
 
 impl State {
-    fn link(
-        &mut self,
-        link: &StoredLink<'_>,
-        keys: &[AuditPublicKey],
-        malformed: AuditFlaw,
-    ) -> Result<(), AuditFlaw> {
+    fn link(&mut self, link: &StoredLink<'_>, keys: &[AuditPublicKey], malformed: AuditFlaw) -> Result<(), AuditFlaw> {
         let (expected, found) = (self.number.saturating_add(1), link.number);
         if found > expected {
             return Err(AuditFlaw::Missing { expected, found });

@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn each_refusal_has_a_name_of_its_own_and_tells_whether_to_wait() {
         use OperationError::*;
-        let lasting = [UnknownSubscription, NoSuchLetter, AlreadyDue, StillAttached, ProjectionKept, Unexpected, Stopped];
+        let lasting =
+            [UnknownSubscription, NoSuchLetter, AlreadyDue, StillAttached, ProjectionKept, Unexpected, Stopped];
         let transient = [NotStarted, Rebuilding, StorageUnavailable, Overloaded, Interrupted];
         assert!(transient.iter().all(|error| error.is_transient()));
         assert!(!lasting.iter().any(|error| error.is_transient()));

@@ -32,4 +32,5 @@ mod retention;
 mod steps;
 mod subscribing;
 mod supervising;
+mod tampering;
 mod tokens;
