@@ -12,8 +12,8 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// No line of an export is longer.
-const LINE_LIMIT: u64 = 256 * 1024;
+/// No line of an export is longer, its line feed included.
+const LINE_LIMIT: u64 = 256 * 1024 + 1;
 
 fn main() -> Result<(), String> {
     let mut paths = std::env::args().skip(1);
@@ -26,8 +26,7 @@ fn main() -> Result<(), String> {
     Ok(())
 }
 
-/// Verifies an export against the keys (a JSON list of `{"id", "public"}`) and, if given, a head that was held outside.
-/// Answers with the signed end.
+/// Verifies an export against the keys and, if given, a head that was held outside; answers with the signed end.
 pub fn verify(mut export: impl BufRead, keys: &str, held: Option<&str>) -> Result<String, String> {
     let keys = json(keys)?;
     let held = held.map(json).transpose()?;
@@ -36,8 +35,7 @@ pub fn verify(mut export: impl BufRead, keys: &str, held: Option<&str>) -> Resul
     for number in 1_u64.. {
         let mut line = Vec::new();
         let wrong = |reason: String| format!("line {number}: {reason}");
-        let read = export.by_ref().take(LINE_LIMIT + 1).read_until(b'\n', &mut line);
-        read.map_err(|error| wrong(error.to_string()))?;
+        export.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line).map_err(|error| wrong(error.to_string()))?;
         let Some(last) = line.pop() else { break };
         let line = String::from_utf8(line).map_err(|_| wrong("no text".to_owned()))?;
         if last != b'\n' || end.is_some() {
@@ -77,7 +75,7 @@ struct Chain {
 fn begin(line: &str) -> Result<Chain, String> {
     let header = json(line)?;
     let (store, hash) = (bytes(&header["store"]), bytes(&header["previous"]));
-    let (number, seq) = (whole(&header["number"])?, whole(&header["seq"])?);
+    let (number, seq) = (header["number"].as_u64().ok_or("no number")?, header["seq"].as_u64().ok_or("no place")?);
     let is_first = seq == 0 && hash == Sha256::digest(fields(&[b"majordomo/v1/audit_genesis", &store])).to_vec();
     let fits = header["majordomo_audit"] == 1 && (number > 0 || is_first);
     if fits { Ok(Chain { store, number, seq, hash }) } else { Err("no header of this format and store".to_owned()) }
@@ -100,14 +98,14 @@ fn follow(chain: &mut Chain, line: &str, keys: &Value) -> Result<(), String> {
     let body = json(body)?;
     let (from, to) = if body["checkpoint"].is_object() {
         check_head(&body["checkpoint"], "checkpoint", &[], keys, chain)?;
-        (place, chain.seq)
+        (Some(place), Some(chain.seq))
     } else if body["gap"].is_object() {
-        (whole(&body["gap"]["from"])?, whole(&body["gap"]["to"])?)
+        (body["gap"]["from"].as_u64(), body["gap"]["to"].as_u64())
     } else {
-        (whole(&body["record"]["seq"])?, whole(&body["record"]["seq"])?)
+        (body["record"]["seq"].as_u64(), body["record"]["seq"].as_u64())
     };
-    (chain.number, chain.seq, chain.hash) = (next, to, bytes(&hash.into()));
-    if from == place { Ok(()) } else { Err(format!("link {next} does not follow on the place before {place}")) }
+    (chain.number, chain.seq, chain.hash) = (next, to.unwrap_or_default(), bytes(&hash.into()));
+    if from == Some(place) { Ok(()) } else { Err(format!("link {next} does not follow on the place before {place}")) }
 }
 
 /// Checks that a head is rightly signed, and over what was read so far.
@@ -122,10 +120,11 @@ fn check_signature(head: &Value, purpose: &str, header: &[u8], keys: &Value) -> 
     let key = keys.as_array().and_then(|keys| keys.iter().find(|key| key["id"] == head["key"]));
     let public = bytes(&key.ok_or("a head signed under an unknown key")?["public"]).try_into().ok();
     let public = public.and_then(|public| VerifyingKey::from_bytes(&public).ok()).ok_or("no public key")?;
-    let (seq, number) = (whole(&head["seq"])?.to_be_bytes(), whole(&head["number"])?.to_be_bytes());
+    let whole = |name: &str| head[name].as_u64().unwrap_or_default().to_be_bytes();
     let (store, hash, key) = (bytes(&head["store"]), bytes(&head["hash"]), bytes(&head["key"]));
     let (domain, at) = (b"majordomo/v1/audit_head", head["at"].as_i64().unwrap_or_default().to_be_bytes());
-    let message = fields(&[domain, purpose.as_bytes(), &store, &seq, &number, &hash, &at, &key, header]);
+    let message =
+        fields(&[domain, purpose.as_bytes(), &store, &whole("seq"), &whole("number"), &hash, &at, &key, header]);
     let signature = Signature::from_slice(&bytes(&head["signature"])).map_err(|_| "no signature")?;
     let fits = head["purpose"] == purpose && bytes(&head["header"]) == header;
     let is_signed = fits && public.verify_strict(&message, &signature).is_ok();
@@ -134,10 +133,6 @@ fn check_signature(head: &Value, purpose: &str, header: &[u8], keys: &Value) -> 
 
 fn json(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|_| "no JSON".to_owned())
-}
-
-fn whole(value: &Value) -> Result<u64, String> {
-    value.as_u64().ok_or("a number is missing".to_owned())
 }
 
 /// Every field behind its length in bytes: 64 bits, the most significant first.

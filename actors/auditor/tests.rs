@@ -518,7 +518,7 @@ fn the_trail_is_signed_after_so_many_links_and_once_an_hour() {
             _ => None,
         })
         .collect();
-    assert_eq!(signed, [5, 9, 13, 17, 21, 23, 25, 27, 29]);
+    assert_eq!(signed, [5, 10, 15, 20, 22, 24, 26, 28, 30]);
     assert_eq!(trail.verify().unwrap().records, 30);
 }
 

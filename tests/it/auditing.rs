@@ -361,3 +361,38 @@ async fn each_signal_is_told_once_under_the_tracing_target_audit() {
         assert!(!shown.contains(personal), "{personal} in {shown}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, which prints figures and asserts none"]
+#[allow(clippy::print_stdout, reason = "it prints figures")]
+async fn what_a_record_costs_and_how_fast_they_are_made() {
+    let test = TestAccounts::start().await;
+    let ada = register(&test, "ada").await;
+    soon(test.detach("auditor")).await.unwrap();
+    let before = test.head();
+    for _ in 0..1_500 {
+        soon(test.disable(Disable { user: ada })).await.unwrap();
+        soon(test.enable(Enable { user: ada })).await.unwrap();
+    }
+    let began = std::time::Instant::now();
+    let test = soon(test.restart()).await.unwrap();
+    soon(test.drain()).await;
+    let (took, signals) = (began.elapsed(), test.head() - before);
+    let (mut after, mut bytes, mut rows) = (None::<Vec<u8>>, 0, 0);
+    loop {
+        let page = test.projection_page("auditor", &[], after.as_deref(), 1_000).await.unwrap();
+        let Some((last, _)) = page.last() else { break };
+        after = Some(last.clone());
+        rows += page.len();
+        bytes += page.iter().map(|(key, value)| key.len() + value.len() + "auditor".len() + 5).sum::<usize>();
+    }
+    let each = |count: usize| count as f64 / test.head() as f64;
+    println!(
+        "{signals} signals in {took:?}, the restart included; {:.0} bytes in {:.1} rows each",
+        each(bytes),
+        each(rows)
+    );
+    let began = std::time::Instant::now();
+    let verified = soon(test.verify_audit(None)).await.unwrap();
+    println!("{} records verified in {:?}", verified.records, began.elapsed());
+}
