@@ -118,6 +118,8 @@ pub(crate) enum Purpose {
     Fingerprint,
     /// Proofs that a database belongs to a key.
     DatabaseProof,
+    /// Seeds of the keys that sign the audit trail.
+    AuditSignature,
 }
 
 impl Purpose {
@@ -129,14 +131,21 @@ impl Purpose {
             Self::Decoy => "majordomo/v1/decoy",
             Self::Fingerprint => "majordomo/v1/fingerprint",
             Self::DatabaseProof => "majordomo/v1/database_proof",
+            Self::AuditSignature => "majordomo/v1/audit_signature",
         }
     }
 }
 
 /// A key derived for one purpose. It is wiped when dropped, and shows nothing of itself.
-pub(crate) struct DerivedKey(Zeroizing<[u8; 32]>);
+pub struct DerivedKey(Zeroizing<[u8; 32]>);
 
 impl DerivedKey {
+    /// The 32 bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// HMAC-SHA256 (RFC 2104) over the fields, each preceded by its length in bytes (64 bits, big-endian), so that no
     /// two lists of fields share a message.
     #[must_use]
@@ -299,6 +308,15 @@ impl Keyring {
         self.keys().find(|master| master.id == key).map(|master| master.derive(purpose))
     }
 
+    /// The seeds of the Ed25519 keys that sign the audit trail (RFC 8032 calls them private keys), one for each master
+    /// key, the current one apart: HMAC-SHA256 over `majordomo/v1/audit_signature` under the master key. Whoever has one
+    /// can sign a trail of his own making.
+    #[must_use]
+    pub fn audit_seeds(&self) -> ((KeyId, DerivedKey), Vec<(KeyId, DerivedKey)>) {
+        let seed = |master: &MasterKey| (master.id, master.derive(Purpose::AuditSignature));
+        (seed(&self.0.current), self.0.earlier.iter().map(seed).collect())
+    }
+
     /// What a database keeps to recognise its keys by: a keyed hash of the database's identifier under the current
     /// key, and that key's name.
     #[must_use]
@@ -364,6 +382,7 @@ mod tests {
             (Purpose::Decoy, "0005aedcf5ab7000297a27f78535db2a49b4136c944290ebe866ac14e5482918"),
             (Purpose::Fingerprint, "53f8f3bce0b2f294ce5ec2d001a2378e98dedaf575f268f9602653be29b00047"),
             (Purpose::DatabaseProof, "71543a7f6d844f31e3ff13f113da698b4f74056fe623607dee1ff7126b99cc53"),
+            (Purpose::AuditSignature, "af07fb9cc79a8265d09492f4992c7565a46227882ec0504c38131f604aa21725"),
         ] {
             let derived = keyring.derive(keyring.current(), purpose).unwrap();
             assert_eq!(hexadecimal(&*derived.0), expected, "{purpose:?}");

@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use majordomo_model::{
-    Contact, Envelope, Failure, FlowId, Gap, OneTimeCode, OneTimeToken, Signal, Timestamp, TokenId, TokenPurpose, User,
-    UserId,
+    Contact, Envelope, Failure, FlowId, Gap, OneTimeCode, OneTimeToken, Signal, StoreId, Timestamp, TokenId,
+    TokenPurpose, User, UserId,
 };
 
 /// Handles the signals that its subscription lets through, each at least once, in the order of the log.
@@ -220,6 +220,8 @@ pub(crate) trait Desk: Send + Sync + 'static {
     fn delivery(&self, token: TokenId) -> Result<Delivery, Unanswered>;
     /// A value of the subscription's own projection, and a number that changes whenever the value does.
     fn projection(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, u64), Unanswered>;
+    /// The name of the store.
+    fn store(&self) -> Result<StoreId, Unanswered>;
     /// The present time.
     fn now(&self) -> Timestamp;
 }
@@ -309,6 +311,14 @@ impl SubscriberContext {
         let (value, number) = self.desk.projection(key)?;
         self.seen().read.entry(key.to_vec()).or_insert(number);
         Ok(value)
+    }
+
+    /// The name of the store that the signals come from: the same for its whole life, and in every copy of it.
+    ///
+    /// # Errors
+    /// [`Unanswered::StorageUnavailable`].
+    pub fn store(&self) -> Result<StoreId, Unanswered> {
+        self.desk.store()
     }
 
     /// The present time, by the system's clock.

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use majordomo_actors::auditor::{AuditPage, AuditQuery, AuditReadError};
+use majordomo_actors::auditor::AuditSigner;
 use majordomo_actors::storage::Unreadable;
 use majordomo_actors::supervisor::{Health, System, Tree};
 use majordomo_actors::user_manager::{Answer, Question};
 use majordomo_model::*;
 use ractor::RpcReplyPort;
 
-use crate::builder::{AUDITOR, Builder};
+use crate::builder::Builder;
 
 /// The most users, signals or audit records of one page.
 pub const PAGE_LIMIT: usize = 1_000;
@@ -35,6 +35,7 @@ pub struct Accounts {
 struct Inner {
     system: System,
     shutdown_within: Duration,
+    signer: Arc<AuditSigner>,
 }
 
 impl Drop for Inner {
@@ -52,8 +53,12 @@ impl Accounts {
         Builder::new()
     }
 
-    pub(crate) fn new(system: System, shutdown_within: Duration) -> Self {
-        Self { inner: Arc::new(Inner { system, shutdown_within }) }
+    pub(crate) fn new(system: System, shutdown_within: Duration, signer: Arc<AuditSigner>) -> Self {
+        Self { inner: Arc::new(Inner { system, shutdown_within, signer }) }
+    }
+
+    pub(crate) fn signer(&self) -> &Arc<AuditSigner> {
+        &self.inner.signer
     }
 
     pub(crate) fn system(&self) -> &System {
@@ -312,16 +317,6 @@ impl Accounts {
     pub async fn users(&self, after: Option<UserId>, limit: usize) -> Result<Vec<User>, Unreadable> {
         let reader = self.system().reader().clone();
         blocking(move || reader.users_after(after, limit.min(PAGE_LIMIT))).await
-    }
-
-    /// A page of the audit trail. The trail follows the log by moments; what a flow has answered is in the log.
-    ///
-    /// # Errors
-    /// [`AuditReadError::Unreadable`] while storage is out; [`AuditReadError::Record`] names a record that cannot be read.
-    pub async fn audit(&self, query: AuditQuery) -> Result<AuditPage, AuditReadError<Unreadable>> {
-        let reader = self.system().reader().clone();
-        let read = tokio::task::spawn_blocking(move || crate::trail::read(&reader, AUDITOR, &query));
-        read.await.unwrap_or(Err(AuditReadError::Unreadable(Unreadable)))
     }
 
     /// Signals of the log after a place, at most `limit` and [`PAGE_LIMIT`], with personal data opened where its user

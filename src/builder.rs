@@ -1,8 +1,9 @@
 //! The builder: where the data lies, who sends messages, who listens, and then `spawn()`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use majordomo_actors::auditor::Auditor;
+use majordomo_actors::auditor::{AuditSigner, Auditor};
 use majordomo_actors::clock::Clock;
 use majordomo_actors::guard::GuardRegistration;
 use majordomo_actors::keys::{KeyError, Keyring};
@@ -122,7 +123,7 @@ impl Builder {
     /// of one channel only, those of the other are left to another notifier that has a subscription of its own; where
     /// there is none, [`Health`](crate::Health) tells so, and they end as expired.
     pub fn transport(mut self, transport: impl Transport) -> Self {
-        self.transports.push(std::sync::Arc::new(transport));
+        self.transports.push(Arc::new(transport));
         self
     }
 
@@ -163,7 +164,7 @@ impl Builder {
     /// # Errors
     /// [`BuildError`]; nothing is left running then.
     pub async fn spawn(mut self) -> Result<Accounts, BuildError> {
-        let subscriptions = self.registrations().map_err(BuildError::Configuration)?;
+        let mut subscriptions = self.registrations().map_err(BuildError::Configuration)?;
         let (location, keys) = match self.place {
             Place::Given(location) => {
                 let keys = self.keys.map_or_else(Keyring::ephemeral, Ok)?;
@@ -175,6 +176,9 @@ impl Builder {
             }
             Place::Nowhere => return Err(BuildError::Configuration(vec![NOWHERE.to_owned()])),
         };
+        let signer = Arc::new(audit_signer(&keys));
+        let auditor = Auditor::new(Arc::clone(&signer)).checkpoint_every(self.config.audit_checkpoint_every);
+        subscriptions.insert(0, auditing(auditor));
         // The first number costs the library's tables; nobody waits for them.
         tokio::task::spawn_blocking(Phone::warm_up);
         let shutdown_within = self.config.shutdown_within;
@@ -191,10 +195,10 @@ impl Builder {
             guards: self.guards,
         })
         .await?;
-        Ok(Accounts::new(system, shutdown_within))
+        Ok(Accounts::new(system, shutdown_within, signer))
     }
 
-    /// Every subscription of the system, or every fault of the configuration.
+    /// Every subscription of the system but the auditor's, or every fault of the configuration.
     fn registrations(&mut self) -> Result<Vec<Subscription>, Vec<String>> {
         let mut faults = self.config.faults();
         match &self.place {
@@ -202,15 +206,7 @@ impl Builder {
             Place::File(path) => faults.extend(path_fault(path)),
             Place::Given(_) => {}
         }
-        // Neither may give a signal up: the trail would have a hole, and the notifier ends what it cannot deliver itself.
-        let patient = SubscriptionSettings {
-            retry: RetryPolicy::endless(),
-            quarantine_after: 0,
-            ..SubscriptionSettings::default()
-        };
-        let in_order = SubscriptionSettings { on_failure: OnFailure::StallAll, ..patient.clone() };
-        let auditor = registration(AUDITOR, Filter::all(), Start::Beginning, Auditor::new());
-        let mut all = vec![auditor.settings(in_order)];
+        let mut all = Vec::new();
         let transports = std::mem::take(&mut self.transports);
         let templates = std::mem::replace(&mut self.templates, Templates::embedded());
         if !transports.is_empty() {
@@ -218,7 +214,7 @@ impl Builder {
                 Some(Ok(notifier)) => {
                     let notifier = transports.into_iter().fold(notifier, Notifier::with_boxed_transport);
                     let notifier = registration(NOTIFIER, notifier.filter(), Start::Beginning, notifier);
-                    all.push(notifier.capability(Capability::Deliver).settings(patient));
+                    all.push(notifier.capability(Capability::Deliver).settings(patient()));
                 }
                 Some(Err(NotifierFault::Templates(fault))) => faults.push(format!("messages: {fault}")),
                 // Told by the configuration itself.
@@ -228,7 +224,8 @@ impl Builder {
         }
         all.append(&mut self.subscriptions);
         for (place, registration) in all.iter().enumerate() {
-            if all.iter().take(place).any(|earlier| earlier.name() == registration.name()) {
+            let mut taken = all.iter().take(place).map(Subscription::name).chain([AUDITOR]);
+            if taken.any(|name| name == registration.name()) {
                 faults.push(format!("subscriber {:?}: the name is taken", registration.name()));
             }
         }
@@ -240,6 +237,25 @@ impl Builder {
         }
         if faults.is_empty() { Ok(all) } else { Err(faults) }
     }
+}
+
+/// Neither auditor nor notifier may give a signal up: the trail would have a hole, and the notifier ends what it cannot
+/// deliver itself.
+fn patient() -> SubscriptionSettings {
+    SubscriptionSettings { retry: RetryPolicy::endless(), quarantine_after: 0, ..SubscriptionSettings::default() }
+}
+
+/// The auditor is handed everything in the order of the log, many signals at once, and what it left is never rebuilt.
+fn auditing(auditor: Auditor) -> Subscription {
+    let settings =
+        SubscriptionSettings { on_failure: OnFailure::StallAll, batch: 64, keep_projection: true, ..patient() };
+    registration(AUDITOR, Filter::all(), Start::Beginning, auditor).settings(settings)
+}
+
+fn audit_signer(keys: &Keyring) -> AuditSigner {
+    let ((id, seed), earlier) = keys.audit_seeds();
+    let signer = AuditSigner::new(*id.as_bytes(), seed.expose());
+    earlier.iter().fold(signer, |signer, (id, seed)| signer.earlier(*id.as_bytes(), seed.expose()))
 }
 
 const NOWHERE: &str = "place: say where the data lies, with file(path) or in_memory()";

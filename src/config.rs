@@ -30,6 +30,9 @@ pub struct Config {
     pub storage: StorageSettings,
     /// What messages say of the app and where their links lead. Needed where the builder is given a transport.
     pub messages: Option<NotifierSettings>,
+    /// After how many links the audit trail is signed, besides once an hour: what is not signed yet can be cut off unseen
+    /// by whoever can write the file and not the keys. Default 1,024.
+    pub audit_checkpoint_every: u64,
     /// How many requests may be under way; one more is refused with `Overloaded`. Default 4,096: each holds a few
     /// kilobytes, and what cannot be done soon is better refused at once.
     pub requests: usize,
@@ -46,6 +49,7 @@ impl Default for Config {
             hashing: HasherSettings::default(),
             storage: StorageSettings::default(),
             messages: None,
+            audit_checkpoint_every: 1_024,
             requests: 4_096,
             patience: Duration::from_secs(30),
             shutdown_within: Duration::from_secs(10),
@@ -63,6 +67,9 @@ impl Config {
         faults.extend(messages.map(|fault| format!("messages: {fault}")));
         if !(1..=1_000_000).contains(&self.requests) {
             faults.push("requests: 1 to 1,000,000".to_owned());
+        }
+        if self.audit_checkpoint_every == 0 {
+            faults.push("audit_checkpoint_every: at least 1".to_owned());
         }
         if self.storage.queue == 0 || self.storage.group == 0 {
             faults.push("storage.queue and storage.group: at least 1".to_owned());

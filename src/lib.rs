@@ -12,7 +12,10 @@ mod trail;
 pub use accounts::{Accounts, PAGE_LIMIT};
 pub use builder::{BuildError, Builder};
 pub use config::Config;
-pub use majordomo_actors::auditor::{AuditFault, AuditPage, AuditQuery, AuditReadError, AuditRecord};
+pub use majordomo_actors::auditor::{
+    AuditFault, AuditFlaw, AuditGap, AuditHash, AuditHead, AuditKeyId, AuditPage, AuditPublicKey, AuditQuery,
+    AuditRange, AuditReadError, AuditRecord, GapCause, HeadPurpose, Hex, InvalidHex, VerifiedAudit, verify_audit,
+};
 pub use majordomo_actors::clock::Clock;
 pub use majordomo_actors::gauge::GaugeReading;
 pub use majordomo_actors::guard::{
@@ -41,3 +44,4 @@ pub use majordomo_actors::telemetry::{METRICS, Metric, MetricKind, metrics_table
 pub use majordomo_actors::user_manager::{Answer, Policy, Question, Registration, Requirement};
 pub use majordomo_model::*;
 pub use ractor;
+pub use trail::{AuditExportError, AuditVerifyError};

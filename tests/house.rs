@@ -40,7 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("seal", &[]),
     ("session_secret", &[]),
     ("stamp", &["seal"]),
-    ("storage", &["address", "bytes", "clock", "gauge", "keys", "seal", "telemetry", "token"]),
+    ("storage", &["address", "bytes", "clock", "gauge", "keys", "seal", "stamp", "telemetry", "token"]),
     ("subscriber", &[]),
     ("supervision", &["address", "clock", "gauge"]),
     (
@@ -110,6 +110,7 @@ const ALONE: &[(&str, &str)] = &[
     ("minijinja", "actors/notifier/"),
     ("chacha20poly1305", "actors/seal.rs"),
     ("metrics", "actors/telemetry.rs"),
+    ("ed25519_dalek", "actors/auditor/"),
 ];
 
 const FILE_LIMIT: usize = 450;

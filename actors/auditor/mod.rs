@@ -1,46 +1,119 @@
-//! The auditor: the subscriber that keeps a durable, queryable trail of every signal.
+//! The auditor: the subscriber that keeps a durable, queryable trail of every signal, which can be proved.
 
+mod chain;
+mod export;
+mod head;
+mod hex;
 mod query;
 mod record;
+mod verify;
+mod vocabulary;
 
-use majordomo_model::Envelope;
+use std::sync::Arc;
 
+use majordomo_model::{Envelope, Gap};
+
+pub use chain::{AuditGap, AuditHash, GapCause};
+pub use export::{AuditExport, AuditRange, TrailEnd};
+pub use head::{AuditHead, AuditKeyId, AuditPublicKey, AuditSigner, HeadPurpose};
+pub use hex::{Hex, InvalidHex};
 pub use query::{AuditPage, AuditQuery, AuditReadError, TrailRange};
 pub use record::{AuditFault, AuditRecord};
+pub use verify::{AuditFlaw, AuditVerifier, LINE_LIMIT, VerifiedAudit, verify_audit};
 
-use crate::subscriber::{Effect, Outcome, Subscriber, SubscriberContext};
+use self::chain::{Growth, HEAD, Head};
+use self::record::record_key;
+use crate::subscriber::{Outcome, Subscriber, SubscriberContext};
 
-/// Keeps a record of every signal, and tells it to `tracing` under the target `audit`.
+/// After how many links the trail is signed, unless told otherwise.
+const CHECKPOINT_EVERY: u64 = 1_024;
+
+/// Keeps a record of every signal, chained to the one before it by a hash, and tells it to `tracing` under the target
+/// `audit`.
 ///
 /// The records are effects: they commit with the auditor's progress, so each signal has exactly one, however often it
-/// is handed over. The `tracing` event comes once for each attempt. It names kinds, ids and the actor, and holds no
-/// personal data; a record holds what the log holds, which is contact data redacted and sealed, and the context with
-/// the client's address.
+/// is handed over, and however far back the auditor is moved. The `tracing` event comes once for each attempt. It names
+/// kinds, ids and the actor, and holds no personal data; a record holds what the log holds: contact data redacted and
+/// sealed, and what is personal in the context sealed, where its user is known.
 ///
-/// The trail is never pruned. Deleting a user destroys the key of what is sealed; the redacted rest stays.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Auditor;
+/// The trail is never pruned. Deleting a user destroys the key of what is sealed; the redacted rest stays, and since the
+/// chain covers what is sealed, it can be verified as before. It has to be fed in the order of the log, one signal after
+/// the other, and its projection has to be kept (see `SubscriptionSettings::keep_projection`).
+#[derive(Clone, Debug)]
+pub struct Auditor {
+    signer: Arc<AuditSigner>,
+    checkpoint_every: u64,
+}
 
 impl Auditor {
-    /// An auditor.
+    /// An auditor that signs its trail with these keys: after every 1,024 links, and with the first record that is an
+    /// hour later than the one it signed last.
     #[must_use]
-    pub const fn new() -> Self {
-        Self
+    pub const fn new(signer: Arc<AuditSigner>) -> Self {
+        Self { signer, checkpoint_every: CHECKPOINT_EVERY }
+    }
+
+    /// Signs after every so many links, 1 at least.
+    #[must_use]
+    pub fn checkpoint_every(self, links: u64) -> Self {
+        Self { checkpoint_every: links.max(1), ..self }
+    }
+
+    /// Adds a signal to the trail; answers whether it was not there yet.
+    fn keep(&self, envelope: &Envelope, context: &SubscriberContext) -> Result<Outcome, Put> {
+        // A live start has no place yet; its durable copy follows.
+        let Some(record) = AuditRecord::of(envelope) else { return Ok(Outcome::done()) };
+        let mut trail = grown(context)?;
+        let (seq, now) = (record.seq, context.now());
+        if seq <= trail.head.seq {
+            return Ok(Outcome::done());
+        }
+        let before = seq.saturating_sub(1);
+        let is_unchained = trail.head.number == 0 && context.projection(&record_key(before))?.is_some();
+        trail.gap(before, if is_unchained { GapCause::Unchained } else { GapCause::NotHanded }, now)?;
+        tell(&record);
+        trail.record(record)?;
+        trail.checkpoint(&self.signer, self.checkpoint_every, envelope.at, now)?;
+        Ok(Outcome::Done(trail.effects()?))
+    }
+
+    /// Adds to the trail that signals were missed.
+    fn keep_gap(gap: Gap, context: &SubscriberContext) -> Result<Outcome, Put> {
+        let mut trail = grown(context)?;
+        if gap.to <= trail.head.seq {
+            return Ok(Outcome::done());
+        }
+        let now = context.now();
+        trail.gap(gap.from.saturating_sub(1), GapCause::NotHanded, now)?;
+        trail.gap(gap.to, GapCause::Pruned, now)?;
+        Ok(Outcome::Done(trail.effects()?))
     }
 }
 
+/// Why a signal has to be handed over again, in words.
+struct Put(String);
+
+impl<E: std::error::Error> From<E> for Put {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// The trail as it is, about to grow.
+fn grown(context: &SubscriberContext) -> Result<Growth, Put> {
+    Ok(Growth::new(match context.projection(HEAD)? {
+        Some(stored) => Head::decode(&stored)?,
+        None => Head::new(context.store()?),
+    }))
+}
+
 impl Subscriber for Auditor {
-    async fn handle(&self, envelope: &Envelope, _context: &SubscriberContext) -> Outcome {
-        // A live start has no place yet; its durable copy follows.
-        let Some(record) = AuditRecord::of(envelope) else { return Outcome::done() };
-        let value = match record.encode() {
-            Ok(value) => value,
-            Err(fault) => return Outcome::retry(fault.to_string()),
-        };
-        tell(&record);
-        let entries = record.index_keys().into_iter().map(|key| Effect::Project { key, value: Vec::new() });
-        let kept = Effect::Project { key: record::record_key(record.seq), value };
-        Outcome::Done(std::iter::once(kept).chain(entries).collect())
+    async fn handle(&self, envelope: &Envelope, context: &SubscriberContext) -> Outcome {
+        self.keep(envelope, context).unwrap_or_else(|Put(reason)| Outcome::retry(reason))
+    }
+
+    async fn missed(&self, gap: Gap, context: &SubscriberContext) -> Outcome {
+        Self::keep_gap(gap, context).unwrap_or_else(|Put(reason)| Outcome::retry(reason))
     }
 }
 
@@ -50,6 +123,7 @@ fn tell(record: &AuditRecord) {
         target: "audit",
         seq = record.seq,
         kind = record.kind.as_str(),
+        event = record.event.as_deref(),
         signal = %record.id,
         flow = %record.flow,
         user = record.user.map(tracing::field::display),

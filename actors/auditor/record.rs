@@ -5,16 +5,21 @@ use majordomo_model::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-/// The first byte of a stored record: JSON with named fields follows. Fields may be added under the same format.
-const FORMAT: u8 = 1;
-/// The most that a value of a projection may hold.
-const VALUE_LIMIT: usize = 64 * 1024;
+use super::chain::{AuditGap, Body, StoredLink, fields, written};
+use super::vocabulary;
+
+/// The first byte of a record of an earlier build, which no chain covers: JSON with named fields follows.
+pub(super) const UNCHAINED: u8 = 1;
+/// The most that the body of a link may hold: the value of a projection, without what stands before the body.
+const BODY_LIMIT: usize = 64 * 1024 - 41;
 
 const RECORD: &[u8] = b"s";
 const BY_USER: &[u8] = b"u";
 const BY_KIND: &[u8] = b"k";
 const BY_FLOW: &[u8] = b"f";
+const BY_ACTOR: &[u8] = b"a";
 
 /// One signal, as the trail keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +38,10 @@ pub struct AuditRecord {
     pub cause: Option<FlowId>,
     /// The kind of signal.
     pub kind: SignalKind,
+    /// What it is in the OWASP Logging Vocabulary, such as `authn_login_success:` and the user's id; `None` if the
+    /// vocabulary has no word for it, or an earlier build wrote the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
     /// The user that it speaks of, else the one in whose lane it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserId>,
@@ -40,7 +49,7 @@ pub struct AuditRecord {
     pub actor: Actor,
     /// The part that emitted it.
     pub sender: Sender,
-    /// The request behind it, as far as the app told.
+    /// The request behind it, as far as the app told; of a known user's, what is personal is sealed.
     #[serde(default, skip_serializing_if = "Context::is_empty")]
     pub context: Context,
     /// The version of the catalogue that the signal was written under.
@@ -81,6 +90,7 @@ impl AuditRecord {
             Lane::Flow(_) => None,
         };
         let kind = envelope.signal.kind();
+        let user = envelope.signal.user().or(in_lane);
         Some(Self {
             seq: envelope.seq?,
             at: envelope.at,
@@ -88,7 +98,8 @@ impl AuditRecord {
             flow: envelope.flow,
             cause: envelope.cause,
             kind,
-            user: envelope.signal.user().or(in_lane),
+            event: vocabulary::event(&envelope.signal, user, &envelope.actor),
+            user,
             actor: envelope.actor.clone(),
             sender: envelope.sender.clone(),
             context: envelope.context.clone(),
@@ -97,40 +108,54 @@ impl AuditRecord {
         })
     }
 
-    /// The stored form, which fits a projection's value.
-    pub(super) fn encode(&self) -> Result<Vec<u8>, AuditFault> {
-        let bytes = self.written()?;
-        if bytes.len() <= VALUE_LIMIT {
-            return Ok(bytes);
+    /// The body of its link, which fits a projection's value.
+    pub(super) fn bounded_body(self) -> Result<Vec<u8>, AuditFault> {
+        let body = written(&Body::Record(Box::new(self.clone())))?;
+        if body.len() <= BODY_LIMIT {
+            return Ok(body);
         }
         let actor = match &self.actor {
             Actor::Admin(name) => Actor::Admin(bounded(name).to_owned()),
             actor => actor.clone(),
         };
-        Self { actor, signal: without_data(self.kind), ..self.clone() }.written()
-    }
-
-    fn written(&self) -> Result<Vec<u8>, AuditFault> {
-        let mut bytes = vec![FORMAT];
-        serde_json::to_writer(&mut bytes, self).map_err(|_| AuditFault::Malformed)?;
-        Ok(bytes)
-    }
-
-    /// Reads a stored record.
-    ///
-    /// # Errors
-    /// [`AuditFault`], for bytes that are none.
-    pub fn decode(bytes: &[u8]) -> Result<Self, AuditFault> {
-        match bytes.split_first() {
-            Some((&FORMAT, json)) => serde_json::from_slice(json).map_err(|_| AuditFault::Malformed),
-            _ => Err(AuditFault::UnknownFormat),
-        }
+        let event = self.event.as_ref().and_then(|event| event.split(':').next()).map(ToOwned::to_owned);
+        written(&Body::Record(Box::new(Self { actor, event, signal: without_data(self.kind), ..self })))
     }
 
     /// The keys, beside its own, under which it is found.
     pub(super) fn index_keys(&self) -> Vec<Vec<u8>> {
-        let prefixes = [Some(kind_prefix(self.kind)), Some(flow_prefix(self.flow)), self.user.map(user_prefix)];
+        let prefixes = [
+            Some(kind_prefix(self.kind)),
+            Some(flow_prefix(self.flow)),
+            Some(actor_prefix(&self.actor)),
+            self.user.map(user_prefix),
+        ];
         prefixes.into_iter().flatten().map(|prefix| at_place(&prefix, self.seq)).collect()
+    }
+}
+
+/// What stands at a place of the trail.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Record(Box<AuditRecord>),
+    Gap(AuditGap),
+    Checkpoint,
+}
+
+impl Entry {
+    /// Reads what is stored, by this build or an earlier one.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, AuditFault> {
+        match StoredLink::decode(bytes)? {
+            None => {
+                let json = bytes.get(1..).unwrap_or_default();
+                serde_json::from_slice(json).map(Self::Record).map_err(|_| AuditFault::Malformed)
+            }
+            Some(link) => Ok(match link.body()? {
+                Body::Record(record) => Self::Record(record),
+                Body::Gap(gap) => Self::Gap(gap),
+                Body::Checkpoint(_) => Self::Checkpoint,
+            }),
+        }
     }
 }
 
@@ -165,12 +190,24 @@ pub(super) fn kind_prefix(kind: SignalKind) -> Vec<u8> {
     [BY_KIND, kind.as_str().as_bytes(), &[0]].concat()
 }
 
+/// An operator may have a name of any length, so an actor is found by a digest.
+pub(super) fn actor_prefix(actor: &Actor) -> Vec<u8> {
+    let (kind, name): (&[u8], &[u8]) = match actor {
+        Actor::Anonymous => (b"anonymous", b""),
+        Actor::User(user) => (b"user", user.as_bytes()),
+        Actor::Admin(name) => (b"admin", name.as_bytes()),
+        Actor::System => (b"system", b""),
+    };
+    let digest: [u8; 32] = Sha256::digest(fields(&[kind, name])).into();
+    BY_ACTOR.iter().chain(digest.iter().take(16)).copied().collect()
+}
+
 /// The key of a place below a prefix.
 pub(super) fn at_place(prefix: &[u8], seq: u64) -> Vec<u8> {
     [prefix, &seq.to_be_bytes()].concat()
 }
 
-/// The place that a key ends with.
-pub(super) fn place_of(key: &[u8]) -> Option<u64> {
-    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+/// The place that follows a prefix in a key.
+pub(super) fn place_behind(prefix: &[u8], key: &[u8]) -> Option<u64> {
+    key.strip_prefix(prefix)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }

@@ -79,6 +79,8 @@ identifiers! {
     SignalId
     /// Names a command, so that the same command sent twice is done once.
     CommandId
+    /// Names a store for life, and every copy of it.
+    StoreId
     /// Names one running account system of this process.
     SystemId
 }

@@ -31,7 +31,7 @@ pub use envelope::{Envelope, Lane, SCHEMA_VERSION, Sender};
 pub use error::Error;
 pub use filter::Filter;
 pub use flow::*;
-pub use id::{CommandId, ContactId, FlowId, ParseIdError, SessionId, SignalId, SystemId, TokenId, UserId};
+pub use id::{CommandId, ContactId, FlowId, ParseIdError, SessionId, SignalId, StoreId, SystemId, TokenId, UserId};
 pub use identifier::{Identifier, IdentifierKind};
 pub use invalid_identifier::InvalidIdentifier;
 pub use password_rules::{NormalisedPassword, PasswordProblem, PasswordRules};

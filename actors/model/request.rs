@@ -1,10 +1,13 @@
 //! A request: a typed message with who acts, where from, until when, and the name that makes repeating it safe.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{CommandId, UserId};
 use crate::signal::FlowKind;
@@ -29,15 +32,19 @@ pub enum Actor {
 }
 
 /// The request behind a flow, as far as the app tells. It is stored with every signal of the flow.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+///
+/// Where the client is and what it runs on is personal data. In a signal of a known user it is stored *sealed* under
+/// that user's key, as [`Personal`](crate::Personal) is: read back while the user lives, gone with them. In a signal of
+/// a flow that found no user there is no such key, and it is stored as it is. The request's id is always stored as it
+/// is: it should name the request, not the person.
+///
+/// `serde` writes the sealed form, once there is one; `Debug` shows neither address nor software.
+#[derive(Clone, Default)]
 pub struct Context {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     client_ip: Option<IpAddr>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     user_agent: Option<String>,
+    sealed: Option<Vec<u8>>,
 }
 
 impl Context {
@@ -90,6 +97,112 @@ impl Context {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// What of it is personal, as one text to be sealed: the address, and behind a line feed the software, which holds
+    /// none itself. `None` if neither is told, or readable.
+    #[must_use]
+    pub fn personal(&self) -> Option<String> {
+        let address = self.client_ip.map(|address| address.to_string());
+        match (address, &self.user_agent) {
+            (None, None) => None,
+            (address, None) => address,
+            (address, Some(agent)) => Some(format!("{}\n{agent}", address.unwrap_or_default())),
+        }
+    }
+
+    /// Attaches what [`Context::personal`] told; storage calls this as it reads the log for a subscriber.
+    pub fn set_personal(&mut self, text: &str) {
+        let (address, agent) = text.split_once('\n').map_or((text, None), |(address, agent)| (address, Some(agent)));
+        self.client_ip = address.parse().ok();
+        self.user_agent = agent.map(bounded);
+    }
+
+    /// The sealed form, as stored.
+    #[must_use]
+    pub fn sealed(&self) -> Option<&[u8]> {
+        self.sealed.as_deref()
+    }
+
+    /// Attaches the sealed form, which is stored from now on instead of what it holds.
+    pub fn set_sealed(&mut self, sealed: Vec<u8>) {
+        self.sealed = Some(sealed);
+    }
+
+    /// Forgets what is personal in it, sealed or not.
+    pub fn withhold_personal(&mut self) {
+        (self.client_ip, self.user_agent, self.sealed) = (None, None, None);
+    }
+
+    fn stored(&self) -> Stored {
+        let plain = self.sealed.is_none();
+        Stored {
+            request_id: self.request_id.clone(),
+            client_ip: self.client_ip.filter(|_| plain),
+            user_agent: self.user_agent.clone().filter(|_| plain),
+            sealed: self.sealed.as_ref().map(|bytes| URL_SAFE_NO_PAD.encode(bytes)),
+        }
+    }
+}
+
+/// Two are equal when everything that is stored is equal.
+impl PartialEq for Context {
+    fn eq(&self, other: &Self) -> bool {
+        self.stored() == other.stored()
+    }
+}
+
+impl Eq for Context {}
+
+/// Shows the request's id, and of the rest only whether it is told.
+impl fmt::Debug for Context {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |told: bool| if told { "***" } else { "untold" };
+        formatter
+            .debug_struct("Context")
+            .field("request_id", &self.request_id)
+            .field("client_ip", &format_args!("{}", shown(self.client_ip.is_some())))
+            .field("user_agent", &format_args!("{}", shown(self.user_agent.is_some())))
+            .field("is_sealed", &self.sealed.is_some())
+            .finish()
+    }
+}
+
+#[derive(PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Context"))]
+struct Stored {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_ip: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
+}
+
+impl Serialize for Context {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.stored().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Context {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Stored { request_id, client_ip, user_agent, sealed } = Stored::deserialize(deserializer)?;
+        let sealed = sealed.map(|text| URL_SAFE_NO_PAD.decode(text)).transpose().map_err(serde::de::Error::custom)?;
+        Ok(Self { request_id, client_ip, user_agent, sealed })
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Context {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Context".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        Stored::json_schema(generator)
     }
 }
 
@@ -196,5 +309,42 @@ mod tests {
         let agent = context.told_user_agent().unwrap();
         assert!(agent.starts_with("abé") && agent.len() <= CONTEXT_TEXT_LIMIT);
         assert_eq!(context.told_client_ip().unwrap().to_string(), "192.0.2.7");
+    }
+
+    #[test]
+    fn once_sealed_nothing_personal_is_written_or_shown() {
+        let plain = Context::new().request_id("r-1").client_ip("192.0.2.7".parse().unwrap()).user_agent("browser");
+        let json = serde_json::to_string(&plain).unwrap();
+        assert_eq!(json, r#"{"request_id":"r-1","client_ip":"192.0.2.7","user_agent":"browser"}"#);
+        assert_eq!(serde_json::from_str::<Context>(&json).unwrap(), plain);
+        let mut sealed = plain.clone();
+        sealed.set_sealed(vec![7; 9]);
+        assert!(sealed != plain && sealed.told_user_agent() == Some("browser"));
+        let json = serde_json::to_string(&sealed).unwrap();
+        assert_eq!(json, r#"{"request_id":"r-1","sealed":"BwcHBwcHBwcH"}"#);
+        let packed: Context = rmp_serde::from_slice(&rmp_serde::to_vec_named(&sealed).unwrap()).unwrap();
+        assert!(packed == sealed && packed.personal().is_none() && packed.sealed() == Some(&[7; 9]));
+        for shown in [format!("{plain:?}"), format!("{sealed:?}")] {
+            assert!(shown.contains("r-1") && !shown.contains("192.0.2.7") && !shown.contains("browser"), "{shown}");
+        }
+        sealed.withhold_personal();
+        assert_eq!(sealed, Context::new().request_id("r-1"));
+    }
+
+    #[test]
+    fn what_is_personal_comes_back() {
+        let (address, agent) = ("2001:db8::1".parse().unwrap(), "a b");
+        let told = [
+            Context::new().client_ip(address),
+            Context::new().user_agent(agent),
+            Context::new().user_agent(""),
+            Context::new().client_ip(address).user_agent(agent),
+        ];
+        for context in told {
+            let mut again = Context::new();
+            again.set_personal(&context.personal().unwrap());
+            assert_eq!(again, context);
+        }
+        assert_eq!(Context::new().request_id("r").personal(), None);
     }
 }

@@ -70,6 +70,10 @@ impl Desk for FakeDesk {
         Ok((self.projection.lock().unwrap().get(key).cloned(), 0))
     }
 
+    fn store(&self) -> Result<majordomo_model::StoreId, Unanswered> {
+        Ok(majordomo_model::StoreId::from_bytes([9; 16]))
+    }
+
     fn now(&self) -> Timestamp {
         self.now
     }

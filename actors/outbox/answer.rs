@@ -90,6 +90,10 @@ pub enum OperationError {
     /// The subscription has a subscriber in this process.
     #[error("the subscription is still attached")]
     StillAttached,
+    /// The subscription's projection is a record in its own right, such as the trail of the auditor: a rebuild would put
+    /// what the log still holds in its place, and forgetting it would lose it.
+    #[error("the subscription's projection is kept: it is neither rebuilt nor forgotten")]
+    ProjectionKept,
     /// The subscription's projection is being rebuilt, which a move would leave with holes.
     #[error("the subscription's projection is being rebuilt")]
     Rebuilding,
@@ -121,6 +125,7 @@ impl OperationError {
             Self::NoSuchLetter => "no_such_letter",
             Self::AlreadyDue => "already_due",
             Self::StillAttached => "still_attached",
+            Self::ProjectionKept => "projection_kept",
             Self::Rebuilding => "rebuilding",
             Self::StorageUnavailable => "storage_unavailable",
             Self::Overloaded => "overloaded",
@@ -161,7 +166,8 @@ mod tests {
     #[test]
     fn each_refusal_has_a_name_of_its_own_and_tells_whether_to_wait() {
         use OperationError::*;
-        let lasting = [UnknownSubscription, NoSuchLetter, AlreadyDue, StillAttached, Unexpected, Stopped];
+        let lasting =
+            [UnknownSubscription, NoSuchLetter, AlreadyDue, StillAttached, ProjectionKept, Unexpected, Stopped];
         let transient = [NotStarted, Rebuilding, StorageUnavailable, Overloaded, Interrupted];
         assert!(transient.iter().all(|error| error.is_transient()));
         assert!(!lasting.iter().any(|error| error.is_transient()));

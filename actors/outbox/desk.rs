@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use majordomo_model::{OneTimeCode, OneTimeToken, Timestamp, TokenId, User, UserId};
+use majordomo_model::{OneTimeCode, OneTimeToken, StoreId, Timestamp, TokenId, User, UserId};
 
 use super::delivery::{Standing, standing};
 use crate::clock::Clock;
@@ -141,6 +141,10 @@ impl Desk for SubscriptionDesk {
             Some(value) => Ok((value, number)),
             None => Ok((self.reader.projected_in(&self.name, generation, key)?, number)),
         }
+    }
+
+    fn store(&self) -> Result<StoreId, Unanswered> {
+        Ok(self.reader.store()?)
     }
 
     fn now(&self) -> Timestamp {

@@ -42,6 +42,7 @@ impl Worker {
         row.leased = row.taken.saturating_add(LEASE);
         let first = !feed.opened.load(Ordering::SeqCst);
         row.max_lag = feed.registration.settings.max_lag;
+        row.keeps_projection = feed.registration.settings.keep_projection;
         if feed.has_recovered(&row)? {
             row.lapsed_at = None;
         }

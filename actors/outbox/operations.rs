@@ -199,10 +199,13 @@ impl Outbox {
     /// It is as complete as the log: where signals are pruned, what came of them is missing afterwards.
     ///
     /// # Errors
-    /// Why it could not be done.
+    /// [`OperationError::ProjectionKept`], or why it could not be done.
     pub async fn rebuild(&self, name: &str, actor: Actor) -> Result<RebuildStarted, OperationError> {
         loop {
             let row = self.started(name)?;
+            if row.keeps_projection {
+                return Err(OperationError::ProjectionKept);
+            }
             let oldest = self.place(Start::Beginning).await?;
             let (row, started) = rebuilding(row, oldest);
             let RebuildStarted { from, to, .. } = started;
@@ -258,13 +261,16 @@ impl Outbox {
     /// repeated. Until it is done nobody can be registered under the name.
     ///
     /// # Errors
-    /// [`OperationError::StillAttached`], [`OperationError::UnknownSubscription`] once it is forgotten, or why it could
-    /// not be done.
+    /// [`OperationError::StillAttached`], [`OperationError::ProjectionKept`], [`OperationError::UnknownSubscription`] once
+    /// it is forgotten, or why it could not be done.
     pub async fn forget(&self, name: &str) -> Result<(), OperationError> {
         let _leaving = Leaving::begin(&self.shared, name)?;
         let reader = self.shared.storage.reader();
         loop {
             let row = self.seen(reader.cursor(name))?.ok_or(OperationError::UnknownSubscription)?;
+            if row.keeps_projection {
+                return Err(OperationError::ProjectionKept);
+            }
             let letters = self.seen(reader.letters(name, None, LETTERS))?;
             let generation = self.seen(reader.oldest_generation(name))?;
             let mut last = false;

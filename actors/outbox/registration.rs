@@ -34,6 +34,10 @@ pub struct SubscriptionSettings {
     pub quarantine_after: u32,
     /// How far it may lie behind before it lapses; the store's own limit holds beside it.
     pub max_lag: MaxLag,
+    /// Whether its projection is a record in its own right, which may reach further back than the log: then it is neither
+    /// rebuilt nor forgotten, attached or not. It holds from the first time that the subscription is attached so until it
+    /// is attached otherwise. Default no.
+    pub keep_projection: bool,
 }
 
 impl Default for SubscriptionSettings {
@@ -46,6 +50,7 @@ impl Default for SubscriptionSettings {
             on_failure: OnFailure::default(),
             quarantine_after: 10,
             max_lag: MaxLag::default(),
+            keep_projection: false,
         }
     }
 }

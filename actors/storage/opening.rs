@@ -126,7 +126,7 @@ fn read_mark(database: &[u8], proof: &[u8]) -> Result<([u8; 16], KeyId, [u8; 32]
 }
 
 fn mark(engine: &Engine, keys: &Keyring) -> Result<(), OpenError> {
-    let database = *majordomo_model::SystemId::new().as_bytes();
+    let database = *majordomo_model::StoreId::new().as_bytes();
     let (key, proof) = keys.proof_for(database);
     let proof = table::Key::new().fixed(key.as_bytes()).fixed(&proof);
     let marked = engine.write(|transaction| {

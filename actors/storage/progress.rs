@@ -27,6 +27,9 @@ pub struct CursorRow {
     /// How far behind it may lie before it lapses.
     #[serde(default)]
     pub max_lag: MaxLag,
+    /// Whether its projection is neither rebuilt nor forgotten.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_projection: bool,
     /// Which generation of its projection is read, and which is written.
     #[serde(default)]
     pub projection: ProjectionRow,

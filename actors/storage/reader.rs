@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use majordomo_model::{CommandId, Envelope, Identifier, Session, Start, TokenId, User, UserId};
+use majordomo_model::{
+    CommandId, Context, Envelope, Identifier, Session, SignalId, Start, StoreId, TokenId, User, UserId,
+};
 
 use super::LogState;
 use super::log;
@@ -201,6 +203,24 @@ impl Reader {
         })
     }
 
+    /// Reads back what is sealed in the context of a signal in this user's lane, if they still live.
+    pub fn open_context(&self, user: UserId, signal: SignalId, context: &mut Context) -> Result<(), Unreadable> {
+        if context.sealed().is_some()
+            && let Some(row) = self.user_row(user)?
+        {
+            open_context(&row.seal_key.0, signal, context);
+        }
+        Ok(())
+    }
+
+    /// Names the store, from when it was made and in every copy of it.
+    pub fn store(&self) -> Result<StoreId, Unreadable> {
+        self.snapshot(|view| {
+            let name = view.get(Table::Meta, super::opening::DATABASE.as_bytes())?.ok_or(ReadError::Key)?;
+            Ok(StoreId::from_bytes(super::table::KeyReader::new(&name).fixed()?))
+        })
+    }
+
     /// Users whose time to verify an address is over, at most so many, each with that time.
     pub fn never_verified(
         &self,
@@ -323,6 +343,13 @@ pub struct ProjectionRange<'a> {
     pub limit: usize,
 }
 
+fn open_context(key: &[u8; 32], signal: SignalId, context: &mut Context) {
+    let place = crate::stamp::context_place(signal);
+    if let Some(text) = context.sealed().and_then(|sealed| crate::seal::open(key, sealed, &place)) {
+        context.set_personal(&text);
+    }
+}
+
 /// Reads the full form of personal data back, as far as its user's key still exists.
 pub(super) fn open_personal(view: &ReadView, signals: &mut [Envelope]) -> Result<(), ReadError> {
     let mut known: Option<(UserId, Option<[u8; 32]>)> = None;
@@ -334,6 +361,7 @@ pub(super) fn open_personal(view: &ReadView, signals: &mut [Envelope]) -> Result
         };
         known = Some((user, key));
         let Some(key) = key else { continue };
+        open_context(&key, envelope.id, &mut envelope.context);
         let id = *envelope.id.as_bytes();
         envelope.signal.visit_personal(&mut |personal| {
             if let Some(full) = personal.sealed().and_then(|sealed| crate::seal::open(&key, sealed, &id)) {

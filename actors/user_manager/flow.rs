@@ -23,7 +23,7 @@ use crate::guard::{self, Amendment, Panel, Proposal};
 use crate::hasher::Hasher;
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
-use crate::stamp::{SealKey, Stamp};
+use crate::stamp::{self, SealKey, Stamp};
 use crate::storage::{
     AppliedRow, Batch, Check, Outcome, ReadError, ReadView, Reader, Storage, Unreadable, UserRow, Verdict, Write,
 };
@@ -374,7 +374,10 @@ impl<'a, F: Perform> Run<'a, F> {
     fn batch(&self, decision: &Decision<F>, now: Timestamp) -> Batch {
         let (user, key) = decision.subject.unzip();
         let stamp = self.stamp(user);
-        let mut signals = vec![self.start_envelope(stamp.clone())];
+        let mut start = self.start_envelope(stamp.clone());
+        // What was typed stays a redaction; where it was typed is known to be about the user by now.
+        stamp::seal_context(&mut start, key);
+        let mut signals = vec![start];
         for told in &decision.told {
             let stamp = match told.delivery {
                 Some(delivery) => Stamp { flow: delivery, cause: Some(self.flow), ..stamp.clone() },

@@ -250,12 +250,14 @@ impl Watched {
         soon(self.test.drain()).await;
         let recorded = self.test.recorded();
         let audited = self.audited().await;
+        let export = soon(self.test.export_audit(majordomo::AuditRange::default(), Vec::new())).await.unwrap().0;
         let tree = self.test.tree().await;
         let json = |envelope: &Envelope| serde_json::to_string(envelope).unwrap();
         BTreeMap::from([
             ("signals as JSON", recorded.iter().map(json).collect()),
             ("signals as Debug", format!("{recorded:?}")),
             ("audit records", format!("{}{audited:?}", serde_json::to_string(&audited).unwrap())),
+            ("audit export", String::from_utf8(export).unwrap()),
             ("logs", lock(&LOGS).concat()),
             ("panics", lock(&PANICS).concat()),
             ("what was shown", lock(&self.shown).clone()),

@@ -33,4 +33,5 @@ mod spans;
 mod steps;
 mod subscribing;
 mod supervising;
+mod tampering;
 mod tokens;

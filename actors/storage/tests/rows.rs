@@ -95,6 +95,7 @@ fn full_cursor() -> CursorRow {
         open: vec![open],
         leased: 70_003,
         lapsed_at: Some(at(3)),
+        keeps_projection: false,
         max_lag: MaxLag { age: Some(Duration::from_secs(60)), bytes: Some(1 << 30) },
         projection: ProjectionRow { written: 2, served: 1, kept_from: 1, rebuild_from: 1, rebuild_to: 70_000 },
         created_at: at(-1),
