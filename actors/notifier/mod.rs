@@ -2,35 +2,45 @@
 
 mod breaker;
 mod captured;
+mod clients;
+mod composer;
+mod facts;
+mod forms;
 mod internet_message;
 mod maildir;
-mod message;
 mod rate;
 mod route;
+mod samples;
 mod settings;
+mod shapes;
+mod templates;
 mod terms;
 mod transport;
+mod whereto;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_model::{
-    Channel, Contact, Email, Envelope, Failure, Filter, MessageKind, Personal, Phone, Signal, SignalKind, Timestamp,
-    TokenId, User, UserId,
+    Channel, Contact, Envelope, Failure, Filter, MessageKind, Signal, SignalKind, Timestamp, TokenId, User, UserId,
 };
 
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
 pub use maildir::Maildir;
-pub use message::{TemplateFault, TemplateFaults, Templates};
 pub use route::Route;
+pub use samples::Sample;
 pub use settings::{NotifierFault, NotifierSettings};
+pub use templates::{TemplateFault, TemplateFaults, Templates};
 pub use terms::{TransportState, TransportStatus, TransportTerms};
 pub use transport::{BoxedTransport, ErasedTransport, Mailbox, OutgoingMessage, SendError, Transport};
 
 use crate::subscriber::{Claim, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
-use message::{Composer, Facts, TokenFacts};
+use clients::{Acquaintance, Client};
+use composer::Composer;
+use facts::{Detail, Facts, TokenFacts};
 use route::Carried;
+use whereto::Whereto;
 
 /// How long a transport may take over one message. A later answer is not heard, and the message is tried again.
 pub const SEND_DEADLINE: Duration = Duration::from_secs(60);
@@ -108,12 +118,15 @@ impl Notifier {
             SignalKind::ContactChanged,
             SignalKind::PasswordChanged,
             SignalKind::PasswordResetSuccessful,
+            SignalKind::UserLocked,
         ];
+        let sign_ins = [SignalKind::UserAuthenticated, SignalKind::UserDeleted];
+        let sign_ins = sign_ins.into_iter().filter(|_| self.settings.new_sign_in);
         let due = self.route.channels().flat_map(|channel| match channel {
             Channel::Email => [SignalKind::ResetPasswordEmail, SignalKind::VerifyEmail],
             Channel::Phone => [SignalKind::ResetPasswordPhone, SignalKind::VerifyPhone],
         });
-        Filter::kinds(due.chain(notices))
+        Filter::kinds(due.chain(notices).chain(sign_ins))
     }
 
     /// Sends the link and code of a token, if that is still wanted.
@@ -144,10 +157,11 @@ impl Notifier {
         };
         let user = due.context.user(live.user).map_err(unanswered)?;
         let link = [self.settings.home(), live.path.expose()].concat();
-        let (code, expires_at, code_expires_at) = (live.code.expose(), live.expires_at, live.code_expires_at);
-        let token_facts = TokenFacts { link: &link, code, expires_at, code_expires_at };
+        // A code that is over is of no use to anybody.
+        let code = (live.code_expires_at > due.context.now()).then(|| (live.code.expose(), live.code_expires_at));
+        let detail = Detail::Token(TokenFacts { link: &link, expires_at: live.expires_at, code });
         let recipient = Recipient { address: &live.address, locale: user.as_ref().and_then(locale_of) };
-        let message = self.compose(kind, recipient, Some(token_facts), due);
+        let message = self.compose(kind, recipient, detail, due);
         Ok(match self.send(message, due, live.expires_at).await? {
             true => Outcome::Done(vec![Effect::Delivered(token)]),
             false => Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::EmailSendFailed)]),
@@ -155,7 +169,14 @@ impl Notifier {
     }
 
     /// Sends a notice that bears no token, once.
-    async fn notify(&self, kind: MessageKind, user: UserId, to: Whereto<'_>, due: Due<'_>) -> Result<Outcome, Outcome> {
+    async fn notify(
+        &self,
+        kind: MessageKind,
+        user: UserId,
+        to: Whereto<'_>,
+        detail: Detail<'_>,
+        due: Due<'_>,
+    ) -> Result<Outcome, Outcome> {
         let Some(known) = due.context.user(user).map_err(unanswered)? else { return Ok(Outcome::done()) };
         let address = match to.resolve(&known) {
             Ok(Some(address)) => address,
@@ -174,11 +195,33 @@ impl Notifier {
         self.wait_for_transport(address.channel(), due, end)?;
         due.claim().await?;
         let recipient = Recipient { address: &address, locale: locale_of(&known) };
-        let message = self.compose(kind, recipient, None, due);
+        let message = self.compose(kind, recipient, detail, due);
         Ok(match self.send(message, due, end).await? {
             true => Outcome::Done(vec![Effect::Settle]),
             false => given_up(kind, user, Failure::EmailSendFailed, due.envelope),
         })
+    }
+
+    /// Remembers from where a user signed in, and tells them if they have not before, unless it is the very first time.
+    async fn sign_in(&self, user: UserId, due: Due<'_>) -> Result<Outcome, Outcome> {
+        let Some(client) = Client::of(&due.envelope.context) else { return Ok(Outcome::done()) };
+        let key = clients::key(user);
+        let stored = due.context.projection(&key).map_err(unanswered)?;
+        let (value, is_news) = match clients::meet(stored, &client, user) {
+            Acquaintance::Known => return Ok(Outcome::done()),
+            Acquaintance::First(value) => (value, false),
+            Acquaintance::New(value) => (value, true),
+        };
+        let mut outcome = Outcome::done();
+        if is_news && !due.context.is_rebuilding() {
+            let detail = Detail::SignIn { device: client.device.as_deref(), network: client.network.as_deref() };
+            let told = self.notify(MessageKind::NewSignIn, user, Whereto::Primary, detail, due).await;
+            outcome = told.unwrap_or_else(|outcome| outcome);
+        }
+        if let Outcome::Done(effects) = &mut outcome {
+            effects.push(Effect::Project { key, value });
+        }
+        Ok(outcome)
     }
 
     /// Puts a message off, without a claim, while no transport of its channel may be tried; until it is over at most.
@@ -230,7 +273,7 @@ impl Notifier {
         &self,
         kind: MessageKind,
         recipient: Recipient<'_>,
-        token: Option<TokenFacts<'_>>,
+        detail: Detail<'_>,
         due: Due<'_>,
     ) -> Result<OutgoingMessage, TemplateFault> {
         let facts = Facts {
@@ -238,7 +281,8 @@ impl Notifier {
             base_url: self.settings.home(),
             host: self.settings.host(),
             default_locale: &self.settings.default_locale,
-            token,
+            happened_at: due.envelope.at,
+            detail,
         };
         let channel = recipient.address.channel();
         let rendered = self.composer.render(kind, channel, recipient.locale, &facts)?;
@@ -271,14 +315,23 @@ impl Notifier {
                 self.deliver(*token, MessageKind::ResetPasswordPhone, due).await
             }
             Signal::AddressTaken { owner, address, channel } => {
-                self.notify(MessageKind::AddressTaken, *owner, Whereto::Owned(*channel, address), due).await
+                self.notify(MessageKind::AddressTaken, *owner, Whereto::Owned(*channel, address), Detail::None, due)
+                    .await
             }
             Signal::ContactChanged { user, previous, channel, .. } => {
-                self.notify(MessageKind::ContactChanged, *user, Whereto::Told(*channel, previous), due).await
+                self.notify(MessageKind::ContactChanged, *user, Whereto::Told(*channel, previous), Detail::None, due)
+                    .await
             }
             Signal::PasswordChanged { user, .. } | Signal::PasswordResetSuccessful { user, .. } => {
-                self.notify(MessageKind::PasswordChanged, *user, Whereto::Primary, due).await
+                self.notify(MessageKind::PasswordChanged, *user, Whereto::Primary, Detail::None, due).await
             }
+            // A lock that is over by now is no news.
+            Signal::UserLocked { user, until } if *until > due.context.now() => {
+                let detail = Detail::Lock { until: *until };
+                self.notify(MessageKind::AccountLocked, *user, Whereto::Primary, detail, due).await
+            }
+            Signal::UserAuthenticated { user, .. } if self.settings.new_sign_in => self.sign_in(*user, due).await,
+            Signal::UserDeleted { user, .. } => Ok(Outcome::Done(vec![Effect::Forget { key: clients::key(*user) }])),
             _ => Ok(Outcome::done()),
         }
     }
@@ -287,7 +340,8 @@ impl Notifier {
 impl Subscriber for Notifier {
     async fn handle(&self, envelope: &Envelope, context: &SubscriberContext) -> Outcome {
         // What was sent once is not sent again because a projection is built anew.
-        if context.is_rebuilding() {
+        let is_remembered = matches!(envelope.signal.kind(), SignalKind::UserAuthenticated | SignalKind::UserDeleted);
+        if context.is_rebuilding() && !is_remembered {
             return Outcome::done();
         }
         self.act(Due { envelope, context }).await.unwrap_or_else(|outcome| outcome)
@@ -337,45 +391,6 @@ struct Recipient<'a> {
     locale: Option<&'a str>,
 }
 
-/// Where a notice goes.
-enum Whereto<'a> {
-    /// To the address in the signal.
-    Told(Channel, &'a Personal),
-    /// To the user's own address that the one in the signal is equal to: somebody else typed that one, and on its host
-    /// another spelling may be another mailbox.
-    Owned(Channel, &'a Personal),
-    /// To the user's proven e-mail address, else the phone number.
-    Primary,
-}
-
-impl Whereto<'_> {
-    /// The address; `None` if there is none any more.
-    fn resolve(&self, user: &User) -> Result<Option<Contact>, Failure> {
-        match self {
-            Self::Primary => {
-                let primary = user.primary(Channel::Email).or_else(|| user.primary(Channel::Phone));
-                Ok(primary.map(|contact| contact.address.clone()))
-            }
-            Self::Told(channel, address) => parsed(*channel, address),
-            Self::Owned(channel, address) => {
-                let Some(typed) = parsed(*channel, address)? else { return Ok(None) };
-                let same = |own: &&Contact| own.channel() == *channel && own.canonical() == typed.canonical();
-                Ok(user.contacts.iter().map(|contact| &contact.address).find(same).cloned())
-            }
-        }
-    }
-}
-
-/// The address that a signal tells; `None` once its key is destroyed.
-fn parsed(channel: Channel, address: &Personal) -> Result<Option<Contact>, Failure> {
-    let Some(address) = address.expose() else { return Ok(None) };
-    let parsed = match channel {
-        Channel::Email => Email::parse(address).map(Contact::from).map_err(|_| Failure::EmailInvalid),
-        Channel::Phone => Phone::parse(address).map(Contact::from).map_err(|_| Failure::PhoneInvalid),
-    };
-    parsed.map(Some)
-}
-
 fn locale_of(user: &User) -> Option<&str> {
     user.profile.locale.as_deref()
 }
@@ -391,7 +406,7 @@ fn sample_message(channel: Channel) -> OutgoingMessage {
     let is_mail = channel == Channel::Email;
     OutgoingMessage {
         id: majordomo_model::SignalId::new(),
-        at: majordomo_model::Timestamp::from_micros(1_767_225_607_123_456),
+        at: Timestamp::from_micros(1_767_225_607_123_456),
         kind: if is_mail { MessageKind::VerifyEmail } else { MessageKind::VerifyPhone },
         channel,
         from: is_mail

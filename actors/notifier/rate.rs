@@ -72,8 +72,11 @@ mod tests {
         assert_eq!(rate.next(at(1_000)), at(1_000));
         rate.count(at(1_000));
         assert_eq!(rate.next(at(1_000)), at(1_100));
-        // Long after, nobody waits for what was told then.
-        assert_eq!(rate.turn_away(at(60_000)), at(60_000).max(rate.next(at(60_000))));
+        // Later, nobody is sent to what was promised then.
+        for millis in [5_000, 5_100] {
+            rate.count(at(millis));
+        }
+        assert_eq!(rate.turn_away(at(5_200)), at(6_000));
     }
 
     proptest! {
