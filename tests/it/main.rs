@@ -29,6 +29,7 @@ mod operating;
 mod person;
 mod registration;
 mod retention;
+mod routing;
 mod steps;
 mod subscribing;
 mod supervising;
