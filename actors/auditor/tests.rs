@@ -14,7 +14,7 @@ use super::chain::{Body, StoredLink, genesis, link_hash};
 use super::query::MAX_PAGE;
 use super::record::Entry;
 use super::*;
-use crate::subscriber::{Delivery, Desk, Effect, Unanswered};
+use crate::subscriber::{Claiming, Delivery, Desk, Effect, Unanswered};
 
 const STORE: StoreId = StoreId::from_bytes([9; 16]);
 const KEY: [u8; 8] = [3; 8];
@@ -42,6 +42,10 @@ impl Desk for Committed {
 
     fn store(&self) -> Result<StoreId, Unanswered> {
         Ok(STORE)
+    }
+
+    fn claim(&self, _signal: SignalId, _place: u64) -> Claiming<'_> {
+        Box::pin(std::future::ready(Err(Unanswered::NotGranted)))
     }
 
     fn now(&self) -> Timestamp {

@@ -221,6 +221,10 @@ pub enum MessageKind {
     ContactChanged,
     /// Tells the user that the password was changed or reset.
     PasswordChanged,
+    /// Tells the user that somebody signed in from where they have not signed in before.
+    NewSignIn,
+    /// Tells the user that nobody can sign in for a while, after too many failed attempts.
+    AccountLocked,
 }
 
 #[cfg(test)]

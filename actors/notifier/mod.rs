@@ -1,47 +1,65 @@
 //! The notifier: the subscriber that sends the messages which signals ask for.
 
+mod breaker;
 mod captured;
+mod clients;
+mod composer;
+mod facts;
+mod forms;
 mod internet_message;
 mod maildir;
-mod message;
+mod rate;
+mod route;
+mod samples;
 mod settings;
+mod shapes;
+mod templates;
+mod terms;
 mod transport;
+mod whereto;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_model::{
-    Channel, Contact, Email, Envelope, Failure, Filter, MessageKind, Personal, Phone, Signal, SignalKind, TokenId,
-    User, UserId,
+    Channel, Contact, Envelope, Failure, Filter, MessageKind, Signal, SignalKind, Timestamp, TokenId, User, UserId,
 };
 
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
 pub use maildir::Maildir;
-pub use message::{TemplateFault, TemplateFaults, Templates};
+pub use route::Route;
+pub use samples::Sample;
 pub use settings::{NotifierFault, NotifierSettings};
+pub use templates::{TemplateFault, TemplateFaults, Templates};
+pub use terms::{TransportState, TransportStatus, TransportTerms};
 pub use transport::{BoxedTransport, ErasedTransport, Mailbox, OutgoingMessage, SendError, Transport};
 
-use crate::subscriber::{Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
-use message::{Composer, Facts, TokenFacts};
+use crate::subscriber::{Claim, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
+use clients::{Acquaintance, Client};
+use composer::Composer;
+use facts::{Detail, Facts, TokenFacts};
+use route::Carried;
+use whereto::Whereto;
 
 /// How long a transport may take over one message. A later answer is not heard, and the message is tried again.
 pub const SEND_DEADLINE: Duration = Duration::from_secs(60);
 
-const SETTLED: &[u8] = b"settled/";
-
 /// Sends the messages that signals ask for. Needs [`Capability::Deliver`](crate::subscriber::Capability::Deliver).
 ///
 /// A message with a link or code is sent while its token is live and tried until that expires; its end is an effect.
-/// A notice without one is tried for [`NotifierSettings::give_up_after`]; that it was settled is noted in the
-/// projection, so that a notifier that is set back to an earlier place does not send it again.
+/// A notice without one is tried for [`NotifierSettings::give_up_after`].
 ///
+/// Before it sends, it claims the message in the store: of several notifiers one sends it, and the others take it over
+/// only once the claim's time is over. What was settled is not sent again by one that is set back to an earlier place.
 /// At least once: a crash between sending and committing sends the message again, under the same
 /// [`OutgoingMessage::id`].
+///
+/// Give its subscription a deadline of [`Notifier::patience`] and lanes, as the builder does.
 pub struct Notifier {
     settings: NotifierSettings,
     composer: Composer,
-    transports: Vec<BoxedTransport>,
+    route: Route,
 }
 
 impl Notifier {
@@ -51,21 +69,44 @@ impl Notifier {
     /// [`NotifierFault`], for settings or templates that would fail when a message is due.
     pub fn new(settings: NotifierSettings, templates: Templates) -> Result<Self, NotifierFault> {
         settings.validate()?;
-        Ok(Self { settings, composer: Composer::new(templates)?, transports: Vec::new() })
+        Ok(Self { settings, composer: Composer::new(templates)?, route: Route::default() })
     }
 
-    /// Adds a transport. Of several of one channel, one that was added later is asked when all before it have refused
-    /// a message for good.
+    /// Adds a transport on the default terms. Of several of one channel, one that was added later is asked when those
+    /// before it are out, or have refused a message for good.
     #[must_use]
-    pub fn with_transport(self, transport: impl Transport) -> Self {
-        self.with_boxed_transport(Arc::new(transport))
-    }
-
-    /// As [`Notifier::with_transport`].
-    #[must_use]
-    pub fn with_boxed_transport(mut self, transport: BoxedTransport) -> Self {
-        self.transports.push(transport);
+    pub fn with_transport(mut self, transport: impl Transport) -> Self {
+        self.route.add(Arc::new(transport), TransportTerms::default());
         self
+    }
+
+    /// As [`Notifier::with_transport`], on terms of its own.
+    ///
+    /// # Errors
+    /// [`NotifierFault::Terms`].
+    pub fn with_transport_on(
+        mut self,
+        transport: BoxedTransport,
+        terms: TransportTerms,
+    ) -> Result<Self, NotifierFault> {
+        let faults = terms.faults();
+        if !faults.is_empty() {
+            return Err(NotifierFault::Terms(faults.join("; ")));
+        }
+        self.route.add(transport, terms);
+        Ok(self)
+    }
+
+    /// The transports, to look at how they stand ([`Route::states`]).
+    #[must_use]
+    pub fn route(&self) -> Route {
+        self.route.clone()
+    }
+
+    /// How long its handler may take at most: each transport of a channel is waited for as long as [`SEND_DEADLINE`].
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.route.patience()
     }
 
     /// The signals that it acts on: notices, and what asks for a link or code on a channel that it has a transport for.
@@ -77,110 +118,177 @@ impl Notifier {
             SignalKind::ContactChanged,
             SignalKind::PasswordChanged,
             SignalKind::PasswordResetSuccessful,
+            SignalKind::UserLocked,
         ];
-        let channels = self.transports.iter().map(|transport| transport.channel());
-        let due = channels.flat_map(|channel| match channel {
+        let sign_ins = [SignalKind::UserAuthenticated, SignalKind::UserDeleted];
+        let sign_ins = sign_ins.into_iter().filter(|_| self.settings.new_sign_in);
+        let due = self.route.channels().flat_map(|channel| match channel {
             Channel::Email => [SignalKind::ResetPasswordEmail, SignalKind::VerifyEmail],
             Channel::Phone => [SignalKind::ResetPasswordPhone, SignalKind::VerifyPhone],
         });
-        Filter::kinds(due.chain(notices))
+        Filter::kinds(due.chain(notices).chain(sign_ins))
     }
 
     /// Sends the link and code of a token, if that is still wanted.
-    async fn deliver(&self, token: TokenId, kind: MessageKind, due: Due<'_>) -> Outcome {
-        let live = match due.context.delivery(token) {
-            Ok(Delivery::Live(live)) => live,
-            Ok(Delivery::Expired) => return Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::Expired)]),
+    async fn deliver(&self, token: TokenId, kind: MessageKind, due: Due<'_>) -> Result<Outcome, Outcome> {
+        // Looked at again once the message is claimed: another notifier may have ended it before.
+        let delivery = match due.delivery(token)? {
+            Delivery::Live(live) => {
+                self.wait_for_transport(live.address.channel(), due, live.expires_at)?;
+                due.claim().await?;
+                due.delivery(token)?
+            }
+            Delivery::Expired | Delivery::Superseded => {
+                due.claim().await?;
+                due.delivery(token)?
+            }
+            other => other,
+        };
+        let live = match delivery {
+            Delivery::Live(live) => live,
+            Delivery::Expired => return Ok(Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::Expired)])),
             // No message follows, and the delivery is a flow that has to end all the same.
-            Ok(Delivery::Superseded) => {
-                return Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::TokenMismatchOrExpired)]);
+            Delivery::Superseded => {
+                return Ok(Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::TokenMismatchOrExpired)]));
             }
             // Whoever used the token has read the message: the answer of the transport had been lost.
-            Ok(Delivery::Used) => return Outcome::Done(vec![Effect::Delivered(token)]),
-            Ok(Delivery::Ended) => return Outcome::done(),
-            Err(unanswered) => return Outcome::retry(unanswered.to_string()),
+            Delivery::Used => return Ok(Outcome::Done(vec![Effect::Delivered(token)])),
+            Delivery::Ended => return Ok(Outcome::done()),
         };
-        let user = match due.context.user(live.user) {
-            Ok(user) => user,
-            Err(unanswered) => return Outcome::retry(unanswered.to_string()),
-        };
+        let user = due.context.user(live.user).map_err(unanswered)?;
         let link = [self.settings.home(), live.path.expose()].concat();
-        let (code, expires_at, code_expires_at) = (live.code.expose(), live.expires_at, live.code_expires_at);
-        let token_facts = TokenFacts { link: &link, code, expires_at, code_expires_at };
+        // A code that is over is of no use to anybody.
+        let code = (live.code_expires_at > due.context.now()).then(|| (live.code.expose(), live.code_expires_at));
+        let detail = Detail::Token(TokenFacts { link: &link, expires_at: live.expires_at, code });
         let recipient = Recipient { address: &live.address, locale: user.as_ref().and_then(locale_of) };
-        match self.send(kind, recipient, Some(token_facts), due.envelope).await {
-            Ok(()) => Outcome::Done(vec![Effect::Delivered(token)]),
-            Err(error) if error.is_transient() => Outcome::retry(error.to_string()),
-            Err(_) => Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::EmailSendFailed)]),
-        }
+        let message = self.compose(kind, recipient, detail, due);
+        Ok(match self.send(message, due, live.expires_at).await? {
+            true => Outcome::Done(vec![Effect::Delivered(token)]),
+            false => Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::EmailSendFailed)]),
+        })
     }
 
     /// Sends a notice that bears no token, once.
-    async fn notify(&self, kind: MessageKind, user: UserId, to: Whereto<'_>, due: Due<'_>) -> Outcome {
-        let known = match due.unsettled(user) {
-            Ok(Some(known)) => known,
-            Ok(None) => return Outcome::done(),
-            Err(unanswered) => return Outcome::retry(unanswered.to_string()),
-        };
+    async fn notify(
+        &self,
+        kind: MessageKind,
+        user: UserId,
+        to: Whereto<'_>,
+        detail: Detail<'_>,
+        due: Due<'_>,
+    ) -> Result<Outcome, Outcome> {
+        let Some(known) = due.context.user(user).map_err(unanswered)? else { return Ok(Outcome::done()) };
         let address = match to.resolve(&known) {
             Ok(Some(address)) => address,
-            Ok(None) => return Outcome::done(),
-            Err(reason) => return given_up(kind, user, reason, due.envelope),
+            Ok(None) => return Ok(Outcome::done()),
+            Err(reason) => {
+                due.claim().await?;
+                return Ok(given_up(kind, user, reason, due.envelope));
+            }
         };
-        if due.context.now().since(due.envelope.at) > self.settings.give_up_after {
-            return given_up(kind, user, Failure::Expired, due.envelope);
+        let last = due.envelope.at.plus(self.settings.give_up_after);
+        if due.context.now() > last {
+            due.claim().await?;
+            return Ok(given_up(kind, user, Failure::Expired, due.envelope));
         }
+        let end = last.plus(Duration::from_micros(1));
+        self.wait_for_transport(address.channel(), due, end)?;
+        due.claim().await?;
         let recipient = Recipient { address: &address, locale: locale_of(&known) };
-        match self.send(kind, recipient, None, due.envelope).await {
-            Ok(()) => Outcome::Done(vec![settled(due.envelope)]),
-            Err(error) if error.is_transient() => Outcome::retry(error.to_string()),
-            Err(_) => given_up(kind, user, Failure::EmailSendFailed, due.envelope),
+        let message = self.compose(kind, recipient, detail, due);
+        Ok(match self.send(message, due, end).await? {
+            true => Outcome::Done(vec![Effect::Settle]),
+            false => given_up(kind, user, Failure::EmailSendFailed, due.envelope),
+        })
+    }
+
+    /// Remembers from where a user signed in, and tells them if they have not before, unless it is the very first time.
+    async fn sign_in(&self, user: UserId, due: Due<'_>) -> Result<Outcome, Outcome> {
+        let Some(client) = Client::of(&due.envelope.context) else { return Ok(Outcome::done()) };
+        let key = clients::key(user);
+        let stored = due.context.projection(&key).map_err(unanswered)?;
+        let (value, is_news) = match clients::meet(stored, &client, user) {
+            Acquaintance::Known => return Ok(Outcome::done()),
+            Acquaintance::First(value) => (value, false),
+            Acquaintance::New(value) => (value, true),
+        };
+        let mut outcome = Outcome::done();
+        if is_news && !due.context.is_rebuilding() {
+            let detail = Detail::SignIn { device: client.device.as_deref(), network: client.network.as_deref() };
+            let told = self.notify(MessageKind::NewSignIn, user, Whereto::Primary, detail, due).await;
+            outcome = told.unwrap_or_else(|outcome| outcome);
+        }
+        if let Outcome::Done(effects) = &mut outcome {
+            effects.push(Effect::Project { key, value });
+        }
+        Ok(outcome)
+    }
+
+    /// Puts a message off, without a claim, while no transport of its channel may be tried; until it is over at most.
+    fn wait_for_transport(&self, channel: Channel, due: Due<'_>, over: Timestamp) -> Result<(), Outcome> {
+        match self.route.closed_until(channel, due.context.now()) {
+            Some(until) => Err(Outcome::defer(until.min(over))),
+            None => Ok(()),
         }
     }
 
-    /// Renders a message and hands it to the transports of its channel until one does not refuse it for good.
+    /// Hands a message to the transports of its channel: `true` if one accepted it, `false` if it is to be given up, and
+    /// an error if it is to be tried again.
     async fn send(
         &self,
-        kind: MessageKind,
-        recipient: Recipient<'_>,
-        token: Option<TokenFacts<'_>>,
-        envelope: &Envelope,
-    ) -> Result<(), SendError> {
-        let sent = match self.compose(kind, recipient, token, envelope) {
-            Ok(message) => self.transmit(&message).await,
-            Err(error) => Err(error),
+        message: Result<OutgoingMessage, TemplateFault>,
+        due: Due<'_>,
+        over: Timestamp,
+    ) -> Result<bool, Outcome> {
+        let signal = due.envelope.id;
+        let message = match message {
+            Ok(message) => message,
+            Err(fault) => {
+                tracing::error!(%signal, %fault, "a message could not be composed and is given up");
+                return Ok(false);
+            }
         };
-        match &sent {
-            Ok(()) => tracing::debug!(signal = %envelope.id, kind = ?kind, "a message was sent"),
-            Err(error) => {
-                tracing::warn!(signal = %envelope.id, kind = ?kind, class = error.as_str(), ?error, "a message was not sent");
+        let kind = message.kind;
+        match self.route.carry(&message, due.context).await {
+            Carried::Accepted => {
+                tracing::debug!(%signal, ?kind, "a message was sent");
+                Ok(true)
+            }
+            Carried::Refused => {
+                tracing::warn!(%signal, ?kind, "a message was not sent: no transport takes it");
+                Ok(false)
+            }
+            Carried::Later(reason) => {
+                tracing::warn!(%signal, ?kind, reason, "a message was not sent for now");
+                Err(Outcome::retry(reason))
+            }
+            Carried::Waits(until) => {
+                tracing::warn!(%signal, ?kind, %until, "a message was not sent: every transport is out");
+                Err(Outcome::defer(until.min(over)))
             }
         }
-        sent
     }
 
     fn compose(
         &self,
         kind: MessageKind,
         recipient: Recipient<'_>,
-        token: Option<TokenFacts<'_>>,
-        envelope: &Envelope,
-    ) -> Result<OutgoingMessage, SendError> {
+        detail: Detail<'_>,
+        due: Due<'_>,
+    ) -> Result<OutgoingMessage, TemplateFault> {
         let facts = Facts {
             app_name: &self.settings.app_name,
             base_url: self.settings.home(),
             host: self.settings.host(),
             default_locale: &self.settings.default_locale,
-            token,
+            happened_at: due.envelope.at,
+            detail,
         };
         let channel = recipient.address.channel();
-        let rendered = self
-            .composer
-            .render(kind, channel, recipient.locale, &facts)
-            .map_err(|fault| SendError::Permanent(fault.to_string()))?;
+        let rendered = self.composer.render(kind, channel, recipient.locale, &facts)?;
         Ok(OutgoingMessage {
-            id: envelope.id,
-            at: envelope.at,
+            id: due.envelope.id,
+            at: due.envelope.at,
             kind,
             channel,
             from: (channel == Channel::Email).then(|| self.settings.mailbox()),
@@ -195,24 +303,9 @@ impl Notifier {
         })
     }
 
-    async fn transmit(&self, message: &OutgoingMessage) -> Result<(), SendError> {
-        let mut refusal = SendError::Permanent("there is no transport for this channel".to_owned());
-        for transport in self.transports.iter().filter(|transport| transport.channel() == message.channel) {
-            match tokio::time::timeout(SEND_DEADLINE, transport.send(message)).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) if error.is_transient() => return Err(error),
-                Ok(Err(error)) => refusal = error,
-                Err(_) => return Err(SendError::Transient("the transport did not answer in time".to_owned())),
-            }
-        }
-        Err(refusal)
-    }
-}
-
-impl Subscriber for Notifier {
-    async fn handle(&self, envelope: &Envelope, context: &SubscriberContext) -> Outcome {
-        let due = Due { envelope, context };
-        match &envelope.signal {
+    /// What a signal comes to; an error is what it comes to before anything was sent.
+    async fn act(&self, due: Due<'_>) -> Result<Outcome, Outcome> {
+        match &due.envelope.signal {
             Signal::VerifyEmail { token, .. } => self.deliver(*token, MessageKind::VerifyEmail, due).await,
             Signal::VerifyPhone { token, .. } => self.deliver(*token, MessageKind::VerifyPhone, due).await,
             Signal::ResetPasswordEmail { token, .. } => {
@@ -222,26 +315,46 @@ impl Subscriber for Notifier {
                 self.deliver(*token, MessageKind::ResetPasswordPhone, due).await
             }
             Signal::AddressTaken { owner, address, channel } => {
-                self.notify(MessageKind::AddressTaken, *owner, Whereto::Owned(*channel, address), due).await
+                self.notify(MessageKind::AddressTaken, *owner, Whereto::Owned(*channel, address), Detail::None, due)
+                    .await
             }
             Signal::ContactChanged { user, previous, channel, .. } => {
-                self.notify(MessageKind::ContactChanged, *user, Whereto::Told(*channel, previous), due).await
+                self.notify(MessageKind::ContactChanged, *user, Whereto::Told(*channel, previous), Detail::None, due)
+                    .await
             }
             Signal::PasswordChanged { user, .. } | Signal::PasswordResetSuccessful { user, .. } => {
-                self.notify(MessageKind::PasswordChanged, *user, Whereto::Primary, due).await
+                self.notify(MessageKind::PasswordChanged, *user, Whereto::Primary, Detail::None, due).await
             }
-            _ => Outcome::done(),
+            // A lock that is over by now is no news.
+            Signal::UserLocked { user, until } if *until > due.context.now() => {
+                let detail = Detail::Lock { until: *until };
+                self.notify(MessageKind::AccountLocked, *user, Whereto::Primary, detail, due).await
+            }
+            Signal::UserAuthenticated { user, .. } if self.settings.new_sign_in => self.sign_in(*user, due).await,
+            Signal::UserDeleted { user, .. } => Ok(Outcome::Done(vec![Effect::Forget { key: clients::key(*user) }])),
+            _ => Ok(Outcome::done()),
         }
     }
 }
 
-/// Shows the settings and how many transports there are.
+impl Subscriber for Notifier {
+    async fn handle(&self, envelope: &Envelope, context: &SubscriberContext) -> Outcome {
+        // What was sent once is not sent again because a projection is built anew.
+        let is_remembered = matches!(envelope.signal.kind(), SignalKind::UserAuthenticated | SignalKind::UserDeleted);
+        if context.is_rebuilding() && !is_remembered {
+            return Outcome::done();
+        }
+        self.act(Due { envelope, context }).await.unwrap_or_else(|outcome| outcome)
+    }
+}
+
+/// Shows the settings and the names of the transports.
 impl fmt::Debug for Notifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Notifier")
             .field("settings", &self.settings)
-            .field("transports", &self.transports.len())
+            .field("route", &self.route)
             .finish_non_exhaustive()
     }
 }
@@ -254,13 +367,22 @@ struct Due<'a> {
 }
 
 impl Due<'_> {
-    /// The user that a notice is for; `None` if the user is gone or the notice was settled before.
-    fn unsettled(self, user: UserId) -> Result<Option<User>, Unanswered> {
-        if self.context.projection(&settled_key(self.envelope))?.is_some() {
-            return Ok(None);
-        }
-        self.context.user(user)
+    fn delivery(self, token: TokenId) -> Result<Delivery, Outcome> {
+        self.context.delivery(token).map_err(unanswered)
     }
+
+    /// Makes sure that nobody else sends this message; an error is what it comes to where somebody does, or did.
+    async fn claim(self) -> Result<(), Outcome> {
+        match self.context.claim(self.envelope).await.map_err(unanswered)? {
+            Claim::Yours => Ok(()),
+            Claim::Held { until } => Err(Outcome::defer(until)),
+            Claim::Settled => Err(Outcome::done()),
+        }
+    }
+}
+
+fn unanswered(unanswered: Unanswered) -> Outcome {
+    Outcome::retry(unanswered.to_string())
 }
 
 /// Whom a message goes to, in which language.
@@ -269,60 +391,13 @@ struct Recipient<'a> {
     locale: Option<&'a str>,
 }
 
-/// Where a notice goes.
-enum Whereto<'a> {
-    /// To the address in the signal.
-    Told(Channel, &'a Personal),
-    /// To the user's own address that the one in the signal is equal to: somebody else typed that one, and on its host
-    /// another spelling may be another mailbox.
-    Owned(Channel, &'a Personal),
-    /// To the user's proven e-mail address, else the phone number.
-    Primary,
-}
-
-impl Whereto<'_> {
-    /// The address; `None` if there is none any more.
-    fn resolve(&self, user: &User) -> Result<Option<Contact>, Failure> {
-        match self {
-            Self::Primary => {
-                let primary = user.primary(Channel::Email).or_else(|| user.primary(Channel::Phone));
-                Ok(primary.map(|contact| contact.address.clone()))
-            }
-            Self::Told(channel, address) => parsed(*channel, address),
-            Self::Owned(channel, address) => {
-                let Some(typed) = parsed(*channel, address)? else { return Ok(None) };
-                let same = |own: &&Contact| own.channel() == *channel && own.canonical() == typed.canonical();
-                Ok(user.contacts.iter().map(|contact| &contact.address).find(same).cloned())
-            }
-        }
-    }
-}
-
-/// The address that a signal tells; `None` once its key is destroyed.
-fn parsed(channel: Channel, address: &Personal) -> Result<Option<Contact>, Failure> {
-    let Some(address) = address.expose() else { return Ok(None) };
-    let parsed = match channel {
-        Channel::Email => Email::parse(address).map(Contact::from).map_err(|_| Failure::EmailInvalid),
-        Channel::Phone => Phone::parse(address).map(Contact::from).map_err(|_| Failure::PhoneInvalid),
-    };
-    parsed.map(Some)
-}
-
 fn locale_of(user: &User) -> Option<&str> {
     user.profile.locale.as_deref()
 }
 
-fn settled_key(envelope: &Envelope) -> Vec<u8> {
-    [SETTLED, envelope.id.as_bytes()].concat()
-}
-
-fn settled(envelope: &Envelope) -> Effect {
-    Effect::Project { key: settled_key(envelope), value: Vec::new() }
-}
-
 fn given_up(message: MessageKind, user: UserId, reason: Failure, envelope: &Envelope) -> Outcome {
     let failed = Signal::NotificationFailed { user, message, signal: envelope.id, reason };
-    Outcome::Done(vec![Effect::Emit(Box::new(failed)), settled(envelope)])
+    Outcome::Done(vec![Effect::Emit(Box::new(failed)), Effect::Settle])
 }
 
 /// A message such as a transport gets.
@@ -331,7 +406,7 @@ fn sample_message(channel: Channel) -> OutgoingMessage {
     let is_mail = channel == Channel::Email;
     OutgoingMessage {
         id: majordomo_model::SignalId::new(),
-        at: majordomo_model::Timestamp::from_micros(1_767_225_607_123_456),
+        at: Timestamp::from_micros(1_767_225_607_123_456),
         kind: if is_mail { MessageKind::VerifyEmail } else { MessageKind::VerifyPhone },
         channel,
         from: is_mail

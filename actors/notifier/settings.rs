@@ -5,7 +5,7 @@ use std::time::Duration;
 use majordomo_model::Email;
 use serde::{Deserialize, Serialize};
 
-use super::message::TemplateFaults;
+use super::templates::TemplateFaults;
 use super::transport::Mailbox;
 
 const APP_NAME_CHARACTERS: usize = 64;
@@ -34,10 +34,19 @@ pub struct NotifierSettings {
     /// a link or code is tried until that expires.
     #[serde(default = "three_days")]
     pub give_up_after: Duration,
+    /// Whether users are told of a sign-in from where they have not signed in before: another network (the first 24 bits
+    /// of an IPv4 address, the first 48 of an IPv6 one) or another program. Only where the app tells the
+    /// [`Context`](majordomo_model::Context) of its requests. `true` unless told.
+    #[serde(default = "yes")]
+    pub new_sign_in: bool,
 }
 
 fn english() -> String {
     "en".to_owned()
+}
+
+const fn yes() -> bool {
+    true
 }
 
 const fn three_days() -> Duration {
@@ -63,6 +72,9 @@ pub enum NotifierFault {
     /// The default locale.
     #[error("the default locale must be a language tag (BCP 47)")]
     DefaultLocale,
+    /// The terms of a transport.
+    #[error("a transport: {0}")]
+    Terms(String),
     /// Some templates.
     #[error(transparent)]
     Templates(#[from] TemplateFaults),
@@ -78,6 +90,7 @@ impl NotifierFault {
             Self::BaseUrlNotHttps => "base_url_not_https",
             Self::Sender => "sender",
             Self::DefaultLocale => "default_locale",
+            Self::Terms(_) => "terms",
             Self::Templates(_) => "templates",
         }
     }
@@ -93,6 +106,7 @@ impl NotifierSettings {
             sender: None,
             default_locale: english(),
             give_up_after: THREE_DAYS,
+            new_sign_in: true,
         }
     }
 

@@ -5,12 +5,12 @@ use std::fmt::{self, Write as _};
 use std::sync::Mutex;
 
 use majordomo_model::{
-    Actor, ContactId, Context, FlowId, Lane, OneTimeCode, OneTimeToken, Profile, SCHEMA_VERSION, Sender, SignalId,
-    Timestamp, TokenPurpose, UserContact, UserStatus,
+    Actor, ContactId, Context, Email, FlowId, Lane, OneTimeCode, OneTimeToken, Personal, Phone, Profile,
+    SCHEMA_VERSION, Sender, SignalId, Timestamp, TokenPurpose, UserContact, UserStatus,
 };
 
 use super::*;
-use crate::subscriber::{Desk, DueMessage};
+use crate::subscriber::{Claiming, Desk, DueMessage};
 
 const NOW: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 const PATH: &str = "/accounts/x/y/mdt_CANARYLINK/";
@@ -35,6 +35,7 @@ struct FakeDesk {
     address: Contact,
     now: Timestamp,
     projection: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    claims: Mutex<BTreeMap<SignalId, Claim>>,
 }
 
 impl Desk for FakeDesk {
@@ -74,6 +75,11 @@ impl Desk for FakeDesk {
         Ok(majordomo_model::StoreId::from_bytes([9; 16]))
     }
 
+    fn claim(&self, signal: SignalId, _place: u64) -> Claiming<'_> {
+        let claim = self.claims.lock().unwrap().entry(signal).or_insert(Claim::Yours).to_owned();
+        Box::pin(std::future::ready(Ok(claim)))
+    }
+
     fn now(&self) -> Timestamp {
         self.now
     }
@@ -110,6 +116,8 @@ struct Stage {
     notifier: Notifier,
     outbox: CapturedOutbox,
     desk: FakeDesk,
+    attempt: u32,
+    rebuilding: bool,
 }
 
 impl Stage {
@@ -127,8 +135,9 @@ impl Stage {
             address: email("Alice@Example.org"),
             now: NOW,
             projection: Mutex::default(),
+            claims: Mutex::default(),
         };
-        Self { notifier, outbox, desk }
+        Self { notifier, outbox, desk, attempt: 1, rebuilding: false }
     }
 
     fn user(&self) -> UserId {
@@ -139,18 +148,33 @@ impl Stage {
     async fn handle(&mut self, envelope: &Envelope) -> Outcome {
         let desk = std::mem::replace(&mut self.desk, Self::new_desk_place());
         let desk = Arc::new(desk);
-        let context = SubscriberContext::new(Arc::clone(&desk) as Arc<dyn Desk>, 1, false);
+        let context = SubscriberContext::new(Arc::clone(&desk) as Arc<dyn Desk>, self.attempt, self.rebuilding);
         let outcome = Subscriber::handle(&self.notifier, envelope, &context).await;
         drop(context);
         self.desk = Arc::into_inner(desk).unwrap();
         if let Outcome::Done(effects) = &outcome {
             for effect in effects {
-                if let Effect::Project { key, value } = effect {
-                    self.desk.projection.lock().unwrap().insert(key.clone(), value.clone());
+                match effect {
+                    Effect::Project { key, value } => {
+                        self.desk.projection.lock().unwrap().insert(key.clone(), value.clone());
+                    }
+                    Effect::Forget { key } => drop(self.desk.projection.lock().unwrap().remove(key)),
+                    Effect::Settle => {
+                        self.desk.claims.lock().unwrap().insert(envelope.id, Claim::Settled);
+                    }
+                    _ => {}
                 }
             }
         }
         outcome
+    }
+
+    /// Handles a signal, and tells until when it is put off.
+    async fn put_off(&mut self, envelope: &Envelope) -> Timestamp {
+        match self.handle(envelope).await {
+            Outcome::Defer { until } => until,
+            other => panic!("not put off: {other:?}"),
+        }
     }
 
     fn new_desk_place() -> FakeDesk {
@@ -161,6 +185,7 @@ impl Stage {
             address: email("nobody@example.org"),
             now: NOW,
             projection: Mutex::default(),
+            claims: Mutex::default(),
         }
     }
 
@@ -209,7 +234,7 @@ fn is_retry(outcome: &Outcome) -> bool {
 
 fn gave_up(outcome: Outcome, envelope: &Envelope) -> (MessageKind, Failure) {
     let effects = effects(outcome);
-    let [Effect::Emit(told), Effect::Project { .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    let [Effect::Emit(told), Effect::Settle] = effects.as_slice() else { panic!("{effects:?}") };
     let Signal::NotificationFailed { message, signal, reason, .. } = &**told else { panic!("{told:?}") };
     assert_eq!(*signal, envelope.id);
     (*message, *reason)
@@ -278,7 +303,7 @@ async fn a_transport_decides_between_trying_again_and_giving_up() {
     assert!(failed(stage.handle(&envelope).await));
     assert!(stage.outbox.messages().is_empty());
 
-    stage.notifier.transports.clear();
+    stage.notifier.route = Route::default();
     assert!(failed(stage.handle(&envelope).await));
 }
 
@@ -310,10 +335,283 @@ async fn a_transport_that_never_answers_is_not_waited_for() {
         }
     }
     let mut stage = Stage::new();
-    stage.notifier.transports.clear();
+    stage.notifier.route = Route::default();
     stage.notifier = stage.notifier.with_transport(Silent);
     let [(_, _, signal), ..] = token_signals(stage.user(), TokenId::new());
     assert!(is_retry(&stage.handle(&envelope(signal)).await));
+}
+
+fn at(seconds: u64) -> Timestamp {
+    NOW.plus(Duration::from_secs(seconds))
+}
+
+#[tokio::test]
+async fn the_next_transport_has_what_the_first_is_out_for_and_it_is_left_alone() {
+    let mut stage = Stage::new();
+    let second = CapturedOutbox::new();
+    stage.notifier = stage.notifier.with_transport(second.transport(Channel::Email));
+    let due: Vec<_> = (0..7).map(|_| stage.taken(Channel::Email, "alice@example.org")).collect();
+    stage.outbox.fail_next(5, SendError::unavailable("connection refused"));
+    for envelope in &due[..6] {
+        assert!(matches!(effects(stage.handle(envelope).await).as_slice(), [Effect::Settle]));
+    }
+    assert_eq!(second.take().len(), 6, "five that the first was out for, and one that it was not asked for");
+    let states = stage.notifier.route().states();
+    let email: Vec<_> = states.iter().filter(|state| state.channel == Channel::Email).collect();
+    assert_eq!((email[0].name.as_str(), email[1].name.as_str()), ("email-1", "email-2"));
+    assert_eq!((email[0].status, email[0].failures_in_row, email[0].unavailable), (TransportStatus::Open, 5, 5));
+    assert_eq!(email[0].last_failure.as_deref(), Some("connection refused"));
+    assert!(email[0].open_until.is_some_and(|until| until > NOW && until <= at(5)));
+    assert_eq!((email[1].status, email[1].accepted), (TransportStatus::Closed, 6));
+    assert!(serde_json::to_string(&states).unwrap().contains("\"open\""));
+    stage.desk.now = at(5);
+    stage.handle(&due[6]).await;
+    assert_eq!((stage.outbox.take().len(), second.messages().len()), (1, 0), "it is back");
+}
+
+#[tokio::test]
+async fn a_message_is_put_off_at_no_cost_while_every_transport_is_out() {
+    let mut stage = Stage::new();
+    let [(_, _, signal), ..] = token_signals(stage.user(), TokenId::new());
+    let envelope = envelope(signal);
+    stage.outbox.fail_next(1, SendError::unavailable("no route"));
+    let until = stage.put_off(&envelope).await;
+    assert!(until > NOW && until <= at(5));
+    // Told when to come back, it is not asked before; nor is the message claimed.
+    let told = SendError::Unavailable { reason: "429".into(), retry_after: Some(Duration::from_secs(120)) };
+    stage.outbox.fail_next(1, told);
+    assert_eq!(stage.put_off(&envelope).await, at(120));
+    stage.desk.claims.lock().unwrap().clear();
+    stage.desk.now = at(119);
+    assert_eq!(stage.put_off(&envelope).await, at(120));
+    assert!(stage.desk.claims.lock().unwrap().is_empty());
+    // Never beyond the end of the link, which is to be told in time.
+    stage.desk.now = at(120);
+    let told = SendError::Unavailable { reason: "503".into(), retry_after: Some(Duration::MAX) };
+    stage.outbox.fail_next(1, told);
+    assert_eq!(stage.put_off(&envelope).await, at(3_600));
+    stage.desk.now = at(3_600);
+    stage.desk.token = TokenState::Expired;
+    let outcome = effects(stage.handle(&envelope).await);
+    assert!(matches!(outcome.as_slice(), [Effect::DeliveryFailed(_, Failure::Expired)]));
+    assert!(stage.outbox.messages().is_empty());
+}
+
+#[tokio::test]
+async fn a_message_that_keeps_failing_on_one_transport_goes_to_the_other_from_its_third_attempt_on() {
+    let mut stage = Stage::new();
+    let second = CapturedOutbox::new();
+    stage.notifier = stage.notifier.with_transport(second.transport(Channel::Email));
+    let envelope = stage.taken(Channel::Email, "alice@example.org");
+    for attempt in [1, 2] {
+        stage.attempt = attempt;
+        stage.outbox.fail_next(1, SendError::Transient("451".into()));
+        assert!(is_retry(&stage.handle(&envelope).await));
+    }
+    assert!(second.messages().is_empty(), "the first may have taken it all the same");
+    stage.attempt = 3;
+    stage.handle(&envelope).await;
+    assert_eq!((stage.outbox.messages().len(), second.messages().len()), (0, 1));
+}
+
+#[tokio::test]
+async fn what_goes_beyond_the_rate_waits_its_turn() {
+    let mut stage = Stage::new();
+    let terms = TransportTerms::named("slow").rate(2, Duration::from_secs(60));
+    let transport = Arc::new(stage.outbox.transport(Channel::Email));
+    stage.notifier.route = Route::default();
+    stage.notifier = stage.notifier.with_transport_on(transport, terms).unwrap();
+    let due: Vec<_> = (0..4).map(|_| stage.taken(Channel::Email, "alice@example.org")).collect();
+    stage.handle(&due[0]).await;
+    stage.desk.now = at(10);
+    stage.handle(&due[1]).await;
+    assert_eq!(stage.put_off(&due[2]).await, at(60));
+    stage.desk.now = at(60);
+    stage.handle(&due[2]).await;
+    assert_eq!(stage.put_off(&due[3]).await, at(70));
+    assert_eq!(stage.outbox.messages().len(), 3);
+    let bad = TransportTerms::named("never").rate(0, Duration::from_secs(60));
+    let notifier =
+        Notifier::new(NotifierSettings::new("Example", "https://example.com"), Templates::embedded()).unwrap();
+    let fault = notifier.with_transport_on(Arc::new(stage.outbox.transport(Channel::Email)), bad).unwrap_err();
+    assert_eq!(fault.as_str(), "terms");
+}
+
+/// A transport that panics, or never answers.
+struct Lost {
+    panics: bool,
+}
+
+impl Transport for Lost {
+    fn channel(&self) -> Channel {
+        Channel::Email
+    }
+
+    async fn send(&self, _message: &OutgoingMessage) -> Result<(), SendError> {
+        assert!(!self.panics, "on purpose");
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_counts_against_the_transport_and_the_message_is_tried_there_again() {
+    for panics in [true, false] {
+        let mut stage = Stage::new();
+        let second = CapturedOutbox::new();
+        stage.notifier.route = Route::default();
+        stage.notifier =
+            stage.notifier.with_transport(Lost { panics }).with_transport(second.transport(Channel::Email));
+        for _ in 0..5 {
+            let envelope = stage.taken(Channel::Email, "alice@example.org");
+            assert!(is_retry(&stage.handle(&envelope).await), "it may have arrived: not to be sent twice");
+        }
+        assert!(second.messages().is_empty());
+        assert_eq!(stage.notifier.route().states()[0].status, TransportStatus::Open);
+        let envelope = stage.taken(Channel::Email, "alice@example.org");
+        stage.handle(&envelope).await;
+        assert_eq!(second.messages().len(), 1, "the first is left alone");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_is_dropped_while_it_waits_counts_against_the_transport_too() {
+    let mut stage = Stage::new();
+    stage.notifier.route = Route::default();
+    stage.notifier = stage.notifier.with_transport(Lost { panics: false });
+    for _ in 0..5 {
+        let envelope = stage.taken(Channel::Email, "alice@example.org");
+        let desk = Arc::new(std::mem::replace(&mut stage.desk, Stage::new_desk_place()));
+        let context = SubscriberContext::new(Arc::clone(&desk) as Arc<dyn Desk>, 1, false);
+        let handling = Subscriber::handle(&stage.notifier, &envelope, &context);
+        assert!(tokio::time::timeout(Duration::from_secs(1), handling).await.is_err());
+        drop(context);
+        stage.desk = Arc::into_inner(desk).unwrap();
+    }
+    let states = stage.notifier.route().states();
+    assert_eq!((states[0].status, states[0].unavailable), (TransportStatus::Open, 5));
+}
+
+#[tokio::test]
+async fn only_whoever_has_the_claim_sends_or_gives_up() {
+    let mut stage = Stage::new();
+    let notice = stage.taken(Channel::Email, "alice@example.org");
+    let [(_, _, signal), ..] = token_signals(stage.user(), TokenId::new());
+    let delivery = envelope(signal);
+    let held = Claim::Held { until: at(90) };
+    for envelope in [&notice, &delivery] {
+        stage.desk.claims.lock().unwrap().insert(envelope.id, held);
+        assert_eq!(stage.put_off(envelope).await, at(90));
+    }
+    stage.desk.token = TokenState::Expired;
+    assert_eq!(stage.put_off(&delivery).await, at(90));
+    stage.desk.now = NOW.plus(Duration::from_secs(4 * 86_400));
+    assert_eq!(stage.put_off(&notice).await, at(90));
+    stage.desk.claims.lock().unwrap().insert(notice.id, Claim::Settled);
+    assert!(effects(stage.handle(&notice).await).is_empty());
+    assert!(stage.outbox.messages().is_empty());
+}
+
+#[tokio::test]
+async fn a_code_that_is_over_is_not_sent() {
+    let mut stage = Stage::new();
+    for (kind, channel, signal) in token_signals(stage.user(), TokenId::new()) {
+        stage.desk.address = if channel == Channel::Email { email("a@example.org") } else { phone("+447911123412") };
+        for (now, code, link) in [(599, Some(CODE), channel == Channel::Email), (600, None, true)] {
+            stage.desk.now = at(now);
+            stage.handle(&envelope(signal.clone())).await;
+            let sent = stage.outbox.take().remove(0);
+            assert_eq!((sent.code(), sent.link()), (code, link.then_some(LINK)), "{kind:?}");
+            assert_eq!(sent.text.contains(CODE), code.is_some());
+            assert!(sent.html.as_ref().is_none_or(|html| html.contains(CODE) == code.is_some()));
+        }
+    }
+}
+
+fn signed_in(user: UserId, address: &str) -> Envelope {
+    let agent = "Mozilla/5.0 (X11; Linux x86_64) Firefox/139.0 https://evil.example <b>";
+    let method = majordomo_model::LoginMethod::Password;
+    let mut envelope = envelope(Signal::UserAuthenticated { user, method, session: None });
+    if !address.is_empty() {
+        envelope.context = Context::new().client_ip(address.parse().unwrap()).user_agent(agent);
+    }
+    envelope
+}
+
+#[tokio::test]
+async fn a_sign_in_from_elsewhere_is_told_once_and_the_very_first_is_not() {
+    let mut stage = Stage::new();
+    let user = stage.user();
+    stage.handle(&signed_in(user, "203.0.113.7")).await;
+    stage.handle(&signed_in(user, "")).await;
+    stage.handle(&signed_in(user, "203.0.113.8")).await;
+    assert!(stage.outbox.messages().is_empty(), "the first, one that is not told of, and the same network");
+    let elsewhere = signed_in(user, "198.51.100.9");
+    let outcome = effects(stage.handle(&elsewhere).await);
+    assert!(matches!(outcome.as_slice(), [Effect::Settle, Effect::Project { .. }]));
+    let sent = stage.outbox.take().remove(0);
+    assert_eq!((sent.id, sent.kind, sent.to.as_str()), (elsewhere.id, MessageKind::NewSignIn, "Alice@example.org"));
+    for part in [sent.text.as_str(), sent.html.as_deref().unwrap()] {
+        assert!(part.contains("Firefox on Linux") && part.contains("198.51.100.*"), "{part}");
+        assert!(part.contains("2026-01-01 00:00 UTC") && !part.contains("evil") && !part.contains("100.9"), "{part}");
+    }
+    stage.handle(&signed_in(user, "198.51.100.10")).await;
+    assert!(stage.outbox.messages().is_empty());
+
+    // Built anew, it remembers and sends nothing.
+    stage.rebuilding = true;
+    stage.handle(&signed_in(user, "192.0.2.1")).await;
+    assert!(stage.outbox.messages().is_empty());
+    stage.rebuilding = false;
+    stage.handle(&signed_in(user, "192.0.2.2")).await;
+    assert!(stage.outbox.messages().is_empty());
+    let deleted = Signal::UserDeleted {
+        user,
+        username: None,
+        sessions_revoked: 0,
+        cause: majordomo_model::DeletionCause::ALL[0],
+    };
+    stage.handle(&envelope(deleted)).await;
+    assert!(stage.desk.projection.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_sign_in_is_remembered_once_its_message_has_an_end() {
+    let mut stage = Stage::new();
+    let user = stage.user();
+    stage.handle(&signed_in(user, "203.0.113.7")).await;
+    let elsewhere = signed_in(user, "198.51.100.9");
+    stage.outbox.fail_next(1, SendError::Transient("451".into()));
+    assert!(is_retry(&stage.handle(&elsewhere).await));
+    stage.outbox.fail_next(1, SendError::Permanent("550".into()));
+    let outcome = effects(stage.handle(&elsewhere).await);
+    let [Effect::Emit(told), Effect::Settle, Effect::Project { .. }] = outcome.as_slice() else {
+        panic!("{outcome:?}")
+    };
+    assert!(matches!(**told, Signal::NotificationFailed { message: MessageKind::NewSignIn, .. }));
+    stage.handle(&signed_in(user, "198.51.100.9")).await;
+    assert!(stage.outbox.messages().is_empty());
+}
+
+#[tokio::test]
+async fn sign_ins_are_not_asked_for_where_they_are_not_to_be_told() {
+    let settings = NotifierSettings { new_sign_in: false, ..NotifierSettings::new("Example", "https://example.com") };
+    let notifier = Notifier::new(settings, Templates::embedded()).unwrap();
+    assert!(!notifier.filter().admits(SignalKind::UserAuthenticated));
+    assert!(Stage::new().notifier.filter().admits(SignalKind::UserAuthenticated));
+}
+
+#[tokio::test]
+async fn a_lock_is_told_while_it_lasts() {
+    let mut stage = Stage::new();
+    let locked = envelope(Signal::UserLocked { user: stage.user(), until: at(900) });
+    assert!(stage.notifier.filter().passes(&locked));
+    stage.handle(&locked).await;
+    let sent = stage.outbox.take().remove(0);
+    assert_eq!((sent.kind, sent.to.as_str()), (MessageKind::AccountLocked, "Alice@example.org"));
+    assert!(sent.text.contains("2026-01-01 00:15 UTC"), "{}", sent.text);
+    stage.desk.now = at(900);
+    let late = envelope(Signal::UserLocked { user: stage.user(), until: at(900) });
+    assert!(effects(stage.handle(&late).await).is_empty() && stage.outbox.messages().is_empty());
 }
 
 #[tokio::test]
@@ -338,7 +636,7 @@ async fn notices_go_to_the_address_they_are_about() {
         (envelope(reset), MessageKind::PasswordChanged, "Alice@example.org"),
     ] {
         let outcome = stage.handle(&envelope).await;
-        assert!(matches!(effects(outcome).as_slice(), [Effect::Project { .. }]));
+        assert!(matches!(effects(outcome).as_slice(), [Effect::Settle]));
         let sent = stage.outbox.take();
         assert_eq!(sent.len(), 1, "{kind:?}");
         assert_eq!((sent[0].kind, sent[0].to.as_str()), (kind, to));
@@ -539,7 +837,7 @@ async fn neither_logs_nor_debug_show_a_message_or_an_address() {
         }
     }
     drop(guard);
-    assert!(log.0.lock().unwrap().contains("message=a message was not sent"));
+    assert!(log.0.lock().unwrap().contains("a message was not sent"));
     shown.push_str(&log.0.lock().unwrap());
     let sent = stage.outbox.messages();
     assert!(sent.len() >= 3 && sent.iter().any(|message| message.text.contains(LINK)));

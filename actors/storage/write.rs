@@ -1,14 +1,14 @@
 //! The changes of rows, one by one, with the indexes that go with them.
 
-use majordomo_model::{CommandId, SessionId, Timestamp, TokenId, UserId};
+use majordomo_model::{CommandId, SessionId, SignalId, Timestamp, TokenId, UserId};
 use serde::Serialize;
 
 use super::batch::Write;
-use super::letter;
 use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, projection_key, token_index};
 use super::redb::{View, WriteView};
 use super::row::{ActivityRow, AppliedRow, AttemptRow, DeliveryState, SessionRow, TokenRow, UserRow, encode};
 use super::table::{Key, KeyReader, Table, prefix_end};
+use super::{dispatch, letter};
 
 /// How long a token's row outlives the token, so that a second click on a used link can be told so.
 const TOKEN_REMEMBERED: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
@@ -18,12 +18,13 @@ const TOKEN_REMEMBERED: std::time::Duration = std::time::Duration::from_secs(7 *
 /// It comes first in the key: what waits for its flow (accounts that were never verified) must not stand in the way of
 /// what the sweeper removes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Expiring {
+pub(super) enum Expiring {
     Token = 1,
     Session = 2,
     Attempt = 3,
     Applied = 4,
     Verification = 5,
+    Dispatch = 6,
 }
 
 /// Marks the entries that lead from a user to the time of their [`Expiring::Verification`] entry.
@@ -71,6 +72,7 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
         }
         Write::PutLetter(subscription, seq, row) => letter::put(transaction, subscription, *seq, row),
         Write::RemoveLetter(subscription, seq) => letter::remove(transaction, subscription, *seq),
+        Write::PutDispatch(signal, row) => dispatch::put(transaction, *signal, row),
         Write::Sweep(now, limit) => sweep(transaction, *now, *limit),
         Write::PruneLog(seq, limit) => super::log::prune(transaction, *seq, *limit),
     }
@@ -100,11 +102,23 @@ fn expiry_key(at: Timestamp, kind: Expiring, id: &[u8]) -> Vec<u8> {
     key
 }
 
-fn expire(transaction: &mut WriteView<'_>, at: Timestamp, kind: Expiring, id: &[u8]) -> Result<(), ReadError> {
+/// Notes that what a row is about ends at this time.
+pub(super) fn expire(
+    transaction: &mut WriteView<'_>,
+    at: Timestamp,
+    kind: Expiring,
+    id: &[u8],
+) -> Result<(), ReadError> {
     Ok(transaction.put(Table::Expiry, &expiry_key(at, kind, id), &[])?)
 }
 
-fn forget(transaction: &mut WriteView<'_>, at: Timestamp, kind: Expiring, id: &[u8]) -> Result<(), ReadError> {
+/// Takes the note back.
+pub(super) fn forget(
+    transaction: &mut WriteView<'_>,
+    at: Timestamp,
+    kind: Expiring,
+    id: &[u8],
+) -> Result<(), ReadError> {
     remove(transaction, Table::Expiry, &expiry_key(at, kind, id))
 }
 
@@ -302,8 +316,8 @@ fn subject<const WIDTH: usize>(key: &[u8]) -> Result<[u8; WIDTH], ReadError> {
 /// Removes what has ended. Accounts that were never verified are left for their flow, and tokens whose message is
 /// still due for whoever ends their delivery: there are signals to tell.
 fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Result<(), ReadError> {
-    let mut left = limit;
-    for kind in [Expiring::Token, Expiring::Session, Expiring::Attempt, Expiring::Applied] {
+    let (mut left, oldest) = (limit, super::log::oldest(transaction)?);
+    for kind in [Expiring::Token, Expiring::Session, Expiring::Attempt, Expiring::Applied, Expiring::Dispatch] {
         for (_, key) in due(transaction, kind, now, left)? {
             match kind {
                 Expiring::Token if due_token(transaction, &key)?.is_some() => continue,
@@ -311,6 +325,9 @@ fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Resul
                 Expiring::Session => remove_session(transaction, &subject(&key)?)?,
                 Expiring::Attempt => remove(transaction, Table::Attempts, &subject::<32>(&key)?)?,
                 Expiring::Applied => remove(transaction, Table::Applied, &subject::<16>(&key)?)?,
+                Expiring::Dispatch => {
+                    dispatch::sweep(transaction, SignalId::from_bytes(subject(&key)?), oldest, now)?;
+                }
                 Expiring::Verification => continue,
             }
             remove(transaction, Table::Expiry, &key)?;

@@ -29,6 +29,7 @@ mod operating;
 mod person;
 mod registration;
 mod retention;
+mod routing;
 mod spans;
 mod steps;
 mod subscribing;

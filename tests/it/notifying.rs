@@ -532,7 +532,7 @@ async fn templates_are_replaced_in_code_and_from_a_folder() {
     std::fs::write(words.join("notes.md"), "{% not a template").unwrap();
     let templates = Templates::embedded()
         .with_template("verify_email.txt", "overridden by the folder {{ link }}")
-        .with_template("verify_phone.txt", "in code\n{{ code }}\n{{ app_name }} {{ host }} {{ locale }}")
+        .with_template("verify_phone.txt", "in code\n{{ code or link }}\n{{ app_name }} {{ host }} {{ locale }}")
         .with_folder(&words)
         .with_template("verify_email.subject.txt", "Willkommen bei {{ app_name }}");
     let outbox = CapturedOutbox::new();

@@ -306,4 +306,11 @@ catalogue! {
     163 GuardWouldDeny "guard_would_deny" Operation SYSTEM [] []
         "A guard in shadow mode would have denied flows that went on."
         { guard: String, flow: FlowKind, count: u64 }
+
+    164 UserLocked "user_locked" Fact USER_MANAGER [] []
+        "Nobody can sign in to an account for a while, after too many failed attempts."
+        { user: UserId, until: Timestamp }
+    165 UserUnlocked "user_unlocked" Fact USER_MANAGER [] []
+        "An account that was locked can be signed in to again."
+        { user: UserId }
 }

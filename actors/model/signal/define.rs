@@ -44,6 +44,9 @@ macro_rules! meaning {
     (supersedes) => {
         "The earlier token that this one makes useless."
     };
+    (until) => {
+        "When it ends by itself."
+    };
     (expires_at) => {
         "When the token ends."
     };
