@@ -1,6 +1,8 @@
 //! The notifier: the subscriber that sends the messages which signals ask for.
 
 mod captured;
+#[cfg(feature = "email")]
+mod email;
 mod internet_message;
 mod maildir;
 mod message;
@@ -17,6 +19,8 @@ use majordomo_model::{
 };
 
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
+#[cfg(feature = "email")]
+pub use email::{Smtp, SmtpCredentials, SmtpEncryption, SmtpFault, SmtpSettings};
 pub use maildir::Maildir;
 pub use message::{TemplateFault, TemplateFaults, Templates};
 pub use settings::{NotifierFault, NotifierSettings};

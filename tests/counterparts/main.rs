@@ -11,6 +11,5 @@
     reason = "a test may fail, in its helping functions too"
 )]
 
-#[allow(dead_code, reason = "used as counterparts are added")]
 mod counterpart;
 mod mail;
