@@ -110,8 +110,12 @@ struct MailServer {
 
 impl MailServer {
     fn start(folder: &Path, options: &[&str]) -> Self {
+        Self::of_make("mail_server.py", folder, options)
+    }
+
+    fn of_make(make: &str, folder: &Path, options: &[&str]) -> Self {
         let mut command = python();
-        let mut program = Running::start(command.arg(script("mail_server.py")).arg(folder).args(options));
+        let mut program = Running::start(command.arg(script(make)).arg(folder).args(options));
         let Listening { port, root } = serde_json::from_str(&program.line()).unwrap();
         Self { _program: program, folder: folder.to_owned(), port, root }
     }
@@ -274,6 +278,36 @@ fn assert_as_a_mail_program_has_it(mail: &Read) {
 }
 
 #[tokio::test]
+async fn a_server_of_another_make_that_takes_ascii_only_has_it_too() {
+    let message = message_to("ada@example.org").await;
+    for (tls, encryption) in [("starttls", SmtpEncryption::StartTls), ("implicit", SmtpEncryption::ImplicitTls)] {
+        let folder = folder();
+        let server = MailServer::of_make("other_mail_server.py", folder.path(), &[tls]);
+        let credentials = SmtpCredentials::new("accounts@example.com", "a password, of a mail server");
+        let open = || Smtp::new(server.settings(encryption)).unwrap();
+        let smtp = open().with_credentials(credentials).unwrap();
+        soon(smtp.send(&message)).await.unwrap();
+        let mut refused = message.clone();
+        "refused@example.org".clone_into(&mut refused.to);
+        let error = soon(smtp.send(&refused)).await.unwrap_err();
+        assert_eq!(error, SendError::Permanent("the server answered 550 at RCPT".into()));
+        soon(smtp.send(&message)).await.unwrap();
+        let stranger = soon(open().send(&message)).await.unwrap_err();
+        assert_eq!(stranger, SendError::unavailable("the server answered 550 at MAIL"));
+        let mails = server.read();
+        assert_eq!(mails.len(), 2);
+        for (told, mail) in mails {
+            assert!(told.tls);
+            assert_eq!(
+                (told.to[0].as_str(), mail.message_id()),
+                (message.to.as_str(), server.message_ids()[0].as_str())
+            );
+            assert!(mail.text().contains(APP_NAME));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_connection_is_used_again() {
     let folder = folder();
     let server = MailServer::start(folder.path(), &["--tls", "starttls"]);
@@ -326,9 +360,15 @@ async fn answers_from_before_tls_are_not_believed() {
     let folder = folder();
     let server = MailServer::start(folder.path(), &["--tls", "starttls", "--injects"]);
     let message = message_to("ada@example.com").await;
-    let smtp = Smtp::new(server.settings(SmtpEncryption::StartTls)).unwrap();
-    let error = soon(smtp.send(&message)).await.unwrap_err();
-    assert!(error.is_unavailable(), "{error}");
+    let smtp = || Smtp::new(server.settings(SmtpEncryption::StartTls)).unwrap();
+    let credentials = SmtpCredentials::new("accounts@example.com", "a password, of a mail server");
+    // From then on each answer is that to the question before.
+    for (smtp, reason) in [
+        (smtp(), "250 is no answer at DATA"),
+        (smtp().with_credentials(credentials).unwrap(), "250 is no answer at the opening"),
+    ] {
+        assert_eq!(soon(smtp.send(&message)).await, Err(SendError::unavailable(reason)));
+    }
     assert!(server.taken().is_empty());
 }
 
