@@ -9,11 +9,14 @@ use tokio::runtime::{Builder, Runtime};
 use super::*;
 use crate::notifier::sample_message;
 
+/// The start of a command, and what it is answered.
+type Answer = (&'static str, Option<&'static str>);
+
 /// A mail server on loopback that says what the test wants: it takes everything, but for what the script has.
 #[derive(Clone, Default)]
 struct Script {
-    /// The answer to a command that starts so, in place of the usual one; without one the connection is closed.
-    answers: Arc<Mutex<Vec<(&'static str, Option<&'static str>)>>>,
+    /// In place of the usual answers; without one the connection is closed.
+    answers: Arc<Mutex<Vec<Answer>>>,
     connections: Arc<AtomicUsize>,
     commands: Arc<Mutex<Vec<String>>>,
 }
