@@ -108,6 +108,7 @@ const ALONE: &[(&str, &str)] = &[
     ("argon2", "actors/hasher/"),
     ("redb", "actors/storage/redb/"),
     ("minijinja", "actors/notifier/"),
+    ("lettre", "actors/notifier/email"),
     ("chacha20poly1305", "actors/seal.rs"),
     ("metrics", "actors/telemetry.rs"),
     ("ed25519_dalek", "actors/auditor/"),

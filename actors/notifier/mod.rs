@@ -4,6 +4,8 @@ mod breaker;
 mod captured;
 mod clients;
 mod composer;
+#[cfg(feature = "email")]
+mod email;
 mod facts;
 mod forms;
 mod internet_message;
@@ -27,6 +29,8 @@ use majordomo_model::{
 };
 
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
+#[cfg(feature = "email")]
+pub use email::{Smtp, SmtpCredentials, SmtpEncryption, SmtpFault, SmtpSettings};
 pub use maildir::Maildir;
 pub use route::Route;
 pub use samples::Sample;
