@@ -91,6 +91,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "flow",
     "guarding",
     "lapse",
+    "message_budget",
     "mod",
     "new_password",
     "policy",
@@ -98,6 +99,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "session",
     "undelivered",
     "verification",
+    "verification_request",
 ];
 
 /// Crates that one room alone may name.

@@ -44,6 +44,8 @@ pub(crate) enum Table {
     DeadLetters,
     /// How many bytes of signals were written up to certain places of the log.
     LogMarks,
+    /// What is remembered of messages that were asked for.
+    Messages,
 }
 
 impl Table {
@@ -51,7 +53,7 @@ impl Table {
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Every table, in the order of declaration.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Meta,
         Self::Users,
         Self::Credentials,
@@ -70,6 +72,7 @@ impl Table {
         Self::Applied,
         Self::DeadLetters,
         Self::LogMarks,
+        Self::Messages,
     ];
 
     /// The name in the file: stable, snake_case.
@@ -93,6 +96,7 @@ impl Table {
             Self::Applied => "applied",
             Self::DeadLetters => "dead_letters",
             Self::LogMarks => "log_marks",
+            Self::Messages => "messages",
         }
     }
 }

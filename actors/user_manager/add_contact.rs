@@ -22,7 +22,7 @@ impl Request {
     fn of(message: &AddContact, services: &Services) -> Self {
         Self {
             user: message.user,
-            claim: Claim::draw(&message.address, services.tokens.current_key()),
+            claim: Claim::draw(&message.address, &services.keys),
             shown: typed(&services.keys, message.address.typed()),
             allowed: services.policy.channel(message.address.channel()) != Requirement::Forbidden,
         }

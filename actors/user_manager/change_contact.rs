@@ -27,7 +27,7 @@ impl Request {
             user: message.user,
             contact: message.contact,
             channel: message.address.channel(),
-            claim: Claim::draw(&message.address, services.tokens.current_key()),
+            claim: Claim::draw(&message.address, &services.keys),
             shown: typed(&services.keys, message.address.typed()),
         }
     }
