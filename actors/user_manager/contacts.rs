@@ -1,17 +1,15 @@
 //! Contacts: the rules that the flows which change how a user is reached have in common.
 
 use majordomo_model::{
-    Channel, Contact, ContactClaim, ContactClaimed, ContactId, Email, Failure, Personal, Phone, Timestamp,
-    UserId, UserStatus,
+    Channel, Contact, ContactClaim, ContactClaimed, ContactId, Email, Failure, Personal, Phone, Timestamp, UserId,
+    UserStatus,
 };
 
 use super::authority::{Permit, holds};
 use super::epoch::open_tokens;
 use super::flow::{Decision, Perform, Told};
 use super::message_budget::{Remembered, budget};
-use super::policy::{
-    FreshToken, Policy, Registration, personal_address, seal_key, supersede, verification_purpose,
-};
+use super::policy::{FreshToken, Policy, Registration, personal_address, seal_key, supersede, verification_purpose};
 use crate::keys::Keyring;
 use crate::storage::{Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
 

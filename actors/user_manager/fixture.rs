@@ -255,10 +255,22 @@ impl Fixture {
         (reason, told.into_iter().map(|envelope| envelope.signal).collect())
     }
 
+    /// Lets as much time pass as the same message is not asked for twice.
+    pub(crate) fn cool_down(&self) {
+        self.pass(self.services.policy.messages.cool_down);
+    }
+
     /// Lets time pass.
     pub(crate) fn pass(&self, span: Duration) {
         self.clock.advance(span);
     }
+}
+
+/// A policy under which messages may be asked for without end, for what is not about that.
+pub(crate) fn unlimited() -> Policy {
+    let mut policy = Policy::default();
+    (policy.messages.cool_down, policy.messages.per_hour, policy.messages.per_day) = (Duration::ZERO, None, None);
+    policy
 }
 
 /// The instant that arbitrary facts are about.

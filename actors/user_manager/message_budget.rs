@@ -9,7 +9,9 @@ use super::flow::Told;
 use super::policy::verification_signals;
 use crate::delivery_end;
 use crate::keys::Keyring;
-use crate::storage::{Answered, Check, DeliveryState, Lookup, MessagesRow, ReadError, ReadView, TokenEnd, TokenRow, Write};
+use crate::storage::{
+    Answered, Check, DeliveryState, Lookup, MessagesRow, ReadError, ReadView, TokenEnd, TokenRow, Write,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -239,7 +241,7 @@ pub(super) mod cases {
     use super::*;
 
     pub(in super::super) fn remembered(now: Timestamp) -> impl Strategy<Value = Remembered> {
-        let micros = |seconds: i64| Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
+        let micros = move |seconds: i64| Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
         let instant = move || (-90_000_i64..100).prop_map(micros);
         let answered = (-90_i64..90, any::<[u8; 16]>()).prop_map(move |(ago, challenge)| Answered {
             at: micros(ago),
@@ -250,5 +252,134 @@ pub(super) mod cases {
         let row = (prop::option::of(answered), prop::collection::vec(instant(), 0..12), instant());
         let row = row.prop_map(|(answered, started, expires_at)| MessagesRow { answered, started, expires_at });
         prop::option::of(row).prop_map(|row| Remembered { key: [7; 32], row })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    fn after(seconds: u64) -> Timestamp {
+        START.plus(Duration::from_secs(seconds))
+    }
+
+    /// Asks for a message, and remembers what came of it.
+    fn ask(remembered: &mut Remembered, now: Timestamp, limits: &MessageLimits) -> bool {
+        let allowance = remembered.spend(true, now, limits);
+        if let Some(Write::PutMessages(_, row)) = allowance.changes.write {
+            remembered.row = Some(*row);
+        }
+        allowance.is_granted
+    }
+
+    #[test]
+    fn the_budget_is_exact_in_any_hour_and_any_day_and_comes_back() {
+        let (limits, mut remembered) = (MessageLimits::default(), Remembered::default());
+        let mut granted = |seconds| ask(&mut remembered, after(seconds), &limits);
+        assert_eq!([0, 1, 2, 3, 4, 5, 3_599].map(&mut granted), [true, true, true, true, true, false, false]);
+        assert_eq!([3_600, 3_600, 3_601].map(&mut granted), [true, false, true], "as each of them is an hour old");
+        assert_eq!([8_000, 8_001, 8_002, 8_003, 30_000].map(&mut granted), [true, true, true, false, false]);
+        assert_eq!([86_399, 86_400, 86_400].map(&mut granted), [false, true, false], "as each of them is a day old");
+    }
+
+    #[test]
+    fn what_is_not_granted_or_not_due_leaves_the_row_as_it_was() {
+        let (limits, mut remembered) = (MessageLimits::default(), Remembered::default());
+        let fresh = remembered.spend(false, START, &limits);
+        let Some(Write::PutMessages(_, row)) = fresh.changes.write else { panic!("no row") };
+        assert_eq!((row.started.len(), row.expires_at), (0, START.plus(DAY)));
+        assert!((0..5).all(|second| ask(&mut remembered, after(second), &limits)));
+        let before = remembered.row.clone();
+        for due in [true, false] {
+            let changes = remembered.spend(due, after(9), &limits).changes;
+            assert!(matches!(changes.check, Some(Check::Messages(_, row)) if row == before));
+            assert!(matches!(changes.write, Some(Write::PutMessages(_, row)) if Some(*row) == before));
+        }
+    }
+
+    #[test]
+    fn the_same_answer_is_given_for_a_minute_and_never_longer_than_its_code_works() {
+        let limits = MessageLimits::default();
+        let challenge = TokenId::from_bytes([3; 16]);
+        for (code, until) in [(600, 60), (20, 20)] {
+            let answered = Answered { at: START, challenge, expires_at: after(900), code_expires_at: after(code) };
+            let changes = Remembered::default().answer(answered, &limits);
+            let Some(Write::PutMessages(_, row)) = changes.write else { panic!("no row") };
+            assert_eq!(row.expires_at, after(until));
+            let remembered = Remembered { row: Some(*row), ..Remembered::default() };
+            assert_eq!(remembered.answered(after(until - 1), &limits), Some(answered));
+            assert_eq!(remembered.answered(after(until), &limits), None);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_locks_nobody_out() {
+        let (limits, mut remembered) = (MessageLimits::default(), Remembered::default());
+        let years = START.plus(DAY * 3_650);
+        while ask(&mut remembered, years, &limits) {}
+        assert!(ask(&mut remembered, START, &limits), "what lies in the future does not count");
+        let challenge = TokenId::from_bytes([3; 16]);
+        let answered = Answered { at: years, challenge, expires_at: years.plus(DAY), code_expires_at: years.plus(DAY) };
+        let row = MessagesRow { answered: Some(answered), ..MessagesRow::default() };
+        let remembered = Remembered { row: Some(row), ..Remembered::default() };
+        assert_eq!(remembered.answered(START, &limits), None);
+    }
+
+    #[test]
+    fn each_part_can_be_switched_off_and_faults_are_named() {
+        let none = MessageLimits { cool_down: Duration::ZERO, per_hour: None, per_day: None };
+        let mut remembered = Remembered::default();
+        assert!((0..1_000).all(|_| ask(&mut remembered, START, &none)));
+        let answered =
+            Answered { at: START, challenge: TokenId::new(), expires_at: after(9), code_expires_at: after(9) };
+        assert!(remembered.row.is_none() && remembered.answer(answered, &none).write.is_none());
+        let hourly = MessageLimits { per_day: None, ..MessageLimits::default() };
+        let granted = (0..200).filter(|hour| ask(&mut remembered, after(hour * 3_600), &hourly));
+        assert_eq!(granted.count(), 200);
+        assert_eq!(remembered.row.unwrap().started.len(), 5, "no more is kept than counts");
+        let wrong = MessageLimits { cool_down: DAY * 2, per_hour: Some(0), per_day: Some(101) };
+        assert_eq!((none.faults().len(), wrong.faults().len()), (0, 3), "{:?}", wrong.faults());
+    }
+
+    #[test]
+    fn what_is_asked_for_is_told_apart_by_purpose_channel_and_kind() {
+        let keys = Keyring::ephemeral().unwrap();
+        let asked = |purpose, kind| Asked { purpose, kind, text: "ada@example.com".to_owned() };
+        let all = [
+            asked(TokenPurpose::VerifyEmail, "address"),
+            asked(TokenPurpose::ResetByEmail, "email"),
+            asked(TokenPurpose::ResetByPhone, "email"),
+            asked(TokenPurpose::ResetByEmail, "username"),
+        ];
+        let hashes: std::collections::BTreeSet<_> = all.iter().map(|asked| asked.cool_down(&keys)).collect();
+        assert_eq!(hashes.len(), all.len());
+        let budgets = all.each_ref().map(|asked| asked.budget(&keys, Channel::Email, Some("ada@example.com")));
+        assert!(budgets.iter().all(|key| *key == budget(&keys, Channel::Email, "ada@example.com")), "one an address");
+        assert_ne!(budgets[0], budget(&keys, Channel::Phone, "ada@example.com"));
+        assert_ne!(budgets[0], all[0].budget(&keys, Channel::Email, None));
+    }
+
+    proptest! {
+        #[test]
+        fn however_messages_are_asked_for_no_span_holds_more_than_its_limit(
+            gaps in prop::collection::vec(0_u64..4_000, 1..80),
+            (per_hour, per_day) in (prop::option::of(1_u32..6), prop::option::of(1_u32..12)),
+        ) {
+            let limits = MessageLimits { per_hour, per_day, ..MessageLimits::default() };
+            let (mut remembered, mut now, mut granted) = (Remembered::default(), START, Vec::new());
+            for gap in gaps {
+                now = now.plus(Duration::from_secs(gap));
+                let within = |span| granted.iter().filter(|at: &&Timestamp| now < at.plus(span)).count();
+                let below = |limit: Option<u32>, span| limit.is_none_or(|limit| within(span) < limit as usize);
+                let expected = below(per_hour, HOUR) && below(per_day, DAY);
+                let is_granted = ask(&mut remembered, now, &limits);
+                prop_assert_eq!(is_granted, expected);
+                granted.extend(is_granted.then_some(now));
+            }
+        }
     }
 }

@@ -358,6 +358,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::fixture::{Fixture, NOW, PASSWORD, assert_one_end};
+    use super::super::message_budget::cases::remembered;
     use super::*;
     use crate::keys::Keyring;
     use crate::token::Tokens;
@@ -431,6 +432,7 @@ mod tests {
             email in prop::option::of(any::<bool>()),
             phone in prop::option::of(any::<bool>()),
             (open, must_verify) in any::<(bool, bool)>(),
+            messages in prop::collection::vec(remembered(NOW), 2),
         ) {
             let registration = if open { Registration::Open } else { Registration::Discreet };
             let policy = Policy { registration, must_verify, ..Policy::default() };
@@ -443,11 +445,13 @@ mod tests {
                 username_owner: owner(named && name_taken),
                 skeleton_owner: owner(named && skeleton_taken),
                 owners: taken.iter().map(|&taken| owner(taken)).collect(),
+                messages,
                 now: NOW,
             };
             let request = Request {
                 username: named.then(|| Username::parse("ada").unwrap()),
                 addresses,
+                budgets: Vec::new(),
                 profile: Profile::default(),
                 phc: "phc".to_owned(),
             };

@@ -8,7 +8,7 @@ use majordomo_model::{
 };
 
 use super::epoch::open_tokens;
-use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
+use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::message_budget::{Asked, Remembered};
 use super::policy::{FreshToken, Policy, personal_contact, reset_purpose, seal_key, supersede, typed};
 use crate::keys::Keyring;
@@ -191,8 +191,10 @@ mod tests {
     use majordomo_model::{ContactId, Delete, Disable, Email, Error, SignalKind};
     use proptest::prelude::*;
 
-    use super::super::fixture::{Fixture, NOW, any_user, assert_one_end};
+    use super::super::fixture::{Fixture, NOW, any_user, assert_one_end, unlimited};
+    use super::super::message_budget::cases::remembered;
     use super::*;
+    use crate::storage::DeliveryState;
 
     fn request(identifier: &str, channel: Channel) -> RequestPasswordReset {
         RequestPasswordReset { identifier: identifier.to_owned(), channel }
@@ -269,6 +271,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn somebody_or_nobody_leaves_the_same_rows_and_the_sweep_removes_them() {
+        let fixture = Fixture::new().await;
+        fixture.register_proven("ada", Some("ada@example.com"), None).await;
+        let (keys, purpose) = (&fixture.services.keys, reset_purpose(Channel::Email));
+        let kept = |name: &str, address| {
+            let asked = Asked { purpose, kind: "username", text: name.to_owned() };
+            let subjects = [asked.cool_down(keys), asked.budget(keys, Channel::Email, address)];
+            let is_kept = |subject| fixture.services.reader.snapshot(|view| view.messages(&subject)).unwrap().is_some();
+            subjects.map(is_kept)
+        };
+        let all = || [kept("ada", Some("ada@example.com")), kept("nobody", None)];
+        assert_eq!(all(), [[false, true], [false, false]]);
+        fixture.pass(std::time::Duration::from_secs(3_600));
+        for name in ["ada", "nobody"] {
+            fixture.run(request(name, Channel::Email)).await.unwrap();
+        }
+        assert_eq!(all(), [[true; 2]; 2]);
+        for (seconds, left) in [(61, [false, true]), (24 * 3_600, [false, false])] {
+            fixture.pass(std::time::Duration::from_secs(seconds));
+            fixture.services.storage.sweep().await.unwrap();
+            assert_eq!(all(), [left; 2], "after {seconds} seconds more");
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_no_identifier_is_refused() {
         let fixture = Fixture::new().await;
         for identifier in ["", "a b", "@", "07911"] {
@@ -300,7 +327,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn of_many_requests_at_once_one_token_stays_open() {
-        let fixture = std::sync::Arc::new(Fixture::new().await);
+        let fixture = std::sync::Arc::new(Fixture::with(unlimited()).await);
         let user = fixture.register_proven("ada", Some("ada@example.com"), None).await;
         let requests = (0..50).map(|_| {
             let fixture = std::sync::Arc::clone(&fixture);
@@ -319,18 +346,28 @@ mod tests {
             user in prop::option::of(any_user()),
             identifier in prop_oneof!["ada", "ada@example\\.com", "\\+447911123456"],
             by_phone: bool,
+            (last, budget) in (remembered(NOW), remembered(NOW)),
         ) {
-            let keys = crate::keys::Keyring::ephemeral().unwrap();
+            let keys = Keyring::ephemeral().unwrap();
             let channel = if by_phone { Channel::Phone } else { Channel::Email };
             let shown = typed(&keys, &identifier);
             let request = Request::new(Identifier::guess(&identifier).unwrap(), channel, shown);
-            let (last, budget) = (Remembered::default(), Remembered::default());
             let facts = Facts { user, older: Vec::new(), last, budget, now: NOW };
-            let decision = decide(&request, FreshToken::draw(keys.current()), &facts, &Policy::default());
+            let (policy, fresh) = (Policy::default(), FreshToken::draw(keys.current()));
+            let decision = decide(&request, fresh, &facts, &policy);
             assert_one_end(&decision);
-            prop_assert!(decision.answer.is_ok());
-            let [Write::PutToken(row)] = decision.writes.as_slice() else { panic!("{:?}", decision.writes) };
+            let reply = decision.answer.as_ref().unwrap();
+            if let Some(answered) = facts.last.answered(NOW, &policy.messages) {
+                prop_assert_eq!(reply.challenge, answered.challenge);
+                prop_assert!(decision.writes.is_empty() && decision.told.is_empty());
+                return Ok(());
+            }
+            let [Write::PutToken(row), Write::PutMessages(..), Write::PutMessages(..)] = decision.writes.as_slice() else {
+                panic!("{:?}", decision.writes)
+            };
+            prop_assert_eq!(row.id, reply.challenge);
             prop_assert_eq!(row.user.is_some(), !decision.told.is_empty());
+            prop_assert_eq!(row.delivered == DeliveryState::Failed, decision.told.len() == 2);
             if let Some(user) = row.user.and(facts.user.as_ref()) {
                 prop_assert!(user.contact_at(channel, &row.address).unwrap().proven_at.is_some());
             }

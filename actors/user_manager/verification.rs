@@ -1,19 +1,15 @@
 //! Verification: what a proof of an address changes, whatever the channel.
 
 use majordomo_model::{
-    Channel, Claimant, Confirmed, Contact, ContactId, Email, Failure, Personal, Phone, ProofMethod, Signal, Timestamp,
-    TokenId, UserId, UserStatus, VerificationRequested,
+    Channel, Confirmed, ContactId, Failure, Personal, ProofMethod, Signal, Timestamp, TokenId, UserId, UserStatus,
 };
 
 use super::flow::{Services, Told};
-use super::policy::{
-    FreshToken, Policy, personal_contact, personal_recipient, reset_purpose, seal_key, typed, verification_purpose,
-};
+use super::policy::{personal_contact, personal_recipient, reset_purpose, seal_key, verification_purpose};
 use super::proof::{Judgement, Parsed, judge};
-use crate::keys::Keyring;
 use crate::stamp::SealKey;
 use crate::storage::{Check, ContactRow, Lookup, ReadError, ReadView, TokenEnd, TokenRow, UniqueKey, UserRow, Write};
-use crate::token::{Binding, KeyId};
+use crate::token::Binding;
 
 /// What the store says about a presented proof.
 #[derive(Clone, Debug)]
@@ -270,14 +266,16 @@ pub(super) const fn taken(channel: Channel) -> Failure {
 pub(super) mod cases {
     use std::mem::discriminant;
 
-    use majordomo_model::{Flow, FlowId, TokenPurpose};
+    use majordomo_model::{Contact, Email, Flow, FlowId, Phone, TokenPurpose};
     use proptest::prelude::*;
     use proptest::sample::select;
 
     use super::super::fixture::Fixture;
     use super::super::flow::Decision;
+    use super::super::policy::FreshToken;
     use super::*;
     use crate::bytes::Bytes;
+    use crate::keys::Keyring;
     use crate::storage::{Batch, Verdict};
 
     pub(in super::super) const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
