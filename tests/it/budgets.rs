@@ -64,7 +64,7 @@ const fn by_user(user: UserId) -> Ask {
 /// How many messages were sent to an address, of all that are there now.
 async fn sent_to(test: &TestAccounts, address: &str) -> usize {
     soon(test.drain()).await;
-    test.messages().take().iter().filter(|message| message.to == address).count()
+    test.messages().take().iter().filter(|message| message.to.eq_ignore_ascii_case(address)).count()
 }
 
 /// The reason that a failed request, or a failed delivery, is told with.
