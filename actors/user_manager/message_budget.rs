@@ -297,7 +297,7 @@ mod tests {
         for due in [true, false] {
             let changes = remembered.spend(due, after(9), &limits).changes;
             assert!(matches!(changes.check, Some(Check::Messages(_, row)) if row == before));
-            assert!(matches!(changes.write, Some(Write::PutMessages(_, row)) if Some(*row) == before));
+            assert!(matches!(changes.write, Some(Write::PutMessages(_, row)) if before.as_ref() == Some(&*row)));
         }
     }
 
