@@ -94,6 +94,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "flow",
     "guarding",
     "lapse",
+    "message_budget",
     "mod",
     "new_password",
     "policy",
@@ -101,6 +102,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "session",
     "undelivered",
     "verification",
+    "verification_request",
 ];
 
 /// Crates that one room alone may name.

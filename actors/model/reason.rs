@@ -85,6 +85,8 @@ words! {
         TokenMismatchOrExpired = "token_mismatch_or_expired": "the token or code is expired, used, superseded or for something else",
         TooManyAttempts = "too_many_attempts": "the code was guessed at too often",
         AlreadyVerified = "already_verified": "the address is verified already",
+        CoolDown = "cool_down": "the same was asked for a moment ago, and its message is on its way",
+        MessageLimitReached = "message_limit_reached": "the address was sent as many messages as are allowed",
         EmailSendFailed = "email_send_failed": "the message was given up",
         Expired = "expired": "it was not done in the time allowed",
         Overloaded = "overloaded": "there was no hashing capacity",
@@ -120,7 +122,7 @@ impl Failure {
             Self::UserNotFound => ErrorType::UserNotFound,
             Self::InvalidToken | Self::TokenMismatchOrExpired | Self::TooManyAttempts => ErrorType::InvalidToken,
             Self::PasswordHashingError | Self::MalformedHash | Self::Overloaded => ErrorType::PasswordHashingError,
-            Self::EmailSendFailed | Self::Expired => ErrorType::EmailSendFailed,
+            Self::EmailSendFailed | Self::Expired | Self::MessageLimitReached => ErrorType::EmailSendFailed,
             Self::RepositoryError | Self::Contended => ErrorType::RepositoryError,
             Self::UnexpectedException | Self::Interrupted | Self::DeadlineExceeded | Self::GuardUnavailable => {
                 ErrorType::UnexpectedException

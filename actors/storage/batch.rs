@@ -10,6 +10,7 @@ use majordomo_model::{
 use super::dispatch::DispatchRow;
 use super::log::LogEnd;
 use super::lookup::{Lookup, ReadError, UniqueKey};
+use super::message::MessagesRow;
 use super::progress::{CursorRow, LetterRow, LetterState};
 use super::redb::{View, WriteView};
 use super::row::{AppliedRow, CredentialRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow};
@@ -83,6 +84,8 @@ pub enum Check {
     DeliveryPending(TokenId),
     /// The user's tokens whose message is neither sent nor given up are exactly these, in the order of their index.
     DueTokens(UserId, Vec<TokenId>),
+    /// What is remembered of messages under this keyed hash is exactly this.
+    Messages([u8; 32], Option<MessagesRow>),
     /// The user has exactly this many sessions.
     SessionCount(UserId, usize),
     /// The user has this many sessions, or fewer.
@@ -129,6 +132,8 @@ pub enum Write {
     CountAttempt(TokenId),
     /// Notes what became of a token's message.
     EndDelivery(TokenId, DeliveryState),
+    /// Remembers messages under a keyed hash, in the place of what was remembered there.
+    PutMessages([u8; 32], Box<MessagesRow>),
     /// Opens a session.
     PutSession([u8; 32], Box<SessionRow>),
     /// Ends a session.
@@ -270,6 +275,7 @@ impl Check {
             Self::DueTokens(user, tokens) => {
                 view.due_tokens(*user)?.iter().map(|row| row.id).eq(tokens.iter().copied())
             }
+            Self::Messages(subject, row) => view.messages(subject)? == *row,
             Self::SessionCount(user, count) => {
                 let sessions = view.prefix(Table::SessionsByUser, user.as_bytes())?.take(count.saturating_add(1));
                 sessions.map(|row| row.map(|_| 1)).sum::<Result<usize, _>>()? == *count

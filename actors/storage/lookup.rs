@@ -6,6 +6,7 @@ use majordomo_model::{
 use serde::de::DeserializeOwned;
 
 use super::dispatch::DispatchRow;
+use super::message::MessagesRow;
 use super::progress::{CursorRow, LetterRow};
 use super::redb::{EngineError, View};
 use super::row::{
@@ -198,6 +199,11 @@ pub(crate) trait Lookup: View + Sized {
     /// The failed attempts at an identifier, by its keyed hash.
     fn attempts(&self, subject: &[u8; 32]) -> Result<Option<AttemptRow>, ReadError> {
         self.row(Table::Attempts, subject)
+    }
+
+    /// What is remembered of messages, by the keyed hash of what they were asked for by or of where they go.
+    fn messages(&self, subject: &[u8; 32]) -> Result<Option<MessagesRow>, ReadError> {
+        self.row(Table::Messages, subject)
     }
 
     /// A one-time token.

@@ -46,6 +46,8 @@ pub(crate) enum Table {
     LogMarks,
     /// Which subscription is sending the message that a signal asks for, and which messages are settled.
     Dispatches,
+    /// What is remembered of messages that were asked for.
+    Messages,
 }
 
 impl Table {
@@ -53,7 +55,7 @@ impl Table {
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Every table, in the order of declaration.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Meta,
         Self::Users,
         Self::Credentials,
@@ -73,6 +75,7 @@ impl Table {
         Self::DeadLetters,
         Self::LogMarks,
         Self::Dispatches,
+        Self::Messages,
     ];
 
     /// The name in the file: stable, snake_case.
@@ -97,6 +100,7 @@ impl Table {
             Self::DeadLetters => "dead_letters",
             Self::LogMarks => "log_marks",
             Self::Dispatches => "dispatches",
+            Self::Messages => "messages",
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::batch::Write;
 use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, projection_key, token_index};
+use super::message::MessagesRow;
 use super::redb::{View, WriteView};
 use super::row::{ActivityRow, AppliedRow, AttemptRow, DeliveryState, SessionRow, TokenRow, UserRow, encode};
 use super::table::{Key, KeyReader, Table, prefix_end};
@@ -25,6 +26,7 @@ pub(super) enum Expiring {
     Applied = 4,
     Verification = 5,
     Dispatch = 6,
+    Messages = 7,
 }
 
 /// Marks the entries that lead from a user to the time of their [`Expiring::Verification`] entry.
@@ -51,6 +53,7 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
             change_token(transaction, *token, |row| row.attempts = row.attempts.saturating_add(1))
         }
         Write::EndDelivery(token, state) => change_token(transaction, *token, |row| row.delivered = *state),
+        Write::PutMessages(subject, row) => put_messages(transaction, subject, row),
         Write::PutSession(hash, row) => put_session(transaction, hash, row),
         Write::RemoveSession(hash) => remove_session(transaction, hash),
         Write::RemoveSessionsOf(user, keep) => remove_sessions(transaction, *user, *keep),
@@ -286,6 +289,14 @@ fn clear_failures(transaction: &mut WriteView<'_>, subject: &[u8; 32]) -> Result
     remove(transaction, Table::Attempts, subject)
 }
 
+fn put_messages(transaction: &mut WriteView<'_>, subject: &[u8; 32], row: &MessagesRow) -> Result<(), ReadError> {
+    if let Some(earlier) = transaction.messages(subject)? {
+        forget(transaction, earlier.expires_at, Expiring::Messages, subject)?;
+    }
+    expire(transaction, row.expires_at, Expiring::Messages, subject)?;
+    put(transaction, Table::Messages, subject, row)
+}
+
 /// The entries of a kind whose time is over, the earliest first, at most so many: each with its time and key.
 fn due<V: View>(
     view: &V,
@@ -317,7 +328,8 @@ fn subject<const WIDTH: usize>(key: &[u8]) -> Result<[u8; WIDTH], ReadError> {
 /// still due for whoever ends their delivery: there are signals to tell.
 fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Result<(), ReadError> {
     let (mut left, oldest) = (limit, super::log::oldest(transaction)?);
-    for kind in [Expiring::Token, Expiring::Session, Expiring::Attempt, Expiring::Applied, Expiring::Dispatch] {
+    use Expiring::{Applied, Attempt, Dispatch, Messages, Session, Token};
+    for kind in [Token, Session, Attempt, Applied, Dispatch, Messages] {
         for (_, key) in due(transaction, kind, now, left)? {
             match kind {
                 Expiring::Token if due_token(transaction, &key)?.is_some() => continue,
@@ -328,6 +340,7 @@ fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Resul
                 Expiring::Dispatch => {
                     dispatch::sweep(transaction, SignalId::from_bytes(subject(&key)?), oldest, now)?;
                 }
+                Expiring::Messages => remove(transaction, Table::Messages, &subject::<32>(&key)?)?,
                 Expiring::Verification => continue,
             }
             remove(transaction, Table::Expiry, &key)?;

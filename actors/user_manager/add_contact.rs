@@ -22,7 +22,7 @@ impl Request {
     fn of(message: &AddContact, services: &Services) -> Self {
         Self {
             user: message.user,
-            claim: Claim::draw(&message.address, services.tokens.current_key()),
+            claim: Claim::draw(&message.address, &services.keys),
             shown: typed(&services.keys, message.address.typed()),
             allowed: services.policy.channel(message.address.channel()) != Requirement::Forbidden,
         }
@@ -106,7 +106,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::authority::Permit;
-    use super::super::fixture::{Fixture, assert_well_formed, authority, recent_session, user_row};
+    use super::super::fixture::{Fixture, NOW, assert_well_formed, authority, recent_session, user_row};
+    use super::super::message_budget::cases::remembered;
     use super::super::policy::{Policy, Registration};
     use super::*;
     use crate::keys::Keyring;
@@ -298,6 +299,7 @@ mod tests {
             (found, active, permitted, allowed, open, owned) in any::<(bool, bool, bool, bool, bool, bool)>(),
             typed in prop_oneof![Just("ada@example.com"), Just("new@example.com"), Just("no")],
             limit in 1_usize..3,
+            messages in remembered(NOW),
         ) {
             let (keys, now) = (Keyring::ephemeral().unwrap(), user_row("ada", None).created_at);
             let status = if active { UserStatus::Active } else { UserStatus::Disabled };
@@ -305,10 +307,10 @@ mod tests {
             let registration = if open { Registration::Open } else { Registration::Discreet };
             let policy = Policy { contacts_per_user: limit, registration, ..Policy::default() };
             let permit = if permitted { recent_session(&user, now) } else { Permit::Session(None) };
-            let tokens = crate::token::Tokens::new(keys.clone());
-            let claim = Claim::draw(&ContactClaim::Email(typed.to_owned()), tokens.current_key());
+            let claim = Claim::draw(&ContactClaim::Email(typed.to_owned()), &keys);
             let request = Request { user: user.id, claim, shown: Personal::redacted_only("***"), allowed };
-            let facts = ClaimFacts { user: found.then_some(user), owner: owned.then(UserId::new), ..ClaimFacts::default() };
+            let user = found.then_some(user);
+            let facts = ClaimFacts { user, owner: owned.then(UserId::new), messages, ..ClaimFacts::default() };
             let terms = Terms { permit: &permit, policy: &policy, keys: &keys, now };
             let decision = decide(&request, &facts, &terms);
             assert_well_formed(&decision);

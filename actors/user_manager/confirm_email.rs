@@ -386,7 +386,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn of_two_hundred_claimants_of_one_address_the_first_proof_wins() {
-        let fixture = Arc::new(Fixture::new().await);
+        let fixture = Arc::new(Fixture::with(super::super::fixture::unlimited()).await);
         let spellings = [
             "Ada@b\u{fc}cher.example",
             "ada@xn--bcher-kva.example",

@@ -1,19 +1,17 @@
 //! Contacts: the rules that the flows which change how a user is reached have in common.
 
 use majordomo_model::{
-    Channel, Contact, ContactClaim, ContactClaimed, ContactId, Email, Failure, Personal, Phone, Signal, Timestamp,
-    UserId, UserStatus,
+    Channel, Contact, ContactClaim, ContactClaimed, ContactId, Email, Failure, Personal, Phone, Timestamp, UserId,
+    UserStatus,
 };
 
 use super::authority::{Permit, holds};
 use super::epoch::open_tokens;
 use super::flow::{Decision, Perform, Told};
-use super::policy::{
-    FreshToken, Policy, Registration, personal_address, seal_key, supersede, verification_purpose, verification_signals,
-};
+use super::message_budget::{Remembered, budget};
+use super::policy::{FreshToken, Policy, Registration, personal_address, seal_key, supersede, verification_purpose};
 use crate::keys::Keyring;
 use crate::storage::{Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
-use crate::token::KeyId;
 
 /// What a change of contacts is bound to beside facts.
 pub(super) struct Terms<'a> {
@@ -105,17 +103,20 @@ pub(super) struct Claim {
     address: Contact,
     contact: ContactId,
     token: FreshToken,
+    /// What the messages to the address are counted under.
+    budget: [u8; 32],
 }
 
 impl Claim {
     /// Parses what was typed, and draws names.
-    pub(super) fn draw(typed: &ContactClaim, key: KeyId) -> Result<Self, Problem> {
+    pub(super) fn draw(typed: &ContactClaim, keys: &Keyring) -> Result<Self, Problem> {
         let address = match typed {
             ContactClaim::Email(text) => Email::parse(text).map(Contact::from),
             ContactClaim::Phone(text) => Phone::parse(text).map(Contact::from),
         };
         let address = address.map_err(|_| Problem::Invalid(typed.channel()))?;
-        Ok(Self { address, contact: ContactId::new(), token: FreshToken::draw(key) })
+        let budget = budget(keys, address.channel(), address.canonical());
+        Ok(Self { address, contact: ContactId::new(), token: FreshToken::draw(keys.current()), budget })
     }
 
     fn key(&self) -> UniqueKey {
@@ -132,6 +133,8 @@ pub(super) struct ClaimFacts {
     pub(super) owner: Option<UserId>,
     /// The user's open tokens of the channel.
     pub(super) tokens: Vec<TokenRow>,
+    /// The messages to the address.
+    pub(super) messages: Remembered,
 }
 
 impl ClaimFacts {
@@ -143,6 +146,7 @@ impl ClaimFacts {
             user: row,
             owner: view.owner(&claim.key())?,
             tokens: view.open_tokens(user, verification_purpose(claim.address.channel()), None)?,
+            messages: Remembered::read(view, claim.budget)?,
         })
     }
 }
@@ -188,7 +192,6 @@ pub(super) fn claim(
     }
     let contact = ContactRow { replaces, ..ContactRow::claim(claim.contact, address, terms.now) };
     let token = claim.token.verification(user.id, &contact, terms.now, policy);
-    let token = if facts.owner.is_some() { token.withheld() } else { token };
     contacts.push(contact);
     let version = user.version.saturating_add(1);
     let after = UserRow { version, contacts, ..user.clone() };
@@ -203,31 +206,18 @@ pub(super) fn claim(
     writes.extend(earlier.iter().map(|old| Write::RemoveClaim(channel, old.canonical.clone(), user.id)));
     writes.extend(supersede(&superseded));
     writes.push(Write::PutClaim(channel, canonical.to_owned(), user.id));
-    writes.push(Write::PutToken(Box::new(token.clone())));
 
     let address = personal_address(address);
-    let told = tell(facts.owner, user, &token, &address, channel, superseded.last());
+    let allowance = facts.messages.spend(true, terms.now, &policy.messages);
+    let supersedes = superseded.last().map(|token| token.id);
+    let (token, told) = allowance.claim(user.id, facts.owner, token, &address, supersedes);
+    writes.push(Write::PutToken(Box::new(token.clone())));
+    allowance.changes.enter(&mut checks, &mut writes);
     let (contact, challenge, expires_at) = (claim.contact, token.id, token.expires_at);
     let code_expires_at = token.code_expires_at(policy.code_lifetime);
     let reply = ContactClaimed { contact, challenge, expires_at, code_expires_at };
     let taken = facts.owner.map(|_| Problem::Taken(channel).failure());
     Ok(Claimed { checks, writes, told, version, address, taken, reply })
-}
-
-/// The message that proves an address goes out unless another user has proven it; then that user is told.
-fn tell(
-    owner: Option<UserId>,
-    user: &UserRow,
-    token: &TokenRow,
-    address: &Personal,
-    channel: Channel,
-    superseded: Option<&TokenRow>,
-) -> Vec<Told> {
-    if let Some(owner) = owner {
-        return vec![Signal::AddressTaken { owner, address: address.clone(), channel }.into()];
-    }
-    let [generated, due] = verification_signals(user.id, token, address, superseded.map(|token| token.id));
-    vec![generated.into(), Told::of(due, token.delivery)]
 }
 
 #[cfg(test)]
@@ -236,7 +226,6 @@ mod tests {
 
     use super::super::fixture::{recent_session, user_row};
     use super::*;
-    use crate::token::Tokens;
 
     #[test]
     fn a_taken_address_writes_the_rows_of_a_free_one() {
@@ -244,7 +233,7 @@ mod tests {
         let (permit, now) = (recent_session(&user, user.created_at), user.created_at);
         let terms = Terms { permit: &permit, policy: &policy, keys: &keys, now };
         let typed = ContactClaim::Email("ada@example.com".to_owned());
-        let wanted = Claim::draw(&typed, Tokens::new(keys.clone()).current_key()).unwrap();
+        let wanted = Claim::draw(&typed, &keys).unwrap();
         let shape = |owner| {
             let facts = ClaimFacts { owner, ..ClaimFacts::default() };
             let claimed = claim(&wanted, &facts, &user, None, &terms).ok().unwrap();

@@ -161,8 +161,10 @@ mod tests {
         let owner = fixture.register_proven("eve", Some("eve@example.com"), None).await;
         let user = fixture.register_proven("ada", Some("ada@example.com"), None).await;
         let superseded = fixture.reset_token("ada").await;
+        fixture.cool_down();
         let sent = fixture.reset_token("ada").await;
         fixture.write(Vec::new(), vec![Write::EndDelivery(sent, DeliveryState::Sent)]).await;
+        fixture.cool_down();
         let due = fixture.reset_token("ada").await;
         // Taken: the row is like any other, and no delivery was started.
         let taken =

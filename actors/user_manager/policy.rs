@@ -11,6 +11,7 @@ use majordomo_model::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::message_budget::MessageLimits;
 use crate::keys::Keyring;
 use crate::stamp::SealKey;
 use crate::storage::{ContactRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow, UsernameRow, Write};
@@ -55,6 +56,8 @@ pub struct Policy {
     pub code_lifetime: Duration,
     /// How many wrong codes a token bears. Default 5.
     pub code_attempts: u32,
+    /// How many messages may be asked for.
+    pub messages: MessageLimits,
     /// How long the outcome of a command is remembered. Default 24 hours.
     pub outcome_keep: Duration,
     /// How long failed attempts at an identifier are remembered. Default 24 hours.
@@ -84,6 +87,7 @@ impl Default for Policy {
             reset_lifetime: hour,
             code_lifetime: 10 * minute,
             code_attempts: 5,
+            messages: MessageLimits::default(),
             outcome_keep: day,
             failures_keep: day,
             failures_per_source: 600,
@@ -158,6 +162,7 @@ impl Policy {
                 faults.push(format!("policy.{name}: 1 to 1000"));
             }
         }
+        faults.extend(self.messages.faults());
         faults
     }
 

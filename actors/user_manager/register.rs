@@ -6,9 +6,10 @@ use majordomo_model::{
 };
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember, typed_optional};
+use super::message_budget::{Remembered, budget};
 use super::policy::{
     FreshToken, Policy, Registration, Requirement, password_failure, password_reason, personal_address,
-    personal_username, verification_signals,
+    personal_username,
 };
 use crate::bytes::Bytes;
 use crate::guard::{Amendment, Proposal};
@@ -23,6 +24,8 @@ use crate::token::KeyId;
 struct Request {
     username: Option<Username>,
     addresses: Vec<Contact>,
+    /// What the messages to each address are counted under.
+    budgets: Vec<[u8; 32]>,
     profile: Profile,
     phc: String,
 }
@@ -42,6 +45,8 @@ struct Facts {
     skeleton_owner: Option<UserId>,
     /// Who has proven each address of the request, in its order.
     owners: Vec<Option<UserId>>,
+    /// The messages to each.
+    messages: Vec<Remembered>,
     now: Timestamp,
 }
 
@@ -54,6 +59,7 @@ impl Facts {
             username_owner: owner(username.map(|name| UniqueKey::username(name.canonical())))?,
             skeleton_owner: owner(username.map(|name| UniqueKey::skeleton(name.skeleton())))?,
             owners: owners.collect::<Result<_, _>>()?,
+            messages: request.budgets.iter().map(|key| Remembered::read(view, *key)).collect::<Result<_, _>>()?,
             now,
         })
     }
@@ -172,28 +178,20 @@ fn decide(
     let (mut checks, mut writes) = writes(request, &user, facts);
     let mut challenges = [None, None];
     let mut free = Vec::new();
-    for (((address, contact), owner), (_, drawn)) in
-        request.addresses.iter().zip(&user.contacts).zip(&facts.owners).zip(fresh.contacts)
-    {
+    let claims = request.addresses.iter().zip(&user.contacts).zip(fresh.contacts);
+    for (((address, contact), (_, drawn)), (owner, messages)) in claims.zip(facts.owners.iter().zip(&facts.messages)) {
         let personal = personal_address(address);
-        let mut token = drawn.verification(user.id, contact, facts.now, policy);
+        let token = drawn.verification(user.id, contact, facts.now, policy);
         checks.push(Check::Owner(address_key(address), *owner));
-        match owner {
-            // The row is written all the same, so that a taken address looks like a free one; nothing delivers it.
-            Some(owner) => {
-                told.push(Signal::AddressTaken { owner: *owner, address: personal, channel: address.channel() }.into());
-                token = token.withheld();
-            }
-            None => {
-                let [generated, due] = verification_signals(user.id, &token, &personal, None);
-                told.extend([generated.into(), Told::of(due, drawn.delivery)]);
-                free.push(personal);
-            }
-        }
+        let allowance = messages.spend(true, facts.now, &policy.messages);
+        let (token, claim) = allowance.claim(user.id, *owner, token, &personal, None);
+        told.extend(claim);
+        free.extend(owner.is_none().then_some(personal));
         if let Some(challenge) = challenges.get_mut(usize::from(address.channel() == Channel::Phone)) {
-            *challenge = Some(drawn.token);
+            *challenge = Some(token.id);
         }
         writes.push(Write::PutToken(Box::new(token)));
+        allowance.changes.enter(&mut checks, &mut writes);
     }
     let [email_challenge, phone_challenge] = challenges;
     let end = end(typed, &user, request, free);
@@ -293,7 +291,9 @@ impl Perform for Register {
             Ok(phc) => phc.into_string(),
             Err(error) => return run.settle(|_, _| Ok(hashing_failed(&typed, error))).await,
         };
-        let request = Request { username, addresses, profile: self.profile.clone(), phc };
+        let key = |address: &Contact| budget(&services.keys, address.channel(), address.canonical());
+        let budgets = addresses.iter().map(key).collect();
+        let request = Request { username, addresses, budgets, profile: self.profile.clone(), phc };
         let fresh = Fresh::draw(services.tokens.current_key())?;
         run.settle_amended(|view, now, amendment| {
             let facts = Facts::read(view, &request, now)?;
@@ -358,6 +358,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::fixture::{Fixture, NOW, PASSWORD, assert_one_end};
+    use super::super::message_budget::cases::remembered;
     use super::*;
     use crate::keys::Keyring;
     use crate::token::Tokens;
@@ -431,6 +432,7 @@ mod tests {
             email in prop::option::of(any::<bool>()),
             phone in prop::option::of(any::<bool>()),
             (open, must_verify) in any::<(bool, bool)>(),
+            messages in prop::collection::vec(remembered(NOW), 2),
         ) {
             let registration = if open { Registration::Open } else { Registration::Discreet };
             let policy = Policy { registration, must_verify, ..Policy::default() };
@@ -443,11 +445,13 @@ mod tests {
                 username_owner: owner(named && name_taken),
                 skeleton_owner: owner(named && skeleton_taken),
                 owners: taken.iter().map(|&taken| owner(taken)).collect(),
+                messages,
                 now: NOW,
             };
             let request = Request {
                 username: named.then(|| Username::parse("ada").unwrap()),
                 addresses,
+                budgets: Vec::new(),
                 profile: Profile::default(),
                 phc: "phc".to_owned(),
             };

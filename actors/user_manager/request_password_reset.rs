@@ -8,14 +8,18 @@ use majordomo_model::{
 };
 
 use super::epoch::open_tokens;
-use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
+use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
+use super::message_budget::{Asked, Remembered};
 use super::policy::{FreshToken, Policy, personal_contact, reset_purpose, seal_key, supersede, typed};
-use crate::storage::{Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
+use crate::keys::Keyring;
+use crate::storage::{Answered, Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
 use crate::token::Binding;
 
 /// What was asked for, found to be an identifier.
 struct Request {
     identifier: Identifier,
+    /// The same, as cool-downs know it.
+    asked: Asked,
     channel: Channel,
     /// What was typed, as signals show it.
     shown: Personal,
@@ -26,15 +30,33 @@ struct Facts {
     user: Option<UserRow>,
     /// The tokens that a new one takes the place of.
     older: Vec<TokenRow>,
+    /// The last request of the same.
+    last: Remembered,
+    /// The messages to where this one would go.
+    budget: Remembered,
     now: Timestamp,
 }
 
+impl Request {
+    fn new(identifier: Identifier, channel: Channel, shown: Personal) -> Self {
+        let (kind, text) = (identifier.kind().as_str(), identifier.canonical().to_owned());
+        Self { asked: Asked { purpose: reset_purpose(channel), kind, text }, identifier, channel, shown }
+    }
+}
+
 impl Facts {
-    fn read(view: &ReadView, request: &Request, now: Timestamp) -> Result<Self, ReadError> {
+    fn read(view: &ReadView, keys: &Keyring, request: &Request, now: Timestamp) -> Result<Self, ReadError> {
         let user = view.user_named(&request.identifier)?;
         let purpose = reset_purpose(request.channel);
         let older = user.as_ref().map_or(Ok(Vec::new()), |user| view.open_tokens(user.id, purpose, None))?;
-        Ok(Self { user, older, now })
+        let typed = typed_address(request);
+        let address = match target(request, user.as_ref()) {
+            Ok((_, contact)) => Some(contact.canonical.as_str()),
+            Err(_) => typed.as_ref().map(Contact::canonical),
+        };
+        let budget = Remembered::read(view, request.asked.budget(keys, request.channel, address))?;
+        let last = Remembered::read(view, request.asked.cool_down(keys))?;
+        Ok(Self { user, older, last, budget, now })
     }
 }
 
@@ -65,24 +87,35 @@ fn typed_address(request: &Request) -> Option<Contact> {
     Some(address).filter(|address| address.channel() == request.channel)
 }
 
-/// Facts in, batch out. Whatever they say, one token's row is written and one answer given.
+/// Facts in, batch out. Whatever they say, as many rows are written and one answer given.
 fn decide(request: &Request, fresh: FreshToken, facts: &Facts, policy: &Policy) -> Decision<RequestPasswordReset> {
     let user = facts.user.as_ref();
+    let subject = user.map(|user| (user.id, seal_key(user)));
+    if let Some(answered) = facts.last.answered(facts.now, &policy.messages) {
+        let end = failed(request.channel, &request.shown, user.map(|user| user.id), Failure::CoolDown);
+        let (checks, writes, told) = (Vec::new(), Vec::new(), Vec::new());
+        return Decision { checks, writes, told, end, subject, answer: Ok(reply(&answered)) };
+    }
     let span = (facts.now, facts.now.plus(policy.reset_lifetime));
     let purpose = reset_purpose(request.channel);
     let mut checks = vec![Check::Owner(UniqueKey::identifier(&request.identifier), user.map(|user| user.id))];
     checks.extend(user.map(|user| Check::UserVersion(user.id, user.version)));
-    let mut writes = Vec::new();
-    let mut told = Vec::new();
-    let (row, end) = match target(request, user) {
+    let (mut writes, mut told) = (Vec::new(), Vec::new());
+    let target = target(request, user);
+    let allowance = facts.budget.spend(target.is_ok(), facts.now, &policy.messages);
+    let (row, end) = match target {
         Ok((user, contact)) => {
             let binding = Binding::CredentialEpoch(user.epoch);
-            checks.push(open_tokens(user.id, purpose, &facts.older));
-            writes.extend(supersede(&facts.older));
-            told.push(Told::of(due(user.id, contact, fresh), fresh.delivery));
+            // A message that is not sent takes nobody's link away.
+            if allowance.is_granted {
+                checks.push(open_tokens(user.id, purpose, &facts.older));
+                writes.extend(supersede(&facts.older));
+            }
+            let row = fresh.row(purpose, Some(user.id), &contact.canonical, binding, span);
+            let (row, delivery) = allowance.dispatch(row, due(user.id, contact, fresh));
+            told.extend(delivery);
             let (channel, token) = (request.channel, fresh.token);
-            let end = Signal::PasswordResetRequestAccepted { user: user.id, channel, token };
-            (fresh.row(purpose, Some(user.id), &contact.canonical, binding, span), end)
+            (row, Signal::PasswordResetRequestAccepted { user: user.id, channel, token })
         }
         Err(reason) => {
             let address = URL_SAFE_NO_PAD.encode(request.shown.hash().copied().unwrap_or_default());
@@ -91,9 +124,16 @@ fn decide(request: &Request, fresh: FreshToken, facts: &Facts, policy: &Policy) 
         }
     };
     let code_expires_at = row.code_expires_at(policy.code_lifetime);
+    let answered = Answered { at: facts.now, challenge: row.id, expires_at: row.expires_at, code_expires_at };
     writes.push(Write::PutToken(Box::new(row)));
-    let answer = Ok(ResetRequested { challenge: fresh.token, expires_at: span.1, code_expires_at });
-    Decision { checks, writes, told, end, subject: user.map(|user| (user.id, seal_key(user))), answer }
+    allowance.changes.enter(&mut checks, &mut writes);
+    facts.last.answer(answered, &policy.messages).enter(&mut checks, &mut writes);
+    Decision { checks, writes, told, end, subject, answer: Ok(reply(&answered)) }
+}
+
+const fn reply(answered: &Answered) -> ResetRequested {
+    let Answered { challenge, expires_at, code_expires_at, .. } = *answered;
+    ResetRequested { challenge, expires_at, code_expires_at }
 }
 
 /// The signal that starts the delivery.
@@ -128,10 +168,10 @@ impl Perform for RequestPasswordReset {
             let reason = RequestPasswordResetReason::IdentifierInvalid;
             return run.settle(|_, _| Ok(Decision::refuse(reason, end.clone()))).await;
         };
-        let request = Request { identifier, channel, shown };
+        let request = Request::new(identifier, channel, shown);
         let fresh = FreshToken::draw(services.tokens.current_key());
         run.settle(|view, now| {
-            let facts = Facts::read(view, &request, now)?;
+            let facts = Facts::read(view, &services.keys, &request, now)?;
             Ok(decide(&request, fresh, &facts, &services.policy))
         })
         .await
@@ -151,8 +191,10 @@ mod tests {
     use majordomo_model::{ContactId, Delete, Disable, Email, Error, SignalKind};
     use proptest::prelude::*;
 
-    use super::super::fixture::{Fixture, NOW, any_user, assert_one_end};
+    use super::super::fixture::{Fixture, NOW, any_user, assert_one_end, unlimited};
+    use super::super::message_budget::cases::remembered;
     use super::*;
+    use crate::storage::DeliveryState;
 
     fn request(identifier: &str, channel: Channel) -> RequestPasswordReset {
         RequestPasswordReset { identifier: identifier.to_owned(), channel }
@@ -229,6 +271,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn somebody_or_nobody_leaves_the_same_rows_and_the_sweep_removes_them() {
+        let fixture = Fixture::new().await;
+        fixture.register_proven("ada", Some("ada@example.com"), None).await;
+        let (keys, purpose) = (&fixture.services.keys, reset_purpose(Channel::Email));
+        let kept = |name: &str, address| {
+            let asked = Asked { purpose, kind: "username", text: name.to_owned() };
+            let subjects = [asked.cool_down(keys), asked.budget(keys, Channel::Email, address)];
+            let is_kept = |subject| fixture.services.reader.snapshot(|view| view.messages(&subject)).unwrap().is_some();
+            subjects.map(is_kept)
+        };
+        let all = || [kept("ada", Some("ada@example.com")), kept("nobody", None)];
+        assert_eq!(all(), [[false, true], [false, false]]);
+        fixture.pass(std::time::Duration::from_secs(3_600));
+        for name in ["ada", "nobody"] {
+            fixture.run(request(name, Channel::Email)).await.unwrap();
+        }
+        assert_eq!(all(), [[true; 2]; 2]);
+        for (seconds, left) in [(61, [false, true]), (24 * 3_600, [false, false])] {
+            fixture.pass(std::time::Duration::from_secs(seconds));
+            fixture.services.storage.sweep().await.unwrap();
+            assert_eq!(all(), [left; 2], "after {seconds} seconds more");
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_no_identifier_is_refused() {
         let fixture = Fixture::new().await;
         for identifier in ["", "a b", "@", "07911"] {
@@ -260,7 +327,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn of_many_requests_at_once_one_token_stays_open() {
-        let fixture = std::sync::Arc::new(Fixture::new().await);
+        let fixture = std::sync::Arc::new(Fixture::with(unlimited()).await);
         let user = fixture.register_proven("ada", Some("ada@example.com"), None).await;
         let requests = (0..50).map(|_| {
             let fixture = std::sync::Arc::clone(&fixture);
@@ -279,17 +346,28 @@ mod tests {
             user in prop::option::of(any_user()),
             identifier in prop_oneof!["ada", "ada@example\\.com", "\\+447911123456"],
             by_phone: bool,
+            (last, budget) in (remembered(NOW), remembered(NOW)),
         ) {
-            let keys = crate::keys::Keyring::ephemeral().unwrap();
+            let keys = Keyring::ephemeral().unwrap();
             let channel = if by_phone { Channel::Phone } else { Channel::Email };
             let shown = typed(&keys, &identifier);
-            let request = Request { identifier: Identifier::guess(&identifier).unwrap(), channel, shown };
-            let facts = Facts { user, older: Vec::new(), now: NOW };
-            let decision = decide(&request, FreshToken::draw(keys.current()), &facts, &Policy::default());
+            let request = Request::new(Identifier::guess(&identifier).unwrap(), channel, shown);
+            let facts = Facts { user, older: Vec::new(), last, budget, now: NOW };
+            let (policy, fresh) = (Policy::default(), FreshToken::draw(keys.current()));
+            let decision = decide(&request, fresh, &facts, &policy);
             assert_one_end(&decision);
-            prop_assert!(decision.answer.is_ok());
-            let [Write::PutToken(row)] = decision.writes.as_slice() else { panic!("{:?}", decision.writes) };
+            let reply = decision.answer.as_ref().unwrap();
+            if let Some(answered) = facts.last.answered(NOW, &policy.messages) {
+                prop_assert_eq!(reply.challenge, answered.challenge);
+                prop_assert!(decision.writes.is_empty() && decision.told.is_empty());
+                return Ok(());
+            }
+            let [Write::PutToken(row), Write::PutMessages(..), Write::PutMessages(..)] = decision.writes.as_slice() else {
+                panic!("{:?}", decision.writes)
+            };
+            prop_assert_eq!(row.id, reply.challenge);
             prop_assert_eq!(row.user.is_some(), !decision.told.is_empty());
+            prop_assert_eq!(row.delivered == DeliveryState::Failed, decision.told.len() == 2);
             if let Some(user) = row.user.and(facts.user.as_ref()) {
                 prop_assert!(user.contact_at(channel, &row.address).unwrap().proven_at.is_some());
             }

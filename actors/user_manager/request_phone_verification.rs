@@ -4,9 +4,9 @@ use majordomo_model::{
     Channel, Failure, Personal, RequestPhoneVerification, RequestPhoneVerificationReason, Signal, VerificationRequested,
 };
 
-use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
-use super::policy::{Policy, personal_contact, verification_signals};
-use super::verification::{ClaimFacts, FreshRequest, Sought, shown};
+use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
+use super::policy::{Policy, personal_contact};
+use super::verification_request::{ClaimFacts, FreshRequest, Requested, Sought, shown};
 
 /// Facts in, batch out. `typed` is the address as typed, for the signals where it is nobody's.
 fn decide(
@@ -16,22 +16,21 @@ fn decide(
     policy: &Policy,
 ) -> Decision<RequestPhoneVerification> {
     let requested = facts.request(Channel::Phone, fresh, policy);
-    let token = requested.token.id;
-    let (told, end) = match requested.due {
+    let token = requested.answered.challenge;
+    let end = match requested.due {
         Ok((user, contact)) => {
             let (user, address) = (user.id, personal_contact(contact));
-            let [generated, due] = verification_signals(user, &requested.token, &address, requested.supersedes);
-            let told = vec![generated.into(), Told::of(due, requested.token.delivery)];
-            (told, Signal::UserPhoneVerificationRequestAccepted { user, address, token })
+            Signal::UserPhoneVerificationRequestAccepted { user, address, token }
         }
         Err(reason) => {
             let (user, address) = (requested.known.user(), requested.known.address().or_else(|| typed.cloned()));
             let token = Some(token);
-            (Vec::new(), Signal::UserPhoneVerificationFailed { user, address, token, reason })
+            Signal::UserPhoneVerificationFailed { user, address, token, reason }
         }
     };
-    let (subject, answer) = (requested.known.subject(), Ok(requested.reply(policy)));
-    Decision { checks: requested.checks, writes: requested.writes, told, end, subject, answer }
+    let (subject, answer) = (requested.known.subject(), Ok(requested.reply()));
+    let Requested { checks, writes, told, .. } = requested;
+    Decision { checks, writes, told, end, subject, answer }
 }
 
 impl Perform for RequestPhoneVerification {
@@ -53,9 +52,9 @@ impl Perform for RequestPhoneVerification {
             return run.settle(|_, _| Ok(refused())).await;
         };
         let (_, typed) = shown(&self.claimant, services);
-        let fresh = FreshRequest::draw(&sought, services.tokens.current_key(), &services.keys);
+        let fresh = FreshRequest::draw(&sought, &services.keys);
         run.settle(|view, now| {
-            let facts = ClaimFacts::read(view, &sought, Channel::Phone, now)?;
+            let facts = ClaimFacts::read(view, &services.keys, &sought, Channel::Phone, now)?;
             Ok(decide(&facts, typed.as_ref(), &fresh, &services.policy))
         })
         .await
@@ -76,7 +75,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::fixture::Fixture;
-    use super::super::verification::cases::{assert_sound, claim_facts, fresh_request};
+    use super::super::verification::cases::assert_sound;
+    use super::super::verification_request::cases::{claim_facts, fresh_request};
     use super::*;
 
     const REQUESTED: SignalKind = SignalKind::UserPhoneVerificationRequested;

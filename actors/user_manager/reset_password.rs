@@ -239,6 +239,7 @@ mod tests {
         let accepted = fixture.register("grace", Some("grace@example.com"), None).await;
         let user = fixture.register_proven("ada", Some("ada@example.com"), None).await;
         let superseded = fixture.reset_token("ada").await;
+        fixture.cool_down();
         let token = fixture.reset_token("ada").await;
         let (link, code) = (fixture.link(token), fixture.code(token));
         let Proof::Link { user: segment, token: secret } = link.clone() else { panic!() };

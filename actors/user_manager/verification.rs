@@ -1,21 +1,15 @@
-//! Verification: what a proof of an address changes, and what asking for one leaves behind, whatever the channel.
+//! Verification: what a proof of an address changes, whatever the channel.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use majordomo_model::{
-    Channel, Claimant, Confirmed, Contact, ContactId, Email, Failure, Personal, Phone, ProofMethod, Signal, Timestamp,
-    TokenId, UserId, UserStatus, VerificationRequested,
+    Channel, Confirmed, ContactId, Failure, Personal, ProofMethod, Signal, Timestamp, TokenId, UserId, UserStatus,
 };
 
 use super::flow::{Services, Told};
-use super::policy::{
-    FreshToken, Policy, personal_contact, personal_recipient, reset_purpose, seal_key, typed, verification_purpose,
-};
+use super::policy::{personal_contact, personal_recipient, reset_purpose, seal_key, verification_purpose};
 use super::proof::{Judgement, Parsed, judge};
-use crate::keys::Keyring;
 use crate::stamp::SealKey;
 use crate::storage::{Check, ContactRow, Lookup, ReadError, ReadView, TokenEnd, TokenRow, UniqueKey, UserRow, Write};
-use crate::token::{Binding, KeyId};
+use crate::token::Binding;
 
 /// What the store says about a presented proof.
 #[derive(Clone, Debug)]
@@ -211,8 +205,8 @@ pub(super) struct Unproven<'a> {
 /// Whom and what a refusal is about, as far as that is known.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
-    user: Option<&'a UserRow>,
-    contact: Option<&'a ContactRow>,
+    pub(super) user: Option<&'a UserRow>,
+    pub(super) contact: Option<&'a ContactRow>,
 }
 
 impl Known<'_> {
@@ -256,188 +250,11 @@ fn with_proof(user: &UserRow, proven: &ContactRow, replaced: Option<&ContactRow>
     user
 }
 
-/// Whose verification is asked for, found acceptable.
-pub(super) enum Sought {
-    /// Whoever has or claims this address.
-    Address(Contact),
-    /// A contact of this user; the first unproven one of the channel if none is named.
-    Contact(UserId, Option<ContactId>),
-}
-
-impl Sought {
-    /// What a claimant means; nothing if the address is not acceptable.
-    pub(super) fn of(claimant: &Claimant, channel: Channel) -> Option<Self> {
-        match (claimant, channel) {
-            (Claimant::User { user, contact }, _) => Some(Self::Contact(*user, *contact)),
-            (Claimant::Address(text), Channel::Email) => Some(Self::Address(Email::parse(text).ok()?.into())),
-            (Claimant::Address(text), Channel::Phone) => Some(Self::Address(Phone::parse(text).ok()?.into())),
-        }
-    }
-
-    /// The keyed hash that stands for it in the row of a token that is nobody's.
-    fn hidden(&self, keys: &Keyring) -> String {
-        URL_SAFE_NO_PAD.encode(match self {
-            Self::Address(address) => keys.identifier_hash(address.channel().as_str(), address.canonical()),
-            Self::Contact(user, _) => keys.identifier_hash("user", &user.to_string()),
-        })
-    }
-}
-
-/// How signals show a claimant before anything is looked up: the user, or what was typed.
-pub(super) fn shown(claimant: &Claimant, services: &Services) -> (Option<UserId>, Option<Personal>) {
-    match claimant {
-        Claimant::Address(text) => (None, Some(typed(&services.keys, text))),
-        Claimant::User { user, .. } => (Some(*user), None),
-    }
-}
-
-/// What is drawn for a request, not decided.
-#[derive(Clone, Debug)]
-pub(super) struct FreshRequest {
-    token: FreshToken,
-    /// What a token that is nobody's is bound to.
-    nobodys: ContactId,
-    /// What a token that is nobody's tells of its address.
-    hidden: String,
-    /// A token that never was.
-    spare: TokenId,
-}
-
-impl FreshRequest {
-    pub(super) fn draw(sought: &Sought, key: KeyId, keys: &Keyring) -> Self {
-        let hidden = sought.hidden(keys);
-        Self { token: FreshToken::draw(key), nobodys: ContactId::new(), hidden, spare: TokenId::new() }
-    }
-
-    /// The row of a token that nobody is told of.
-    fn nobodys(&self, channel: Channel, now: Timestamp, policy: &Policy) -> TokenRow {
-        let binding = Binding::ContactRevision { contact: self.nobodys, revision: 0 };
-        let span = (now, now.plus(policy.verification_lifetime));
-        self.token.row(verification_purpose(channel), None, &self.hidden, binding, span)
-    }
-}
-
-/// What the store says about a request for a verification message.
-#[derive(Clone, Debug)]
-pub(super) struct ClaimFacts {
-    user: Option<UserRow>,
-    /// The contact of the user that is meant.
-    contact: Option<ContactRow>,
-    /// The address that is meant, if one is, and who has proven it.
-    owner: Option<(UniqueKey, Option<UserId>)>,
-    /// The user's open tokens that prove addresses of the channel.
-    open: Vec<TokenRow>,
-    now: Timestamp,
-}
-
-impl ClaimFacts {
-    pub(super) fn read(view: &ReadView, sought: &Sought, channel: Channel, now: Timestamp) -> Result<Self, ReadError> {
-        let (user, contact, key) = match sought {
-            Sought::Address(address) => {
-                let key = UniqueKey::address(channel, address.canonical());
-                let owner = view.owner(&key)?;
-                let claimant =
-                    owner.map_or_else(|| view.newest_claimant(channel, address.canonical()), |id| Ok(Some(id)));
-                let user = claimant?.map_or(Ok(None), |id| view.user(id))?;
-                let contact = user.as_ref().and_then(|user| user.contact_at(channel, address.canonical())).cloned();
-                (user, contact, Some(key))
-            }
-            Sought::Contact(user, contact) => {
-                let user = view.user(*user)?;
-                let contact = user.as_ref().and_then(|user| meant(user, *contact, channel)).cloned();
-                let key = contact.as_ref().map(address_key);
-                (user, contact, key)
-            }
-        };
-        let owner = key.map(|key| view.owner(&key).map(|owner| (key, owner))).transpose()?;
-        let open = user.as_ref().map(|user| view.open_tokens(user.id, verification_purpose(channel), None));
-        Ok(Self { user, contact, owner, open: open.transpose()?.unwrap_or_default(), now })
-    }
-
-    /// What is recorded and told.
-    pub(super) fn request(&self, channel: Channel, fresh: &FreshRequest, policy: &Policy) -> Requested<'_> {
-        let due = self.due(channel);
-        let mut checks: Vec<_> = self.owner.iter().map(|(key, owner)| Check::Owner(key.clone(), *owner)).collect();
-        let claim = self.user.as_ref().zip(self.contact.as_ref().filter(|contact| contact.proven_at.is_none()));
-        let mut supersedes = Vec::new();
-        let token = match claim {
-            Some((user, contact)) => {
-                let names = self.open.iter().map(|token| token.id).collect();
-                checks.push(Check::UserVersion(user.id, user.version));
-                checks.push(Check::OpenTokens(user.id, verification_purpose(channel), names));
-                let earlier = self.open.iter().filter(|token| token.binding.contact() == Some(contact.id));
-                supersedes.extend(earlier.map(|token| token.id));
-                let token = fresh.token.verification(user.id, contact, self.now, policy);
-                if due.is_ok() { token } else { token.withheld() }
-            }
-            None => fresh.nobodys(channel, self.now, policy),
-        };
-        // A token that never was ends where no earlier one does, so that every request changes as much.
-        let ended = if supersedes.is_empty() { std::slice::from_ref(&fresh.spare) } else { supersedes.as_slice() };
-        let mut writes: Vec<_> = ended.iter().map(|token| Write::EndToken(*token, TokenEnd::Superseded)).collect();
-        writes.push(Write::PutToken(Box::new(token.clone())));
-        Requested {
-            checks,
-            writes,
-            token,
-            supersedes: supersedes.into_iter().max(),
-            known: Known { user: self.user.as_ref(), contact: self.contact.as_ref() },
-            due,
-        }
-    }
-
-    /// The claim that a message is due for, or why none is.
-    fn due(&self, channel: Channel) -> Result<(&UserRow, &ContactRow), Failure> {
-        let user = self.user.as_ref().ok_or(Failure::UserNotFound)?;
-        let contact = self.contact.as_ref().ok_or(Failure::ContactNotFound)?;
-        if contact.proven_at.is_some() {
-            Err(Failure::AlreadyVerified)
-        } else if self.owner.as_ref().is_some_and(|(_, owner)| owner.is_some()) {
-            Err(taken(channel))
-        } else if user.status != UserStatus::Active {
-            Err(Failure::UserInactive)
-        } else {
-            Ok((user, contact))
-        }
-    }
-}
-
-/// What a request for a verification message comes to. Whether or not a message is due, a token is recorded and the
-/// reply is the same.
-pub(super) struct Requested<'a> {
-    pub(super) checks: Vec<Check>,
-    pub(super) writes: Vec<Write>,
-    /// The token of the message.
-    pub(super) token: TokenRow,
-    /// The newest of the tokens that give way.
-    pub(super) supersedes: Option<TokenId>,
-    /// The claim that a message is due for, or why none is: the truth, which the caller is not told.
-    pub(super) due: Result<(&'a UserRow, &'a ContactRow), Failure>,
-    /// Whom and what it is about.
-    pub(super) known: Known<'a>,
-}
-
-impl Requested<'_> {
-    pub(super) fn reply(&self, policy: &Policy) -> VerificationRequested {
-        let code_expires_at = self.token.code_expires_at(policy.code_lifetime);
-        VerificationRequested { challenge: self.token.id, expires_at: self.token.expires_at, code_expires_at }
-    }
-}
-
-/// The contact that a user means: the named one, else the first that is unproven, else the first.
-fn meant(user: &UserRow, named: Option<ContactId>, channel: Channel) -> Option<&ContactRow> {
-    let mut contacts = user.contacts.iter().filter(|contact| contact.channel == channel);
-    match named {
-        Some(named) => contacts.find(|contact| contact.id == named),
-        None => contacts.clone().find(|contact| contact.proven_at.is_none()).or_else(|| contacts.next()),
-    }
-}
-
-fn address_key(contact: &ContactRow) -> UniqueKey {
+pub(super) fn address_key(contact: &ContactRow) -> UniqueKey {
     UniqueKey::address(contact.channel, &contact.canonical)
 }
 
-const fn taken(channel: Channel) -> Failure {
+pub(super) const fn taken(channel: Channel) -> Failure {
     match channel {
         Channel::Email => Failure::EmailTaken,
         Channel::Phone => Failure::PhoneTaken,
@@ -449,17 +266,19 @@ const fn taken(channel: Channel) -> Failure {
 pub(super) mod cases {
     use std::mem::discriminant;
 
-    use majordomo_model::{Flow, FlowId, TokenPurpose};
+    use majordomo_model::{Contact, Email, Flow, FlowId, Phone, TokenPurpose};
     use proptest::prelude::*;
     use proptest::sample::select;
 
     use super::super::fixture::Fixture;
     use super::super::flow::Decision;
+    use super::super::policy::FreshToken;
     use super::*;
     use crate::bytes::Bytes;
+    use crate::keys::Keyring;
     use crate::storage::{Batch, Verdict};
 
-    const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+    pub(in super::super) const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
     /// An address of each channel.
     pub(in super::super) fn address(channel: Channel, name: &str) -> Contact {
@@ -470,7 +289,7 @@ pub(super) mod cases {
     }
 
     /// A user with a contact that is to be proven and one that it may replace.
-    fn user(channel: Channel) -> impl Strategy<Value = UserRow> {
+    pub(in super::super) fn user(channel: Channel) -> impl Strategy<Value = UserRow> {
         let status = select(&[UserStatus::Active, UserStatus::Disabled][..]);
         (status, any::<bool>(), any::<bool>(), any::<bool>(), 0..2_u32).prop_map(
             move |(status, proven, old_proven, replaces, revision)| {
@@ -502,7 +321,7 @@ pub(super) mod cases {
         )
     }
 
-    fn token(channel: Channel) -> impl Strategy<Value = TokenRow> {
+    pub(in super::super) fn token(channel: Channel) -> impl Strategy<Value = TokenRow> {
         let end = select(&[None, Some(TokenEnd::Used), Some(TokenEnd::Superseded)][..]);
         (any::<[u8; 16]>(), any::<bool>(), 0..2_u32, 1..3_u8, 0..6_u32, end).prop_map(
             move |(id, held, revision, contact, attempts, end)| {
@@ -520,7 +339,7 @@ pub(super) mod cases {
         )
     }
 
-    fn owner() -> impl Strategy<Value = Option<UserId>> {
+    pub(in super::super) fn owner() -> impl Strategy<Value = Option<UserId>> {
         select(vec![None, Some(UserId::from_bytes([3; 16])), Some(UserId::from_bytes([9; 16]))])
     }
 
@@ -546,29 +365,14 @@ pub(super) mod cases {
         })
     }
 
-    pub(in super::super) fn claim_facts(channel: Channel) -> impl Strategy<Value = ClaimFacts> {
-        let open = prop::collection::vec(token(channel), 0..3);
-        (prop::option::of(user(channel)), prop::option::of(0..2_usize), owner(), open).prop_map(
-            move |(user, which, owner, open)| {
-                let contact = user.as_ref().zip(which).and_then(|(user, which)| user.contacts.get(which)).cloned();
-                let owner = contact.as_ref().map(|contact| (address_key(contact), owner));
-                ClaimFacts { user, contact, owner, open, now: NOW }
-            },
-        )
-    }
-
-    /// What a request draws, for a proptest.
-    pub(in super::super) fn fresh_request(channel: Channel) -> FreshRequest {
-        let keys = Keyring::ephemeral().unwrap();
-        FreshRequest::draw(&Sought::Address(address(channel, "young")), keys.current(), &keys)
-    }
-
     /// One end, which ends this flow; nothing between that starts or ends it; no row of a user without its guard.
     pub(in super::super) fn assert_sound<F: Flow>(decision: &Decision<F>) {
         assert!(decision.end.kind().ends().contains(&F::KIND), "{:?}", decision.end);
         for told in &decision.told {
+            // What belongs to the flow of a delivery may be called as an end of this one.
             let kind = told.signal.kind();
-            assert!(!kind.starts().contains(&F::KIND) && !kind.ends().contains(&F::KIND), "{kind:?}");
+            let ends = told.delivery.is_none() && kind.ends().contains(&F::KIND);
+            assert!(!kind.starts().contains(&F::KIND) && !ends, "{kind:?}");
         }
         for write in &decision.writes {
             let Write::PutUser(after) = write else { continue };

@@ -9,6 +9,7 @@
 )]
 
 mod auditing;
+mod budgets;
 mod canary;
 mod chaos;
 mod correcting;

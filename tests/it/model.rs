@@ -9,7 +9,7 @@ use majordomo::{
     Accounts, AddContact, Answer, Authority, Change, ChangePassword, Channel, Claimant, ConfirmEmail, ConfirmPhone,
     ContactClaim, ContactId, Delete, Disable, Enable, Flow, MessageKind, OneTimeCode, Password, Proof, Register,
     RemoveContact, RequestEmailVerification, RequestPasswordReset, RequestPhoneVerification, ResetPassword, Signal,
-    Update, UserId, UserStatus,
+    TokenId, Update, UserId, UserStatus,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -40,6 +40,8 @@ const PASSWORDS: [&str; 3] =
 
 const CASES: u32 = 60;
 const COMMANDS: usize = 30;
+/// How many messages an address may be sent in an hour: so few that they come to an end.
+const BUDGET: usize = 3;
 /// What is stuck ends.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -63,6 +65,7 @@ enum Step {
     ChangePassword { user: Index, current: Word, new: Word },
     RequestReset { identifier: Word, channel: Channel },
     Reset { message: Index, new: Word },
+    Wait,
 }
 
 impl Step {
@@ -81,12 +84,13 @@ impl Step {
             Self::ChangePassword { .. } => "change_password",
             Self::RequestReset { .. } => "request_reset",
             Self::Reset { .. } => "reset",
+            Self::Wait => "wait",
         }
     }
 }
 
 /// What has to come up among all cases, or they would prove little.
-const OUTCOMES: [Outcome; 35] = [
+const OUTCOMES: [Outcome; 39] = [
     ("register", "ok"),
     ("register", "identifier_required"),
     ("register", "username_taken"),
@@ -94,6 +98,7 @@ const OUTCOMES: [Outcome; 35] = [
     ("log_in", "invalid_credentials"),
     ("log_in", "email_not_verified"),
     ("resend", "ok"),
+    ("resend", "again"),
     ("confirm", "ok"),
     ("confirm", "already"),
     ("confirm", "invalid_token"),
@@ -120,8 +125,11 @@ const OUTCOMES: [Outcome; 35] = [
     ("change_password", "incorrect_password"),
     ("change_password", "user_inactive"),
     ("request_reset", "ok"),
+    ("request_reset", "again"),
     ("reset", "ok"),
     ("reset", "invalid_token"),
+    ("wait", "ok"),
+    ("message", "over_budget"),
 ];
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -156,6 +164,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(user, current, new)| Step::ChangePassword { user, current, new }),
         4 => (identifier, channel()).prop_map(|(identifier, channel)| Step::RequestReset { identifier, channel }),
         4 => (user(), password()).prop_map(|(message, new)| Step::Reset { message, new }),
+        2 => Just(Step::Wait),
     ];
     prop::collection::vec(step, COMMANDS)
 }
@@ -221,6 +230,14 @@ struct Model {
     sent: Vec<Sent>,
     /// What the last command sends.
     due: Vec<Message>,
+    /// How many seconds have passed.
+    now: u64,
+    /// What messages were asked for by, when, and what that was answered.
+    asked: Vec<(String, u64, TokenId)>,
+    /// When messages to an address were started that anybody can ask for.
+    started: Vec<(&'static str, u64)>,
+    /// Whether one was not.
+    over_budget: bool,
 }
 
 impl Model {
@@ -263,8 +280,25 @@ impl Model {
         }
     }
 
-    /// A message to somebody who claims an address, or to whoever has proven it.
+    /// What the same request was answered within the last minute.
+    fn answered(&self, question: &str) -> Option<TokenId> {
+        let same = |asked: &&(String, u64, TokenId)| asked.0 == question && self.now < asked.1 + 60;
+        self.asked.iter().find(same).map(|asked| asked.2)
+    }
+
+    /// Whether one more message may go to an address: so many an hour, and no run is longer than that.
+    fn spends(&mut self, canonical: &'static str) -> bool {
+        let may = self.started.iter().filter(|started| started.0 == canonical).count() < BUDGET;
+        self.started.extend(may.then_some((canonical, self.now)));
+        self.over_budget |= !may;
+        may
+    }
+
+    /// A message to somebody who claims an address, or to whoever has proven it, unless it was sent too many.
     fn claimed(&mut self, address: Address) {
+        if !self.spends(address.1) {
+            return;
+        }
         let kind = match (self.owner(address.1), address.2) {
             (Some(_), _) => MessageKind::AddressTaken,
             (None, Channel::Email) => MessageKind::VerifyEmail,
@@ -304,7 +338,7 @@ fn word<F: Flow>(answer: &Answer<F>) -> Word {
 }
 
 /// Runs a step on both, compares what they answer, and tells it.
-async fn take(accounts: &Accounts, model: &mut Model, step: &Step) -> Outcome {
+async fn take(accounts: &TestAccounts, model: &mut Model, step: &Step) -> Outcome {
     let (found, expected) = match step.clone() {
         Step::Register { name, email, phone, password } => {
             register(accounts, model, name, [email, phone], password).await
@@ -343,10 +377,23 @@ async fn take(accounts: &Accounts, model: &mut Model, step: &Step) -> Outcome {
         }
         Step::RequestReset { identifier, channel } => {
             let request = RequestPasswordReset { identifier: identifier.to_owned(), channel };
-            let answer = accounts.request_password_reset(request).await;
-            (word::<RequestPasswordReset>(&answer), model.request_reset(identifier, channel))
+            let challenge = accounts.request_password_reset(request).await.map(|reply| reply.challenge);
+            let names = NAMES.iter().map(|name| (name.0, name.1));
+            let typed = names.chain(ADDRESSES.iter().map(|address| (address.0, address.1)));
+            let canonical = typed.into_iter().find(|typed| typed.0 == identifier).unwrap().1;
+            let question = format!("reset {} {canonical}", channel.as_str());
+            let (found, again) = asked(model, question, challenge.map_err(|error| error.as_str()));
+            (found, if again { "again" } else { model.request_reset(identifier, channel) })
         }
         Step::Reset { message, new } => reset(accounts, model, message, new).await,
+        Step::Wait => {
+            // Never so long that a code expires.
+            if model.now < 8 * 61 {
+                accounts.advance(Duration::from_secs(61));
+                model.now += 61;
+            }
+            ("ok", "ok")
+        }
     };
     assert_eq!(found, expected, "{step:?}\n{model:#?}");
     (step.name(), found)
@@ -462,8 +509,10 @@ impl Model {
                 Channel::Phone => MessageKind::ResetPasswordPhone,
             };
             let same = |sent: &Sent| matches!(sent.bound, Bound::Epoch(_)) && sent.channel == channel;
-            self.due.push((kind, reach.address.1.to_owned()));
-            self.supersede(|sent| sent.user == person.id && same(sent));
+            if self.spends(reach.address.1) {
+                self.due.push((kind, reach.address.1.to_owned()));
+                self.supersede(|sent| sent.user == person.id && same(sent));
+            }
         }
         "ok"
     }
@@ -515,24 +564,49 @@ impl Model {
     }
 }
 
+/// Notes what a request for a message was answered; whether it has to be what the same one was answered before.
+fn asked(model: &mut Model, question: String, challenge: Result<TokenId, Word>) -> (Word, bool) {
+    let expected = model.answered(&question);
+    let found = match challenge {
+        Ok(challenge) if Some(challenge) == expected => "again",
+        Ok(challenge) => {
+            model.asked.retain(|asked| asked.0 != question);
+            model.asked.push((question, model.now, challenge));
+            "ok"
+        }
+        Err(reason) => reason,
+    };
+    (found, expected.is_some())
+}
+
 async fn resend(accounts: &Accounts, model: &mut Model, user: Index, channel: Channel) -> (Word, Word) {
     let user = model.chosen(user);
     let claimant = Claimant::User { user, contact: None };
-    let found = match channel {
-        Channel::Email => word::<RequestEmailVerification>(
-            &accounts.request_email_verification(RequestEmailVerification { claimant }).await,
-        ),
-        Channel::Phone => word::<RequestPhoneVerification>(
-            &accounts.request_phone_verification(RequestPhoneVerification { claimant }).await,
-        ),
+    let challenge = match channel {
+        Channel::Email => {
+            let reply = accounts.request_email_verification(RequestEmailVerification { claimant }).await;
+            reply.map(|reply| reply.challenge).map_err(|error| error.as_str())
+        }
+        Channel::Phone => {
+            let reply = accounts.request_phone_verification(RequestPhoneVerification { claimant }).await;
+            reply.map(|reply| reply.challenge).map_err(|error| error.as_str())
+        }
     };
+    let (found, again) = asked(model, format!("verify {} {user}", channel.as_str()), challenge);
+    if again {
+        return (found, "again");
+    }
     let unproven = |reach: &&Reach| reach.address.2 == channel && !reach.proven;
     let person = model.person(user).cloned();
     let meant = person.as_ref().and_then(|person| person.contacts.iter().find(unproven).cloned());
     if let Some((person, reach)) = person.zip(meant) {
-        model.supersede(|sent| sent.bound == Bound::Contact(reach.id));
-        if person.active && model.owner(reach.address.1).is_none() {
+        let is_due = person.active && model.owner(reach.address.1).is_none();
+        let messages = model.due.len();
+        if is_due {
             model.claimed(reach.address);
+        }
+        if !is_due || model.due.len() > messages {
+            model.supersede(|sent| sent.bound == Bound::Contact(reach.id));
         }
     }
     (found, "ok")
@@ -682,11 +756,12 @@ async fn compare(test: &TestAccounts, model: &Model) {
 }
 
 async fn run(steps: &[Step]) -> Vec<Outcome> {
-    let test = TestAccounts::start().await;
+    let test = TestAccounts::configured(|config| config.policy.messages.per_hour = u32::try_from(BUDGET).ok()).await;
     let mut model = Model::default();
     let mut outcomes = Vec::new();
     for step in steps {
         outcomes.push(take(&test, &mut model, step).await);
+        outcomes.extend(model.over_budget.then_some(("message", "over_budget")));
         test.drain().await;
         collect(&test, &mut model);
     }

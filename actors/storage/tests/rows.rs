@@ -180,6 +180,18 @@ fn version_1_is_read_for_ever() {
 }
 
 #[test]
+fn version_3_of_what_is_remembered_of_messages_is_read_for_ever() {
+    let challenge = id(TokenId::from_bytes, 6);
+    let answered = Answered { at: at(1), challenge, expires_at: at(4), code_expires_at: at(3) };
+    golden(
+        &MessagesRow { answered: Some(answered), started: vec![at(1), at(2)], expires_at: at(5) },
+        "0183a8616e73776572656484a26174ce000f4240a96368616c6c656e6765c41006234c6992bfd8052e4b7491bae7002daa65 \
+         7870697265735f6174ce003d0900af636f64655f657870697265735f6174ce002dc6c0a77374617274656492ce000f4240ce \
+         001e8480aa657870697265735f6174ce004c4b40",
+    );
+}
+
+#[test]
 fn version_2_of_a_subscriptions_rows_is_read_for_ever() {
     golden(
         &full_cursor(),

@@ -188,6 +188,30 @@ async fn failures_add_up_until_they_are_cleared_or_forgotten() {
 }
 
 #[tokio::test]
+async fn what_is_remembered_of_messages_is_changed_only_by_whoever_knows_it_and_expires_once() {
+    let store = Store::new().await;
+    let row = |started: &[i64], end| MessagesRow {
+        started: started.iter().map(|seconds| at(*seconds)).collect(),
+        expires_at: at(end),
+        ..MessagesRow::default()
+    };
+    let put = |row: &MessagesRow| Write::PutMessages([4; 32], Box::new(row.clone()));
+    let check = |row: Option<&MessagesRow>| Check::Messages([4; 32], row.cloned());
+    let (first, second) = (row(&[1], 9), row(&[1, 2], 10));
+    assert!(store.holds(check(None)).await);
+    store.write(vec![put(&first)]).await;
+    assert!(store.holds(check(Some(&first))).await && store.holds(Check::Messages([5; 32], None)).await);
+    assert!(!store.holds(check(None)).await && !store.holds(check(Some(&second))).await);
+    store.write(vec![put(&first), put(&second)]).await;
+    assert!(store.holds(check(Some(&second))).await && !store.holds(check(Some(&first))).await);
+    assert_eq!((store.count(Table::Messages), store.count(Table::Expiry)), (1, 1));
+    store.write(vec![Write::Sweep(at(10), 9)]).await;
+    assert_eq!(store.count(Table::Messages), 1, "its last moment is not over");
+    store.write(vec![Write::Sweep(at(11), 9)]).await;
+    assert_eq!((store.count(Table::Messages), store.count(Table::Expiry)), (0, 0));
+}
+
+#[tokio::test]
 async fn the_sweeper_removes_what_has_ended_with_its_indexes_and_nothing_else() {
     let store = Store::new().await;
     let ada = user_id(1);

@@ -209,6 +209,7 @@ async fn a_message_whose_token_expired_first_ends_its_delivery(table: &mut Table
 async fn a_delivery_that_was_superseded_before_it_began_ends_unsent(table: &mut Table) {
     let (gate, Four { mut stage, user }) = Gate::closed().await;
     let older = stage.run(reset(PHONE, Channel::Phone)).await;
+    stage.test.advance(majordomo::Policy::default().messages.cool_down);
     let newer = stage.run(reset(PHONE, Channel::Phone)).await;
     gate.open();
     let (_, of_newer) = delivered(&stage, &newer).await.remove(0);

@@ -155,8 +155,9 @@ async fn a_reset_asked_for_in_vain_gets_the_same_answer_and_tells_the_truth(tabl
     table.close(stage).await;
 }
 
-/// Asks for a reset by e-mail, and gives both proofs.
+/// Asks for a reset by e-mail, a while after the last one, and gives both proofs.
 async fn asked(stage: &Stage, name: &str) -> (Proof, Proof) {
+    stage.test.advance(majordomo::Policy::default().messages.cool_down);
     let challenge = stage.test.request_password_reset(ask(name, Channel::Email)).await.unwrap().challenge;
     stage.test.drain().await;
     (stage.link(&email(name)), stage.code(&email(name), challenge))
