@@ -327,8 +327,9 @@ fn subject<const WIDTH: usize>(key: &[u8]) -> Result<[u8; WIDTH], ReadError> {
 /// Removes what has ended. Accounts that were never verified are left for their flow, and tokens whose message is
 /// still due for whoever ends their delivery: there are signals to tell.
 fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Result<(), ReadError> {
-    let (mut left, oldest) = (limit, super::log::oldest(transaction)?);
     use Expiring::{Applied, Attempt, Dispatch, Messages, Session, Token};
+
+    let (mut left, oldest) = (limit, super::log::oldest(transaction)?);
     for kind in [Token, Session, Attempt, Applied, Dispatch, Messages] {
         for (_, key) in due(transaction, kind, now, left)? {
             match kind {
