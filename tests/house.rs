@@ -97,6 +97,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "proof",
     "session",
     "undelivered",
+    "undo",
     "verification",
 ];
 

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_model::{
-    Channel, Contact, Email, Envelope, Failure, Filter, MessageKind, Personal, Phone, Signal, SignalKind, TokenId,
-    User, UserId,
+    Channel, Contact, Email, Envelope, Failure, Filter, MessageKind, OneTimeCode, Personal, Phone, Signal, SignalKind,
+    TokenId, User, UserId,
 };
 
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
@@ -105,7 +105,8 @@ impl Notifier {
             Err(unanswered) => return Outcome::retry(unanswered.to_string()),
         };
         let link = [self.settings.home(), live.path.expose()].concat();
-        let (code, expires_at, code_expires_at) = (live.code.expose(), live.expires_at, live.code_expires_at);
+        let code = live.code.as_ref().map_or("", OneTimeCode::expose);
+        let (expires_at, code_expires_at) = (live.expires_at, live.code_expires_at);
         let token_facts = TokenFacts { link: &link, code, expires_at, code_expires_at };
         let recipient = Recipient { address: &live.address, locale: user.as_ref().and_then(locale_of) };
         match self.send(kind, recipient, Some(token_facts), due.envelope).await {

@@ -2,6 +2,7 @@
 
 mod actor;
 mod batch;
+mod change;
 mod letter;
 mod log;
 mod lookup;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::actor::StorageMessage;
 pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
+pub use self::change::ChangeRow;
 #[cfg(any(test, feature = "testing"))]
 pub use self::faulty_disk::{Counts, FaultyDisk, Operation};
 pub use self::lookup::UniqueKey;

@@ -11,8 +11,8 @@ use crate::keys::{KeyId, Keyring};
 /// The version of tables and rows that this build writes. A file of a newer one is refused, one of an older one is
 /// brought up to it.
 ///
-/// 1: the first. 2: the keys of projections carry a generation.
-pub(super) const SCHEMA: u64 = 2;
+/// 1: the first. 2: the keys of projections carry a generation. 3: changes can be undone.
+pub(super) const SCHEMA: u64 = 3;
 pub(super) const SCHEMA_NAME: &str = "schema";
 pub(super) const DATABASE: &str = "database";
 pub(super) const KEY_PROOF: &str = "key_proof";

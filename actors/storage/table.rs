@@ -44,6 +44,10 @@ pub(crate) enum Table {
     DeadLetters,
     /// How many bytes of signals were written up to certain places of the log.
     LogMarks,
+    /// Changes of users that can be undone.
+    Changes,
+    /// Addresses that are kept for whoever gave them up.
+    Reservations,
 }
 
 impl Table {
@@ -51,7 +55,7 @@ impl Table {
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Every table, in the order of declaration.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Meta,
         Self::Users,
         Self::Credentials,
@@ -70,6 +74,8 @@ impl Table {
         Self::Applied,
         Self::DeadLetters,
         Self::LogMarks,
+        Self::Changes,
+        Self::Reservations,
     ];
 
     /// The name in the file: stable, snake_case.
@@ -93,6 +99,8 @@ impl Table {
             Self::Applied => "applied",
             Self::DeadLetters => "dead_letters",
             Self::LogMarks => "log_marks",
+            Self::Changes => "changes",
+            Self::Reservations => "reservations",
         }
     }
 }

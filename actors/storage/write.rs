@@ -4,6 +4,7 @@ use majordomo_model::{CommandId, SessionId, Timestamp, TokenId, UserId};
 use serde::Serialize;
 
 use super::batch::Write;
+use super::change::{self, ChangeRow};
 use super::letter;
 use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, projection_key, token_index};
 use super::redb::{View, WriteView};
@@ -24,6 +25,7 @@ enum Expiring {
     Attempt = 3,
     Applied = 4,
     Verification = 5,
+    Change = 6,
 }
 
 /// Marks the entries that lead from a user to the time of their [`Expiring::Verification`] entry.
@@ -34,6 +36,7 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
         Write::PutUser(row) => put(transaction, Table::Users, row.id.as_bytes(), row),
         Write::RemoveUser(user) => remove_user(transaction, *user),
         Write::PutCredential(user, row) => put(transaction, Table::Credentials, user.as_bytes(), row),
+        Write::RemoveCredential(user) => remove(transaction, Table::Credentials, user.as_bytes()),
         Write::PutOwner(key, user) => Ok(transaction.put(Table::Unique, key.bytes(), user.as_bytes())?),
         Write::RemoveOwner(key) => remove(transaction, Table::Unique, key.bytes()),
         Write::PutClaim(channel, address, user) => {
@@ -44,6 +47,8 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
         }
         Write::ExpectVerification(user, at) => expect_verification(transaction, *user, *at),
         Write::ForgetVerification(user) => forget_verification(transaction, *user),
+        Write::PutChange(row) => put_change(transaction, row),
+        Write::RemoveChange(user, version) => remove_change(transaction, *user, *version),
         Write::PutToken(row) => put_token(transaction, row),
         Write::EndToken(token, end) => change_token(transaction, *token, |row| row.end = Some(*end)),
         Write::CountAttempt(token) => {
@@ -163,10 +168,23 @@ fn remove_user(transaction: &mut WriteView<'_>, user: UserId) -> Result<(), Read
         remove(transaction, Table::Tokens, id.as_bytes())?;
         remove(transaction, Table::TokensByUser, &key)?;
     }
+    for row in transaction.changes_of(user)? {
+        remove_change(transaction, user, row.version)?;
+    }
     remove_sessions(transaction, user, None)?;
     remove(transaction, Table::Credentials, user.as_bytes())?;
     remove(transaction, Table::Activity, user.as_bytes())?;
     remove(transaction, Table::Users, user.as_bytes())
+}
+
+fn put_change(transaction: &mut WriteView<'_>, row: &ChangeRow) -> Result<(), ReadError> {
+    expire(transaction, row.expires_at, Expiring::Change, &row.subject())?;
+    change::put(transaction, row)
+}
+
+fn remove_change(transaction: &mut WriteView<'_>, user: UserId, version: u64) -> Result<(), ReadError> {
+    let Some(row) = change::remove(transaction, user, version)? else { return Ok(()) };
+    forget(transaction, row.expires_at, Expiring::Change, &row.subject())
 }
 
 fn put_token(transaction: &mut WriteView<'_>, row: &TokenRow) -> Result<(), ReadError> {
@@ -303,7 +321,7 @@ fn subject<const WIDTH: usize>(key: &[u8]) -> Result<[u8; WIDTH], ReadError> {
 /// still due for whoever ends their delivery: there are signals to tell.
 fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Result<(), ReadError> {
     let mut left = limit;
-    for kind in [Expiring::Token, Expiring::Session, Expiring::Attempt, Expiring::Applied] {
+    for kind in [Expiring::Token, Expiring::Session, Expiring::Attempt, Expiring::Applied, Expiring::Change] {
         for (_, key) in due(transaction, kind, now, left)? {
             match kind {
                 Expiring::Token if due_token(transaction, &key)?.is_some() => continue,
@@ -311,6 +329,10 @@ fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Resul
                 Expiring::Session => remove_session(transaction, &subject(&key)?)?,
                 Expiring::Attempt => remove(transaction, Table::Attempts, &subject::<32>(&key)?)?,
                 Expiring::Applied => remove(transaction, Table::Applied, &subject::<16>(&key)?)?,
+                Expiring::Change => {
+                    let (user, version) = change::named(&subject::<24>(&key)?)?;
+                    change::remove(transaction, user, version)?;
+                }
                 Expiring::Verification => continue,
             }
             remove(transaction, Table::Expiry, &key)?;

@@ -40,8 +40,8 @@ struct Fresh {
 struct Facts {
     username_owner: Option<UserId>,
     skeleton_owner: Option<UserId>,
-    /// Who has proven each address of the request, in its order.
-    owners: Vec<Option<UserId>>,
+    /// Whom each address of the request is kept for, in its order: who has proven it, or gave it up and may have it back.
+    holders: Vec<Option<UserId>>,
     now: Timestamp,
 }
 
@@ -49,11 +49,11 @@ impl Facts {
     fn read(view: &ReadView, request: &Request, now: Timestamp) -> Result<Self, ReadError> {
         let owner = |key: Option<UniqueKey>| key.map_or(Ok(None), |key| view.owner(&key));
         let username = request.username.as_ref();
-        let owners = request.addresses.iter().map(|address| view.owner(&address_key(address)));
+        let holders = request.addresses.iter().map(|address| view.holder(&address_key(address), now));
         Ok(Self {
             username_owner: owner(username.map(|name| UniqueKey::username(name.canonical())))?,
             skeleton_owner: owner(username.map(|name| UniqueKey::skeleton(name.skeleton())))?,
-            owners: owners.collect::<Result<_, _>>()?,
+            holders: holders.collect::<Result<_, _>>()?,
             now,
         })
     }
@@ -156,7 +156,7 @@ fn decide(
     if facts.username_owner.or(facts.skeleton_owner).is_some() {
         return refusal(typed, RegisterReason::UsernameTaken, Failure::UsernameTaken, &["username"]);
     }
-    let taken = request.addresses.iter().zip(&facts.owners).find(|(_, owner)| owner.is_some());
+    let taken = request.addresses.iter().zip(&facts.holders).find(|(_, holder)| holder.is_some());
     if let Some((address, _)) = taken.filter(|_| policy.registration == Registration::Open) {
         return match address.channel() {
             Channel::Email => refusal(typed, RegisterReason::EmailTaken, Failure::EmailTaken, &["email"]),
@@ -172,13 +172,13 @@ fn decide(
     let (mut checks, mut writes) = writes(request, &user, facts);
     let mut challenges = [None, None];
     let mut free = Vec::new();
-    for (((address, contact), owner), (_, drawn)) in
-        request.addresses.iter().zip(&user.contacts).zip(&facts.owners).zip(fresh.contacts)
+    for (((address, contact), holder), (_, drawn)) in
+        request.addresses.iter().zip(&user.contacts).zip(&facts.holders).zip(fresh.contacts)
     {
         let personal = personal_address(address);
         let mut token = drawn.verification(user.id, contact, facts.now, policy);
-        checks.push(Check::Owner(address_key(address), *owner));
-        match owner {
+        checks.push(Check::Holder(address_key(address), *holder, facts.now));
+        match holder {
             // The row is written all the same, so that a taken address looks like a free one; nothing delivers it.
             Some(owner) => {
                 told.push(Signal::AddressTaken { owner: *owner, address: personal, channel: address.channel() }.into());
@@ -442,7 +442,7 @@ mod tests {
             let facts = Facts {
                 username_owner: owner(named && name_taken),
                 skeleton_owner: owner(named && skeleton_taken),
-                owners: taken.iter().map(|&taken| owner(taken)).collect(),
+                holders: taken.iter().map(|&taken| owner(taken)).collect(),
                 now: NOW,
             };
             let request = Request {

@@ -128,6 +128,15 @@ macro_rules! meaning {
     (code) => {
         "The guard's own word for why."
     };
+    (undo) => {
+        "The token of the link that takes the change back; it goes to the address from before the change alone."
+    };
+    (change) => {
+        "What was taken back; absent if it had been before."
+    };
+    (reset) => {
+        "The token of the message that permits a new password, if one is due."
+    };
     (allowed) => {
         "Whether the flow went on all the same."
     };
