@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use majordomo_model::{
-    Contact, Envelope, Failure, FlowId, Gap, OneTimeCode, OneTimeToken, Signal, Timestamp, TokenId, TokenPurpose, User,
-    UserId,
+    Contact, Envelope, Failure, FlowId, Gap, OneTimeCode, OneTimeToken, Signal, SignalId, Timestamp, TokenId,
+    TokenPurpose, User, UserId,
 };
 
 /// Handles the signals that its subscription lets through, each at least once, in the order of the log.
@@ -142,13 +142,17 @@ pub enum Effect {
     Delivered(TokenId),
     /// Ends the delivery of a token's message: it was given up, for this reason. Needs [`Capability::Deliver`].
     DeliveryFailed(TokenId, Failure),
+    /// Settles the message that the handled signal asks for: whoever claims it from now on is told so
+    /// ([`Claim::Settled`]). If it was settled before, the signals that are emitted beside this are left out: what became
+    /// of the message is told once. Needs [`Capability::Deliver`].
+    Settle,
 }
 
 /// What a subscription may do beyond reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Capability {
-    /// Turn a token's id into its link and code, and end its delivery. For notifiers.
+    /// Turn a token's id into its link and code, end its delivery, and claim messages. For notifiers.
     Deliver,
 }
 
@@ -177,6 +181,21 @@ pub enum Delivery {
     Expired,
     /// Its delivery ended before, in success or failure.
     Ended,
+}
+
+/// Whose the message is that a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Claim {
+    /// The subscription's own: nobody else sends it for as long as this handler may be at work.
+    Yours,
+    /// Another subscription is sending it.
+    Held {
+        /// Until when; from then on it can be claimed anew.
+        until: Timestamp,
+    },
+    /// It is told already what became of it.
+    Settled,
 }
 
 /// What a live token's message needs.
@@ -221,9 +240,14 @@ pub(crate) trait Desk: Send + Sync + 'static {
     fn delivery(&self, token: TokenId) -> Result<Delivery, Unanswered>;
     /// A value of the subscription's own projection, and a number that changes whenever the value does.
     fn projection(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, u64), Unanswered>;
+    /// Claims the message that the signal of a place asks for.
+    fn claim(&self, signal: SignalId, place: u64) -> Claiming<'_>;
     /// The present time.
     fn now(&self) -> Timestamp;
 }
+
+/// The answer to a claim, which takes a commit.
+pub(crate) type Claiming<'a> = Pin<Box<dyn Future<Output = Result<Claim, Unanswered>> + Send + 'a>>;
 
 /// What a handler may ask while it handles a signal.
 #[derive(Clone)]
@@ -297,6 +321,17 @@ impl SubscriberContext {
     /// [`Unanswered::NotGranted`] without [`Capability::Deliver`]; [`Unanswered::StorageUnavailable`].
     pub fn delivery(&self, token: TokenId) -> Result<Delivery, Unanswered> {
         self.desk.delivery(token)
+    }
+
+    /// Claims the message that the signal at hand asks for, so that of several subscriptions one sends it. The claim is
+    /// durable when this answers; it lasts for twice the subscription's deadline, or until it is settled by
+    /// [`Effect::Settle`]. After a crash a subscription finds its own claim again and goes on; once a claim's time is
+    /// over, another subscription may take the message over. Costs a small commit, unless the claim is its own already.
+    ///
+    /// # Errors
+    /// [`Unanswered::NotGranted`] without [`Capability::Deliver`]; [`Unanswered::StorageUnavailable`].
+    pub async fn claim(&self, envelope: &Envelope) -> Result<Claim, Unanswered> {
+        self.desk.claim(envelope.id, envelope.seq.unwrap_or_default()).await
     }
 
     /// A value of this subscription's own projection, as the signals handled before this one left it.

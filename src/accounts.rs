@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_actors::auditor::{AuditPage, AuditQuery, AuditReadError};
+use majordomo_actors::notifier::{Route, TransportState};
 use majordomo_actors::storage::Unreadable;
 use majordomo_actors::supervisor::{Health, System, Tree};
 use majordomo_actors::user_manager::{Answer, Question};
@@ -35,6 +36,7 @@ pub struct Accounts {
 struct Inner {
     system: System,
     shutdown_within: Duration,
+    route: Route,
 }
 
 impl Drop for Inner {
@@ -52,8 +54,8 @@ impl Accounts {
         Builder::new()
     }
 
-    pub(crate) fn new(system: System, shutdown_within: Duration) -> Self {
-        Self { inner: Arc::new(Inner { system, shutdown_within }) }
+    pub(crate) fn new(system: System, shutdown_within: Duration, route: Route) -> Self {
+        Self { inner: Arc::new(Inner { system, shutdown_within, route }) }
     }
 
     pub(crate) fn system(&self) -> &System {
@@ -356,6 +358,13 @@ impl Accounts {
     /// even if an actor or the disk hangs.
     pub async fn tree(&self) -> Tree {
         self.system().tree().await
+    }
+
+    /// How the transports that the builder was given stand, in their order: which is out, and until when it is left
+    /// alone.
+    #[must_use]
+    pub fn transports(&self) -> Vec<TransportState> {
+        self.inner.route.states()
     }
 
     /// Whether the process lives, whether requests can be served, and what somebody should look into. Drawn as

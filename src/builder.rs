@@ -6,7 +6,9 @@ use majordomo_actors::auditor::Auditor;
 use majordomo_actors::clock::Clock;
 use majordomo_actors::guard::GuardRegistration;
 use majordomo_actors::keys::{KeyError, Keyring};
-use majordomo_actors::notifier::{BoxedTransport, Notifier, NotifierFault, Templates, Transport};
+use majordomo_actors::notifier::{
+    BoxedTransport, Notifier, NotifierFault, Route, Templates, Transport, TransportTerms,
+};
 use majordomo_actors::outbox::{Subscription, SubscriptionSettings};
 use majordomo_actors::storage::Location;
 use majordomo_actors::subscriber::{Capability, Subscriber};
@@ -20,6 +22,9 @@ use crate::config::Config;
 pub(crate) const AUDITOR: &str = "auditor";
 /// The name that the notifier's subscription goes under.
 const NOTIFIER: &str = "notifier";
+/// How many users' messages are under way at once: as many connections as a mail server or gateway usually grants one
+/// client, and enough that one which hangs until its deadline leaves others a way.
+const LANES: usize = 16;
 
 /// Puts an account system together. Made by [`Accounts::builder`].
 #[must_use = "a builder does nothing until it is spawned"]
@@ -29,7 +34,8 @@ pub struct Builder {
     keys: Option<Keyring>,
     clock: Clock,
     templates: Templates,
-    transports: Vec<BoxedTransport>,
+    transports: Vec<(BoxedTransport, TransportTerms)>,
+    route: Route,
     subscriptions: Vec<Subscription>,
     guards: Vec<GuardRegistration>,
 }
@@ -64,6 +70,7 @@ impl Builder {
             clock: Clock::system(),
             templates: Templates::embedded(),
             transports: Vec::new(),
+            route: Route::default(),
             subscriptions: Vec::new(),
             guards: Vec::new(),
         }
@@ -116,13 +123,19 @@ impl Builder {
         self
     }
 
-    /// Sends messages by this transport; given several of a channel, the first that accepts has it.
+    /// Sends messages by this transport; given several of a channel, they are asked in this order: the next one if those
+    /// before are out, or refuse a message for good.
     ///
     /// Without any transport no notifier is spawned, and messages that are due wait in the log for one. With transports
     /// of one channel only, those of the other are left to another notifier that has a subscription of its own; where
     /// there is none, [`Health`](crate::Health) tells so, and they end as expired.
-    pub fn transport(mut self, transport: impl Transport) -> Self {
-        self.transports.push(std::sync::Arc::new(transport));
+    pub fn transport(self, transport: impl Transport) -> Self {
+        self.transport_with(transport, TransportTerms::default())
+    }
+
+    /// As [`Builder::transport`], on terms of its own: a name, a rate, when it is left alone.
+    pub fn transport_with(mut self, transport: impl Transport, terms: TransportTerms) -> Self {
+        self.transports.push((std::sync::Arc::new(transport), terms));
         self
     }
 
@@ -191,7 +204,7 @@ impl Builder {
             guards: self.guards,
         })
         .await?;
-        Ok(Accounts::new(system, shutdown_within))
+        Ok(Accounts::new(system, shutdown_within, self.route))
     }
 
     /// Every subscription of the system, or every fault of the configuration.
@@ -216,9 +229,16 @@ impl Builder {
         if !transports.is_empty() {
             match self.config.messages.clone().map(|settings| Notifier::new(settings, templates)) {
                 Some(Ok(notifier)) => {
-                    let notifier = transports.into_iter().fold(notifier, Notifier::with_boxed_transport);
-                    let notifier = registration(NOTIFIER, notifier.filter(), Start::Beginning, notifier);
-                    all.push(notifier.capability(Capability::Deliver).settings(patient));
+                    let added = transports.into_iter().try_fold(notifier, |notifier, (transport, terms)| {
+                        notifier.with_transport_on(transport, terms)
+                    });
+                    match added {
+                        Ok(notifier) => {
+                            self.route = notifier.route();
+                            all.push(notifying(notifier, patient));
+                        }
+                        Err(fault) => faults.push(format!("transport_with: {fault}")),
+                    }
                 }
                 Some(Err(NotifierFault::Templates(fault))) => faults.push(format!("messages: {fault}")),
                 // Told by the configuration itself.
@@ -240,6 +260,13 @@ impl Builder {
         }
         if faults.is_empty() { Ok(all) } else { Err(faults) }
     }
+}
+
+/// The notifier's subscription.
+fn notifying(notifier: Notifier, patient: SubscriptionSettings) -> Subscription {
+    let settings = SubscriptionSettings { concurrency: LANES, deadline: notifier.patience(), ..patient };
+    let notifier = registration(NOTIFIER, notifier.filter(), Start::Beginning, notifier);
+    notifier.capability(Capability::Deliver).settings(settings)
 }
 
 const NOWHERE: &str = "place: say where the data lies, with file(path) or in_memory()";

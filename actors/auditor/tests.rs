@@ -12,7 +12,7 @@ use majordomo_model::{
 
 use super::query::MAX_PAGE;
 use super::*;
-use crate::subscriber::{Delivery, Desk, Unanswered};
+use crate::subscriber::{Claiming, Delivery, Desk, Unanswered};
 
 struct EmptyDesk;
 
@@ -27,6 +27,10 @@ impl Desk for EmptyDesk {
 
     fn projection(&self, _key: &[u8]) -> Result<(Option<Vec<u8>>, u64), Unanswered> {
         Ok((None, 0))
+    }
+
+    fn claim(&self, _signal: SignalId, _place: u64) -> Claiming<'_> {
+        Box::pin(std::future::ready(Err(Unanswered::NotGranted)))
     }
 
     fn now(&self) -> Timestamp {

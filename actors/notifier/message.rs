@@ -26,6 +26,10 @@ const DEFAULTS: &[(&str, &str)] = embedded! {
     "contact_changed_phone.txt"
     "password_changed.subject.txt" "password_changed.txt" "password_changed.html"
     "password_changed_phone.txt"
+    "contact_added.subject.txt" "contact_added.txt" "contact_added.html"
+    "contact_added_phone.txt"
+    "contact_removed.subject.txt" "contact_removed.txt" "contact_removed.html"
+    "contact_removed_phone.txt"
 };
 
 /// One message on one channel, and the stem of its templates' names.
@@ -40,7 +44,7 @@ const fn form(kind: MessageKind, channel: Channel, stem: &'static str) -> Form {
     Form { kind, channel, stem }
 }
 
-const FORMS: [Form; 10] = [
+const FORMS: [Form; 14] = [
     form(MessageKind::VerifyEmail, Channel::Email, "verify_email"),
     form(MessageKind::VerifyPhone, Channel::Phone, "verify_phone"),
     form(MessageKind::ResetPasswordEmail, Channel::Email, "reset_password_email"),
@@ -51,6 +55,10 @@ const FORMS: [Form; 10] = [
     form(MessageKind::ContactChanged, Channel::Phone, "contact_changed_phone"),
     form(MessageKind::PasswordChanged, Channel::Email, "password_changed"),
     form(MessageKind::PasswordChanged, Channel::Phone, "password_changed_phone"),
+    form(MessageKind::ContactAdded, Channel::Email, "contact_added"),
+    form(MessageKind::ContactAdded, Channel::Phone, "contact_added_phone"),
+    form(MessageKind::ContactRemoved, Channel::Email, "contact_removed"),
+    form(MessageKind::ContactRemoved, Channel::Phone, "contact_removed_phone"),
 ];
 
 impl Form {
@@ -65,6 +73,12 @@ impl Form {
     const fn bears_token(self) -> bool {
         use MessageKind::{ResetPasswordEmail, ResetPasswordPhone, VerifyEmail, VerifyPhone};
         matches!(self.kind, VerifyEmail | VerifyPhone | ResetPasswordEmail | ResetPasswordPhone)
+    }
+
+    /// Whether it tells of a change that can be undone, as a rule.
+    const fn may_undo(self) -> bool {
+        use MessageKind::{ContactAdded, ContactChanged, ContactRemoved, PasswordChanged};
+        matches!(self.kind, ContactAdded | ContactChanged | ContactRemoved | PasswordChanged)
     }
 
     fn template(self, (part, ending): (&str, &str), locale: Option<&str>) -> String {
@@ -90,12 +104,14 @@ impl Form {
 ///
 /// An e-mail is made of `NAME.subject.txt`, `NAME.txt` and `NAME.html`, a text message of `NAME.txt`. The names are
 /// `verify_email`, `verify_phone`, `reset_password_email`, `reset_password_phone`, and `address_taken`,
-/// `contact_changed`, `password_changed`, which have a twin with `_phone` at its end. A locale (BCP 47) before the
+/// `contact_added`, `contact_changed`, `contact_removed`, `password_changed`, which have a twin with `_phone` at its end. A locale (BCP 47) before the
 /// ending, as in `verify_email.subject.de.txt`, serves the users whose profile asks for that language; a message is
 /// in one locale as a whole, so all of its templates must be there.
 ///
 /// Every template knows `app_name`, `base_url`, `host`, `locale`; those of the first four messages also `link` with
-/// `expires_at`, and `code` with `code_expires_at`. Anything else is a fault. What a user typed, such as a name, is
+/// `expires_at`, and `code` with `code_expires_at`; those of `contact_added`, `contact_changed`, `contact_removed` and
+/// `password_changed` know `undo_link` with `undo_expires_at`, which are `none` where the change cannot be undone (any
+/// more), and have to show the link where there is one. Anything else is a fault. What a user typed, such as a name, is
 /// never among them. `.html` is escaped. All of it is checked when the notifier is built.
 #[derive(Clone)]
 pub struct Templates {
@@ -212,6 +228,14 @@ pub(super) struct Facts<'a> {
     pub host: &'a str,
     pub default_locale: &'a str,
     pub token: Option<TokenFacts<'a>>,
+    pub undo: Option<UndoFacts<'a>>,
+}
+
+/// What the templates of a notice may say too, if what it tells of can be undone.
+#[derive(Clone, Copy)]
+pub(super) struct UndoFacts<'a> {
+    pub link: &'a str,
+    pub expires_at: Timestamp,
 }
 
 /// What the templates of a message that bears a token may say too.
@@ -224,7 +248,7 @@ pub(super) struct TokenFacts<'a> {
 
 impl Facts<'_> {
     /// The link and the base URL hold nothing that HTML gives a meaning to, so they are not escaped.
-    fn values(&self, locale: &str) -> Value {
+    fn values(&self, form: Form, locale: &str) -> Value {
         let url = |text: &str| Value::from_safe_string(text.to_owned());
         let mut values = vec![
             ("app_name", Value::from(self.app_name)),
@@ -237,6 +261,11 @@ impl Facts<'_> {
             values.push(("code", Value::from(token.code)));
             values.push(("expires_at", Value::from(utc_minute(token.expires_at))));
             values.push(("code_expires_at", Value::from(utc_minute(token.code_expires_at))));
+        }
+        if form.may_undo() {
+            values.push(("undo_link", self.undo.map_or(Value::from(()), |undo| url(undo.link))));
+            let ends = self.undo.map_or(Value::from(()), |undo| Value::from(utc_minute(undo.expires_at)));
+            values.push(("undo_expires_at", ends));
         }
         Value::from_pairs(values)
     }
@@ -292,7 +321,13 @@ impl Composer {
         if faults.is_empty() { Ok(composer) } else { Err(TemplateFaults(faults)) }
     }
 
+    /// What is wrong with the templates of a form, with the link that undoes a change and without.
     fn sample_faults(&self, form: Form, locale: Option<&str>) -> Vec<TemplateFault> {
+        let faults = self.sample_faults_of(form, locale, false);
+        if faults.is_empty() && form.may_undo() { self.sample_faults_of(form, locale, true) } else { faults }
+    }
+
+    fn sample_faults_of(&self, form: Form, locale: Option<&str>, undo: bool) -> Vec<TemplateFault> {
         const LINK: &str = "https://example.com/accounts/sample/";
         const CODE: &str = "12345678";
         let instant = Timestamp::from_micros(0);
@@ -303,8 +338,9 @@ impl Composer {
             host: "example.com",
             default_locale: "en",
             token: form.bears_token().then_some(token),
+            undo: undo.then_some(UndoFacts { link: LINK, expires_at: instant }),
         };
-        let values = facts.values(locale.unwrap_or(facts.default_locale));
+        let values = facts.values(form, locale.unwrap_or(facts.default_locale));
         let mut faults = Vec::new();
         for (part, ending) in form.parts() {
             let name = form.template((part, ending), locale);
@@ -313,6 +349,9 @@ impl Composer {
                 Ok(text) if *part == ".subject" => faults.extend(subject_fault(&name, &text)),
                 Ok(text) if form.bears_token() && !text.contains(LINK) && !text.contains(CODE) => {
                     faults.push(TemplateFault::new(&name, "it shows neither the link nor the code"));
+                }
+                Ok(text) if undo && !text.contains(LINK) => {
+                    faults.push(TemplateFault::new(&name, "it does not show the link that takes the change back"));
                 }
                 Ok(_) => {}
             }
@@ -333,7 +372,7 @@ impl Composer {
         let form = form.ok_or_else(missing)?;
         let locale = wanted.and_then(|wanted| self.locale_for(form, wanted));
         let shown = locale.as_deref().unwrap_or(facts.default_locale);
-        let values = facts.values(shown);
+        let values = facts.values(form, shown);
         let mut parts = BTreeMap::new();
         for part in form.parts() {
             let name = form.template(*part, locale.as_deref());
@@ -390,6 +429,7 @@ mod tests {
                 expires_at: Timestamp::from_micros(1_767_225_600_000_000),
                 code_expires_at: Timestamp::from_micros(1_767_222_600_000_000),
             }),
+            undo: None,
         }
     }
 
@@ -428,7 +468,28 @@ mod tests {
             .collect();
         assert_eq!(names, files);
         let kinds: BTreeSet<MessageKind> = FORMS.iter().map(|form| form.kind).collect();
-        assert_eq!(kinds.len(), 7);
+        assert_eq!(kinds.len(), 9);
+    }
+
+    #[test]
+    fn a_notice_shows_the_link_that_takes_its_change_back_where_there_is_one() {
+        let composer = Composer::new(Templates::embedded()).unwrap();
+        let link = "https://example.com/app/accounts/change_undo_confirm/x/mdt_y/";
+        let undo = UndoFacts { link, expires_at: Timestamp::from_micros(1_767_225_600_000_000) };
+        for form in FORMS.into_iter().filter(|form| form.may_undo()) {
+            for undo in [Some(undo), None] {
+                let facts = Facts { undo, ..facts(false) };
+                let rendered = composer.render(form.kind, form.channel, None, &facts).unwrap();
+                let shows = [rendered.text.contains(link), rendered.text.contains("2026-01-01 00:00 UTC")];
+                assert_eq!(shows, [undo.is_some(), undo.is_some() && form.channel == Channel::Email], "{form:?}");
+                if let Some(html) = rendered.html {
+                    assert_eq!(html.contains(&format!("href=\"{link}\"")), undo.is_some(), "{html}");
+                }
+            }
+        }
+        let silent = Templates::embedded().with_template("password_changed.txt", "Your password was changed.");
+        let faults = Composer::new(silent).err().unwrap().to_string();
+        assert!(faults.contains("password_changed.txt: it does not show the link"), "{faults}");
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! The notifier: the subscriber that sends the messages which signals ask for.
 
+mod breaker;
 mod captured;
 mod internet_message;
 mod maildir;
 mod message;
+mod rate;
+mod route;
 mod settings;
+mod terms;
 mod transport;
 
 use std::fmt;
@@ -13,35 +17,40 @@ use std::time::Duration;
 
 use majordomo_model::{
     Channel, Contact, Email, Envelope, Failure, Filter, MessageKind, OneTimeCode, Personal, Phone, Signal, SignalKind,
-    TokenId, User, UserId,
+    Timestamp, TokenId, User, UserId,
 };
 
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
 pub use maildir::Maildir;
 pub use message::{TemplateFault, TemplateFaults, Templates};
+pub use route::Route;
 pub use settings::{NotifierFault, NotifierSettings};
+pub use terms::{TransportState, TransportStatus, TransportTerms};
 pub use transport::{BoxedTransport, ErasedTransport, Mailbox, OutgoingMessage, SendError, Transport};
 
-use crate::subscriber::{Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
-use message::{Composer, Facts, TokenFacts};
+use crate::subscriber::{Claim, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
+use message::{Composer, Facts, TokenFacts, UndoFacts};
+use route::Carried;
 
 /// How long a transport may take over one message. A later answer is not heard, and the message is tried again.
 pub const SEND_DEADLINE: Duration = Duration::from_secs(60);
 
-const SETTLED: &[u8] = b"settled/";
-
 /// Sends the messages that signals ask for. Needs [`Capability::Deliver`](crate::subscriber::Capability::Deliver).
 ///
 /// A message with a link or code is sent while its token is live and tried until that expires; its end is an effect.
-/// A notice without one is tried for [`NotifierSettings::give_up_after`]; that it was settled is noted in the
-/// projection, so that a notifier that is set back to an earlier place does not send it again.
+/// A notice is tried for [`NotifierSettings::give_up_after`]; of a change that can be undone it encloses the link for that,
+/// and goes to the address that the link is bound to.
 ///
+/// Before it sends, it claims the message in the store: of several notifiers one sends it, and the others take it over
+/// only once the claim's time is over. What was settled is not sent again by one that is set back to an earlier place.
 /// At least once: a crash between sending and committing sends the message again, under the same
 /// [`OutgoingMessage::id`].
+///
+/// Give its subscription a deadline of [`Notifier::patience`] and lanes, as the builder does.
 pub struct Notifier {
     settings: NotifierSettings,
     composer: Composer,
-    transports: Vec<BoxedTransport>,
+    route: Route,
 }
 
 impl Notifier {
@@ -51,21 +60,44 @@ impl Notifier {
     /// [`NotifierFault`], for settings or templates that would fail when a message is due.
     pub fn new(settings: NotifierSettings, templates: Templates) -> Result<Self, NotifierFault> {
         settings.validate()?;
-        Ok(Self { settings, composer: Composer::new(templates)?, transports: Vec::new() })
+        Ok(Self { settings, composer: Composer::new(templates)?, route: Route::default() })
     }
 
-    /// Adds a transport. Of several of one channel, one that was added later is asked when all before it have refused
-    /// a message for good.
+    /// Adds a transport on the default terms. Of several of one channel, one that was added later is asked when those
+    /// before it are out, or have refused a message for good.
     #[must_use]
-    pub fn with_transport(self, transport: impl Transport) -> Self {
-        self.with_boxed_transport(Arc::new(transport))
-    }
-
-    /// As [`Notifier::with_transport`].
-    #[must_use]
-    pub fn with_boxed_transport(mut self, transport: BoxedTransport) -> Self {
-        self.transports.push(transport);
+    pub fn with_transport(mut self, transport: impl Transport) -> Self {
+        self.route.add(Arc::new(transport), TransportTerms::default());
         self
+    }
+
+    /// As [`Notifier::with_transport`], on terms of its own.
+    ///
+    /// # Errors
+    /// [`NotifierFault::Terms`].
+    pub fn with_transport_on(
+        mut self,
+        transport: BoxedTransport,
+        terms: TransportTerms,
+    ) -> Result<Self, NotifierFault> {
+        let faults = terms.faults();
+        if !faults.is_empty() {
+            return Err(NotifierFault::Terms(faults.join("; ")));
+        }
+        self.route.add(transport, terms);
+        Ok(self)
+    }
+
+    /// The transports, to look at how they stand ([`Route::states`]).
+    #[must_use]
+    pub fn route(&self) -> Route {
+        self.route.clone()
+    }
+
+    /// How long its handler may take at most: each transport of a channel is waited for as long as [`SEND_DEADLINE`].
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.route.patience()
     }
 
     /// The signals that it acts on: notices, and what asks for a link or code on a channel that it has a transport for.
@@ -77,9 +109,11 @@ impl Notifier {
             SignalKind::ContactChanged,
             SignalKind::PasswordChanged,
             SignalKind::PasswordResetSuccessful,
+            SignalKind::ContactRemoved,
+            SignalKind::UserEmailVerified,
+            SignalKind::UserPhoneVerified,
         ];
-        let channels = self.transports.iter().map(|transport| transport.channel());
-        let due = channels.flat_map(|channel| match channel {
+        let due = self.route.channels().flat_map(|channel| match channel {
             Channel::Email => [SignalKind::ResetPasswordEmail, SignalKind::VerifyEmail],
             Channel::Phone => [SignalKind::ResetPasswordPhone, SignalKind::VerifyPhone],
         });
@@ -87,101 +121,152 @@ impl Notifier {
     }
 
     /// Sends the link and code of a token, if that is still wanted.
-    async fn deliver(&self, token: TokenId, kind: MessageKind, due: Due<'_>) -> Outcome {
-        let live = match due.context.delivery(token) {
-            Ok(Delivery::Live(live)) => live,
-            Ok(Delivery::Expired) => return Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::Expired)]),
+    async fn deliver(&self, token: TokenId, kind: MessageKind, due: Due<'_>) -> Result<Outcome, Outcome> {
+        // Looked at again once the message is claimed: another notifier may have ended it before.
+        let delivery = match due.delivery(token)? {
+            Delivery::Live(live) => {
+                self.wait_for_transport(live.address.channel(), due, live.expires_at)?;
+                due.claim().await?;
+                due.delivery(token)?
+            }
+            Delivery::Expired | Delivery::Superseded => {
+                due.claim().await?;
+                due.delivery(token)?
+            }
+            other => other,
+        };
+        let live = match delivery {
+            Delivery::Live(live) => live,
+            Delivery::Expired => return Ok(Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::Expired)])),
             // No message follows, and the delivery is a flow that has to end all the same.
-            Ok(Delivery::Superseded) => {
-                return Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::TokenMismatchOrExpired)]);
+            Delivery::Superseded => {
+                return Ok(Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::TokenMismatchOrExpired)]));
             }
             // Whoever used the token has read the message: the answer of the transport had been lost.
-            Ok(Delivery::Used) => return Outcome::Done(vec![Effect::Delivered(token)]),
-            Ok(Delivery::Ended) => return Outcome::done(),
-            Err(unanswered) => return Outcome::retry(unanswered.to_string()),
+            Delivery::Used => return Ok(Outcome::Done(vec![Effect::Delivered(token)])),
+            Delivery::Ended => return Ok(Outcome::done()),
         };
-        let user = match due.context.user(live.user) {
-            Ok(user) => user,
-            Err(unanswered) => return Outcome::retry(unanswered.to_string()),
-        };
+        let user = due.context.user(live.user).map_err(unanswered)?;
         let link = [self.settings.home(), live.path.expose()].concat();
         let code = live.code.as_ref().map_or("", OneTimeCode::expose);
         let (expires_at, code_expires_at) = (live.expires_at, live.code_expires_at);
         let token_facts = TokenFacts { link: &link, code, expires_at, code_expires_at };
         let recipient = Recipient { address: &live.address, locale: user.as_ref().and_then(locale_of) };
-        match self.send(kind, recipient, Some(token_facts), due.envelope).await {
-            Ok(()) => Outcome::Done(vec![Effect::Delivered(token)]),
-            Err(error) if error.is_transient() => Outcome::retry(error.to_string()),
-            Err(_) => Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::EmailSendFailed)]),
-        }
+        let message = self.compose(kind, recipient, (Some(token_facts), None), due);
+        Ok(match self.send(message, due, live.expires_at).await? {
+            true => Outcome::Done(vec![Effect::Delivered(token)]),
+            false => Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::EmailSendFailed)]),
+        })
     }
 
-    /// Sends a notice that bears no token, once.
-    async fn notify(&self, kind: MessageKind, user: UserId, to: Whereto<'_>, due: Due<'_>) -> Outcome {
-        let known = match due.unsettled(user) {
-            Ok(Some(known)) => known,
-            Ok(None) => return Outcome::done(),
-            Err(unanswered) => return Outcome::retry(unanswered.to_string()),
-        };
-        let address = match to.resolve(&known) {
-            Ok(Some(address)) => address,
-            Ok(None) => return Outcome::done(),
-            Err(reason) => return given_up(kind, user, reason, due.envelope),
-        };
-        if due.context.now().since(due.envelope.at) > self.settings.give_up_after {
-            return given_up(kind, user, Failure::Expired, due.envelope);
-        }
-        let recipient = Recipient { address: &address, locale: locale_of(&known) };
-        match self.send(kind, recipient, None, due.envelope).await {
-            Ok(()) => Outcome::Done(vec![settled(due.envelope)]),
-            Err(error) if error.is_transient() => Outcome::retry(error.to_string()),
-            Err(_) => given_up(kind, user, Failure::EmailSendFailed, due.envelope),
-        }
-    }
-
-    /// Renders a message and hands it to the transports of its channel until one does not refuse it for good.
-    async fn send(
+    /// Sends a notice, once; with the link that takes back what it tells of, as long as that works.
+    async fn notify(
         &self,
         kind: MessageKind,
-        recipient: Recipient<'_>,
-        token: Option<TokenFacts<'_>>,
-        envelope: &Envelope,
-    ) -> Result<(), SendError> {
-        let sent = match self.compose(kind, recipient, token, envelope) {
-            Ok(message) => self.transmit(&message).await,
-            Err(error) => Err(error),
+        user: UserId,
+        to: Whereto<'_>,
+        undo: Option<TokenId>,
+        due: Due<'_>,
+    ) -> Result<Outcome, Outcome> {
+        let Some(known) = due.context.user(user).map_err(unanswered)? else { return Ok(Outcome::done()) };
+        let undo = match undo.map(|token| due.delivery(token)).transpose()? {
+            Some(Delivery::Live(live)) => Some(live),
+            _ => None,
         };
-        match &sent {
-            Ok(()) => tracing::debug!(signal = %envelope.id, kind = ?kind, "a message was sent"),
-            Err(error) => {
-                tracing::warn!(signal = %envelope.id, kind = ?kind, class = error.as_str(), ?error, "a message was not sent");
+        // The link goes to the address that it is bound to and to no other.
+        let bound = undo.as_ref().map(|live| live.address.clone());
+        let address = match bound.map_or_else(|| to.resolve(&known), |address| Ok(Some(address))) {
+            Ok(Some(address)) => address,
+            Ok(None) => return Ok(Outcome::done()),
+            Err(reason) => {
+                due.claim().await?;
+                return Ok(given_up(kind, user, reason, due.envelope));
+            }
+        };
+        let last = due.envelope.at.plus(self.settings.give_up_after);
+        if due.context.now() > last {
+            due.claim().await?;
+            return Ok(given_up(kind, user, Failure::Expired, due.envelope));
+        }
+        let end = last.plus(Duration::from_micros(1));
+        self.wait_for_transport(address.channel(), due, end)?;
+        due.claim().await?;
+        let recipient = Recipient { address: &address, locale: locale_of(&known) };
+        let link = undo.as_ref().map(|live| [self.settings.home(), live.path.expose()].concat());
+        let undo =
+            undo.as_ref().zip(link.as_deref()).map(|(live, link)| UndoFacts { link, expires_at: live.expires_at });
+        let message = self.compose(kind, recipient, (None, undo), due);
+        Ok(match self.send(message, due, end).await? {
+            true => Outcome::Done(vec![Effect::Settle]),
+            false => given_up(kind, user, Failure::EmailSendFailed, due.envelope),
+        })
+    }
+
+    /// Puts a message off, without a claim, while no transport of its channel may be tried; until it is over at most.
+    fn wait_for_transport(&self, channel: Channel, due: Due<'_>, over: Timestamp) -> Result<(), Outcome> {
+        match self.route.closed_until(channel, due.context.now()) {
+            Some(until) => Err(Outcome::defer(until.min(over))),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands a message to the transports of its channel: `true` if one accepted it, `false` if it is to be given up, and
+    /// an error if it is to be tried again.
+    async fn send(
+        &self,
+        message: Result<OutgoingMessage, TemplateFault>,
+        due: Due<'_>,
+        over: Timestamp,
+    ) -> Result<bool, Outcome> {
+        let signal = due.envelope.id;
+        let message = match message {
+            Ok(message) => message,
+            Err(fault) => {
+                tracing::error!(%signal, %fault, "a message could not be composed and is given up");
+                return Ok(false);
+            }
+        };
+        let kind = message.kind;
+        match self.route.carry(&message, due.context).await {
+            Carried::Accepted => {
+                tracing::debug!(%signal, ?kind, "a message was sent");
+                Ok(true)
+            }
+            Carried::Refused => {
+                tracing::warn!(%signal, ?kind, "a message was not sent: no transport takes it");
+                Ok(false)
+            }
+            Carried::Later(reason) => {
+                tracing::warn!(%signal, ?kind, reason, "a message was not sent for now");
+                Err(Outcome::retry(reason))
+            }
+            Carried::Waits(until) => {
+                tracing::warn!(%signal, ?kind, %until, "a message was not sent: every transport is out");
+                Err(Outcome::defer(until.min(over)))
             }
         }
-        sent
     }
 
     fn compose(
         &self,
         kind: MessageKind,
         recipient: Recipient<'_>,
-        token: Option<TokenFacts<'_>>,
-        envelope: &Envelope,
-    ) -> Result<OutgoingMessage, SendError> {
+        (token, undo): (Option<TokenFacts<'_>>, Option<UndoFacts<'_>>),
+        due: Due<'_>,
+    ) -> Result<OutgoingMessage, TemplateFault> {
         let facts = Facts {
             app_name: &self.settings.app_name,
             base_url: self.settings.home(),
             host: self.settings.host(),
             default_locale: &self.settings.default_locale,
             token,
+            undo,
         };
         let channel = recipient.address.channel();
-        let rendered = self
-            .composer
-            .render(kind, channel, recipient.locale, &facts)
-            .map_err(|fault| SendError::Permanent(fault.to_string()))?;
+        let rendered = self.composer.render(kind, channel, recipient.locale, &facts)?;
         Ok(OutgoingMessage {
-            id: envelope.id,
-            at: envelope.at,
+            id: due.envelope.id,
+            at: due.envelope.at,
             kind,
             channel,
             from: (channel == Channel::Email).then(|| self.settings.mailbox()),
@@ -196,24 +281,9 @@ impl Notifier {
         })
     }
 
-    async fn transmit(&self, message: &OutgoingMessage) -> Result<(), SendError> {
-        let mut refusal = SendError::Permanent("there is no transport for this channel".to_owned());
-        for transport in self.transports.iter().filter(|transport| transport.channel() == message.channel) {
-            match tokio::time::timeout(SEND_DEADLINE, transport.send(message)).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) if error.is_transient() => return Err(error),
-                Ok(Err(error)) => refusal = error,
-                Err(_) => return Err(SendError::Transient("the transport did not answer in time".to_owned())),
-            }
-        }
-        Err(refusal)
-    }
-}
-
-impl Subscriber for Notifier {
-    async fn handle(&self, envelope: &Envelope, context: &SubscriberContext) -> Outcome {
-        let due = Due { envelope, context };
-        match &envelope.signal {
+    /// What a signal comes to; an error is what it comes to before anything was sent.
+    async fn act(&self, due: Due<'_>) -> Result<Outcome, Outcome> {
+        match &due.envelope.signal {
             Signal::VerifyEmail { token, .. } => self.deliver(*token, MessageKind::VerifyEmail, due).await,
             Signal::VerifyPhone { token, .. } => self.deliver(*token, MessageKind::VerifyPhone, due).await,
             Signal::ResetPasswordEmail { token, .. } => {
@@ -223,26 +293,43 @@ impl Subscriber for Notifier {
                 self.deliver(*token, MessageKind::ResetPasswordPhone, due).await
             }
             Signal::AddressTaken { owner, address, channel } => {
-                self.notify(MessageKind::AddressTaken, *owner, Whereto::Owned(*channel, address), due).await
+                self.notify(MessageKind::AddressTaken, *owner, Whereto::Owned(*channel, address), None, due).await
             }
-            Signal::ContactChanged { user, previous, channel, .. } => {
-                self.notify(MessageKind::ContactChanged, *user, Whereto::Told(*channel, previous), due).await
+            Signal::ContactChanged { user, previous, channel, undo, .. } => {
+                self.notify(MessageKind::ContactChanged, *user, Whereto::Told(*channel, previous), *undo, due).await
             }
-            Signal::PasswordChanged { user, .. } | Signal::PasswordResetSuccessful { user, .. } => {
-                self.notify(MessageKind::PasswordChanged, *user, Whereto::Primary, due).await
+            Signal::PasswordChanged { user, undo, .. } | Signal::PasswordResetSuccessful { user, undo, .. } => {
+                self.notify(MessageKind::PasswordChanged, *user, Whereto::Primary, *undo, due).await
             }
-            _ => Outcome::done(),
+            Signal::ContactRemoved { user, undo: Some(undo), .. } => {
+                self.notify(MessageKind::ContactRemoved, *user, Whereto::Bound, Some(*undo), due).await
+            }
+            Signal::UserEmailVerified { user, undo: Some(undo), .. }
+            | Signal::UserPhoneVerified { user, undo: Some(undo), .. } => {
+                self.notify(MessageKind::ContactAdded, *user, Whereto::Bound, Some(*undo), due).await
+            }
+            _ => Ok(Outcome::done()),
         }
     }
 }
 
-/// Shows the settings and how many transports there are.
+impl Subscriber for Notifier {
+    async fn handle(&self, envelope: &Envelope, context: &SubscriberContext) -> Outcome {
+        // What was sent once is not sent again because a projection is built anew.
+        if context.is_rebuilding() {
+            return Outcome::done();
+        }
+        self.act(Due { envelope, context }).await.unwrap_or_else(|outcome| outcome)
+    }
+}
+
+/// Shows the settings and the names of the transports.
 impl fmt::Debug for Notifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Notifier")
             .field("settings", &self.settings)
-            .field("transports", &self.transports.len())
+            .field("route", &self.route)
             .finish_non_exhaustive()
     }
 }
@@ -255,13 +342,22 @@ struct Due<'a> {
 }
 
 impl Due<'_> {
-    /// The user that a notice is for; `None` if the user is gone or the notice was settled before.
-    fn unsettled(self, user: UserId) -> Result<Option<User>, Unanswered> {
-        if self.context.projection(&settled_key(self.envelope))?.is_some() {
-            return Ok(None);
-        }
-        self.context.user(user)
+    fn delivery(self, token: TokenId) -> Result<Delivery, Outcome> {
+        self.context.delivery(token).map_err(unanswered)
     }
+
+    /// Makes sure that nobody else sends this message; an error is what it comes to where somebody does, or did.
+    async fn claim(self) -> Result<(), Outcome> {
+        match self.context.claim(self.envelope).await.map_err(unanswered)? {
+            Claim::Yours => Ok(()),
+            Claim::Held { until } => Err(Outcome::defer(until)),
+            Claim::Settled => Err(Outcome::done()),
+        }
+    }
+}
+
+fn unanswered(unanswered: Unanswered) -> Outcome {
+    Outcome::retry(unanswered.to_string())
 }
 
 /// Whom a message goes to, in which language.
@@ -279,6 +375,8 @@ enum Whereto<'a> {
     Owned(Channel, &'a Personal),
     /// To the user's proven e-mail address, else the phone number.
     Primary,
+    /// To the address that the link is bound to, and to nobody once the link does not work.
+    Bound,
 }
 
 impl Whereto<'_> {
@@ -290,6 +388,7 @@ impl Whereto<'_> {
                 Ok(primary.map(|contact| contact.address.clone()))
             }
             Self::Told(channel, address) => parsed(*channel, address),
+            Self::Bound => Ok(None),
             Self::Owned(channel, address) => {
                 let Some(typed) = parsed(*channel, address)? else { return Ok(None) };
                 let same = |own: &&Contact| own.channel() == *channel && own.canonical() == typed.canonical();
@@ -313,17 +412,9 @@ fn locale_of(user: &User) -> Option<&str> {
     user.profile.locale.as_deref()
 }
 
-fn settled_key(envelope: &Envelope) -> Vec<u8> {
-    [SETTLED, envelope.id.as_bytes()].concat()
-}
-
-fn settled(envelope: &Envelope) -> Effect {
-    Effect::Project { key: settled_key(envelope), value: Vec::new() }
-}
-
 fn given_up(message: MessageKind, user: UserId, reason: Failure, envelope: &Envelope) -> Outcome {
     let failed = Signal::NotificationFailed { user, message, signal: envelope.id, reason };
-    Outcome::Done(vec![Effect::Emit(Box::new(failed)), settled(envelope)])
+    Outcome::Done(vec![Effect::Emit(Box::new(failed)), Effect::Settle])
 }
 
 /// A message such as a transport gets.

@@ -63,6 +63,9 @@ pub enum NotifierFault {
     /// The default locale.
     #[error("the default locale must be a language tag (BCP 47)")]
     DefaultLocale,
+    /// The terms of a transport.
+    #[error("a transport: {0}")]
+    Terms(String),
     /// Some templates.
     #[error(transparent)]
     Templates(#[from] TemplateFaults),
@@ -78,6 +81,7 @@ impl NotifierFault {
             Self::BaseUrlNotHttps => "base_url_not_https",
             Self::Sender => "sender",
             Self::DefaultLocale => "default_locale",
+            Self::Terms(_) => "terms",
             Self::Templates(_) => "templates",
         }
     }

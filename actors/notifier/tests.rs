@@ -10,7 +10,7 @@ use majordomo_model::{
 };
 
 use super::*;
-use crate::subscriber::{Desk, DueMessage};
+use crate::subscriber::{Claiming, Desk, DueMessage};
 
 const NOW: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 const PATH: &str = "/accounts/x/y/mdt_CANARYLINK/";
@@ -35,6 +35,7 @@ struct FakeDesk {
     address: Contact,
     now: Timestamp,
     projection: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    claims: Mutex<BTreeMap<SignalId, Claim>>,
 }
 
 impl Desk for FakeDesk {
@@ -68,6 +69,11 @@ impl Desk for FakeDesk {
 
     fn projection(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, u64), Unanswered> {
         Ok((self.projection.lock().unwrap().get(key).cloned(), 0))
+    }
+
+    fn claim(&self, signal: SignalId, _place: u64) -> Claiming<'_> {
+        let claim = self.claims.lock().unwrap().entry(signal).or_insert(Claim::Yours).to_owned();
+        Box::pin(std::future::ready(Ok(claim)))
     }
 
     fn now(&self) -> Timestamp {
@@ -123,6 +129,7 @@ impl Stage {
             address: email("Alice@Example.org"),
             now: NOW,
             projection: Mutex::default(),
+            claims: Mutex::default(),
         };
         Self { notifier, outbox, desk }
     }
@@ -141,8 +148,14 @@ impl Stage {
         self.desk = Arc::into_inner(desk).unwrap();
         if let Outcome::Done(effects) = &outcome {
             for effect in effects {
-                if let Effect::Project { key, value } = effect {
-                    self.desk.projection.lock().unwrap().insert(key.clone(), value.clone());
+                match effect {
+                    Effect::Project { key, value } => {
+                        self.desk.projection.lock().unwrap().insert(key.clone(), value.clone());
+                    }
+                    Effect::Settle => {
+                        self.desk.claims.lock().unwrap().insert(envelope.id, Claim::Settled);
+                    }
+                    _ => {}
                 }
             }
         }
@@ -157,6 +170,7 @@ impl Stage {
             address: email("nobody@example.org"),
             now: NOW,
             projection: Mutex::default(),
+            claims: Mutex::default(),
         }
     }
 
@@ -205,7 +219,7 @@ fn is_retry(outcome: &Outcome) -> bool {
 
 fn gave_up(outcome: Outcome, envelope: &Envelope) -> (MessageKind, Failure) {
     let effects = effects(outcome);
-    let [Effect::Emit(told), Effect::Project { .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    let [Effect::Emit(told), Effect::Settle] = effects.as_slice() else { panic!("{effects:?}") };
     let Signal::NotificationFailed { message, signal, reason, .. } = &**told else { panic!("{told:?}") };
     assert_eq!(*signal, envelope.id);
     (*message, *reason)
@@ -274,7 +288,7 @@ async fn a_transport_decides_between_trying_again_and_giving_up() {
     assert!(failed(stage.handle(&envelope).await));
     assert!(stage.outbox.messages().is_empty());
 
-    stage.notifier.transports.clear();
+    stage.notifier.route = Route::default();
     assert!(failed(stage.handle(&envelope).await));
 }
 
@@ -306,7 +320,7 @@ async fn a_transport_that_never_answers_is_not_waited_for() {
         }
     }
     let mut stage = Stage::new();
-    stage.notifier.transports.clear();
+    stage.notifier.route = Route::default();
     stage.notifier = stage.notifier.with_transport(Silent);
     let [(_, _, signal), ..] = token_signals(stage.user(), TokenId::new());
     assert!(is_retry(&stage.handle(&envelope(signal)).await));
@@ -335,7 +349,7 @@ async fn notices_go_to_the_address_they_are_about() {
         (envelope(reset), MessageKind::PasswordChanged, "Alice@example.org"),
     ] {
         let outcome = stage.handle(&envelope).await;
-        assert!(matches!(effects(outcome).as_slice(), [Effect::Project { .. }]));
+        assert!(matches!(effects(outcome).as_slice(), [Effect::Settle]));
         let sent = stage.outbox.take();
         assert_eq!(sent.len(), 1, "{kind:?}");
         assert_eq!((sent[0].kind, sent[0].to.as_str()), (kind, to));

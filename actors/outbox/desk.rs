@@ -4,23 +4,26 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use majordomo_model::{OneTimeCode, OneTimeToken, Timestamp, TokenId, User, UserId};
+use majordomo_model::{OneTimeCode, OneTimeToken, SignalId, Timestamp, TokenId, User, UserId};
 
 use super::delivery::{Bound, Standing, standing};
 use crate::clock::Clock;
-use crate::storage::{Lookup, Reader, TokenRow, UniqueKey, Unreadable};
-use crate::subscriber::{Capability, Delivery, Desk, DueMessage, Unanswered};
+use crate::storage::{Lookup, Reader, Storage, TokenRow, UniqueKey, Unreadable};
+use crate::subscriber::{Capability, Claiming, Delivery, Desk, DueMessage, Unanswered};
 use crate::token::{Binding, Tokens};
 
 /// The desk of one subscription.
 pub(super) struct SubscriptionDesk {
     pub(super) name: String,
     pub(super) capabilities: Vec<Capability>,
+    pub(super) storage: Storage,
     pub(super) reader: Reader,
     pub(super) tokens: Tokens,
     pub(super) clock: Clock,
     /// How long the code of a token works.
     pub(super) code_lifetime: Duration,
+    /// How long a handler may be at work.
+    pub(super) deadline: Duration,
     pub(super) projection: Mutex<Projection>,
 }
 
@@ -148,6 +151,10 @@ impl Desk for SubscriptionDesk {
             Some(value) => Ok((value, number)),
             None => Ok((self.reader.projected_in(&self.name, generation, key)?, number)),
         }
+    }
+
+    fn claim(&self, signal: SignalId, place: u64) -> Claiming<'_> {
+        Box::pin(super::claim::claim(self, signal, place))
     }
 
     fn now(&self) -> Timestamp {

@@ -85,10 +85,12 @@ impl Feed {
         let desk = SubscriptionDesk {
             name: registration.name.clone(),
             capabilities: registration.capabilities.clone(),
+            storage: shared.storage.clone(),
             reader: shared.storage.reader(),
             tokens: shared.tokens.clone(),
             clock: shared.clock.clone(),
             code_lifetime: shared.code_lifetime,
+            deadline: registration.settings.deadline,
             projection: Mutex::new(Projection::default()),
         };
         Self {

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::delivery::{self, Sending};
 use crate::bytes::Bytes;
 use crate::stamp::{SealKey, Stamp};
-use crate::storage::{Check, Reader, Unreadable, Write};
+use crate::storage::{Check, DispatchRow, Reader, Unreadable, Write};
 use crate::subscriber::Effect;
 
 /// The longest key of a projection, in bytes.
@@ -47,7 +47,7 @@ pub(super) fn refusal(effects: &[Effect], may_deliver: bool) -> Option<&'static 
         Effect::Project { value, .. } if value.len() > VALUE_LIMIT => {
             Some("a value of a projection may be 64 KiB long at most")
         }
-        Effect::Delivered(_) | Effect::DeliveryFailed(..) if !may_deliver => {
+        Effect::Delivered(_) | Effect::DeliveryFailed(..) | Effect::Settle if !may_deliver => {
             Some("the subscription was not granted the capability to deliver")
         }
         _ => None,
@@ -90,10 +90,13 @@ pub(super) fn assemble<'signal>(
     });
     let follow_ups = FollowUps::default();
     let mut assembly = Assembly { subscription, ended, handled, at, key, follow_ups };
+    let settles = effects.iter().any(|effect| matches!(effect, Effect::Settle));
+    let is_told = settles && !assembly.settle(reader)?;
     for (index, effect) in (0..).zip(effects) {
         match effect {
             // Told to the cursor, which knows the generation.
-            Effect::Project { .. } | Effect::Forget { .. } => {}
+            Effect::Project { .. } | Effect::Forget { .. } | Effect::Settle => {}
+            Effect::Emit(_) if is_told => {}
             Effect::Emit(signal) => assembly.emit(index, Signal::clone(signal)),
             Effect::Delivered(token) => assembly.end_delivery(index, *token, Sending::Sent, reader)?,
             Effect::DeliveryFailed(token, failure) => {
@@ -105,6 +108,19 @@ pub(super) fn assemble<'signal>(
 }
 
 impl Assembly<'_> {
+    /// Settles the message of the handled signal; whether it was not settled before.
+    fn settle(&mut self, reader: &Reader) -> Result<bool, Unreadable> {
+        let stored = reader.dispatch(self.handled.id)?;
+        if stored.as_ref().is_some_and(|row| row.settled) {
+            tracing::debug!(subscription = self.subscription, signal = %self.handled.id, "a message had been settled before");
+            return Ok(false);
+        }
+        let row = DispatchRow::settled(self.handled.seq.unwrap_or_default(), self.subscription, self.at);
+        self.follow_ups.checks.push(Check::Dispatch(self.handled.id, stored));
+        self.follow_ups.writes.push(Write::PutDispatch(self.handled.id, row));
+        Ok(true)
+    }
+
     fn emit(&mut self, index: u32, signal: Signal) {
         let flow = FlowId::from_bytes(derived(self.subscription, self.handled.id, "flow", 0));
         self.push(index, flow, Some(self.handled.flow), signal);

@@ -1,6 +1,7 @@
 //! The outbox: the roster of subscriptions, each of which hands the signals of the log to its subscriber, durably.
 
 mod answer;
+mod claim;
 mod conclusion;
 mod cursor;
 mod delivery;

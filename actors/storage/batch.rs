@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_model::{
-    Channel, CommandId, Envelope, FlowId, FlowKind, SessionId, Timestamp, TokenId, TokenPurpose, UserId,
+    Channel, CommandId, Envelope, FlowId, FlowKind, SessionId, SignalId, Timestamp, TokenId, TokenPurpose, UserId,
 };
 
 use super::change::ChangeRow;
+use super::dispatch::DispatchRow;
 use super::log::LogEnd;
 use super::lookup::{Lookup, ReadError, UniqueKey};
 use super::progress::{CursorRow, LetterRow, LetterState};
@@ -97,6 +98,8 @@ pub enum Check {
     NoCursor(String),
     /// The subscription's dead letter of this place stands so; `None` where there is none.
     Letter(String, u64, Option<LetterState>),
+    /// The message that the signal asks for is claimed so; `None` where nobody has.
+    Dispatch(SignalId, Option<DispatchRow>),
 }
 
 /// A change of rows. Applied after every check held, in order.
@@ -163,6 +166,8 @@ pub enum Write {
     PutLetter(String, u64, Box<LetterRow>),
     /// Forgets a dead letter.
     RemoveLetter(String, u64),
+    /// Stores a claim on the message that a signal asks for, in the place of an earlier one.
+    PutDispatch(SignalId, DispatchRow),
     /// Removes everything that ended before this time, at most so many rows.
     Sweep(Timestamp, usize),
     /// Removes signals up to and with this place, at most so many, and none that a subscription which has not lapsed
@@ -290,6 +295,7 @@ impl Check {
             Self::Letter(subscription, seq, state) => {
                 view.letter(subscription, *seq)?.map(|letter| letter.state) == *state
             }
+            Self::Dispatch(signal, row) => view.dispatch(*signal)? == *row,
         })
     }
 }

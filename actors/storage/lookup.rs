@@ -1,11 +1,12 @@
 //! Typed look-ups: what the tables hold under which key, the same in a snapshot and in a transaction.
 
 use majordomo_model::{
-    Channel, CommandId, ContactId, Identifier, IdentifierKind, Timestamp, TokenId, TokenPurpose, UserId,
+    Channel, CommandId, ContactId, Identifier, IdentifierKind, SignalId, Timestamp, TokenId, TokenPurpose, UserId,
 };
 use serde::de::DeserializeOwned;
 
 use super::change::ChangeRow;
+use super::dispatch::DispatchRow;
 use super::progress::{CursorRow, LetterRow};
 use super::redb::{EngineError, View};
 use super::row::{
@@ -285,6 +286,11 @@ pub(crate) trait Lookup: View + Sized {
     /// A dead letter of a subscription, by its signal's place.
     fn letter(&self, subscription: &str, seq: u64) -> Result<Option<LetterRow>, ReadError> {
         super::letter::find(self, subscription, seq)
+    }
+
+    /// Who is sending the message that a signal asks for, if anybody is or has settled it.
+    fn dispatch(&self, signal: SignalId) -> Result<Option<DispatchRow>, ReadError> {
+        self.row(Table::Dispatches, signal.as_bytes())
     }
 
     /// The place of the last signal; 0 where there never was one.

@@ -3,6 +3,7 @@
 mod actor;
 mod batch;
 mod change;
+mod dispatch;
 mod letter;
 mod log;
 mod lookup;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 pub use self::actor::StorageMessage;
 pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
 pub use self::change::ChangeRow;
+pub use self::dispatch::DispatchRow;
 #[cfg(any(test, feature = "testing"))]
 pub use self::faulty_disk::{Counts, FaultyDisk, Operation};
 pub use self::lookup::UniqueKey;

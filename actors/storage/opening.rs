@@ -11,7 +11,8 @@ use crate::keys::{KeyId, Keyring};
 /// The version of tables and rows that this build writes. A file of a newer one is refused, one of an older one is
 /// brought up to it.
 ///
-/// 1: the first. 2: the keys of projections carry a generation. 3: changes can be undone.
+/// 1: the first. 2: the keys of projections carry a generation. 3: further tables, which an older build would leave
+/// unread.
 pub(super) const SCHEMA: u64 = 3;
 pub(super) const SCHEMA_NAME: &str = "schema";
 pub(super) const DATABASE: &str = "database";

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use majordomo_model::{CommandId, Envelope, Identifier, Session, Start, TokenId, User, UserId};
+use majordomo_model::{CommandId, Envelope, Identifier, Session, SignalId, Start, TokenId, User, UserId};
 
 use super::LogState;
+use super::dispatch::DispatchRow;
 use super::log;
 use super::lookup::{Lookup, ReadError};
 use super::progress::CursorRow;
@@ -112,6 +113,11 @@ impl Reader {
     /// The outcome of a command.
     pub fn applied(&self, command: CommandId) -> Result<Option<AppliedRow>, Unreadable> {
         self.snapshot(|view| view.applied(command))
+    }
+
+    /// Who is sending the message that a signal asks for, if anybody is or has settled it.
+    pub fn dispatch(&self, signal: SignalId) -> Result<Option<DispatchRow>, Unreadable> {
+        self.snapshot(|view| view.dispatch(signal))
     }
 
     /// How far a subscription has come.

@@ -48,6 +48,8 @@ pub(crate) enum Table {
     Changes,
     /// Addresses that are kept for whoever gave them up.
     Reservations,
+    /// Which subscription is sending the message that a signal asks for, and which messages are settled.
+    Dispatches,
 }
 
 impl Table {
@@ -55,7 +57,7 @@ impl Table {
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Every table, in the order of declaration.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Meta,
         Self::Users,
         Self::Credentials,
@@ -76,6 +78,7 @@ impl Table {
         Self::LogMarks,
         Self::Changes,
         Self::Reservations,
+        Self::Dispatches,
     ];
 
     /// The name in the file: stable, snake_case.
@@ -101,6 +104,7 @@ impl Table {
             Self::LogMarks => "log_marks",
             Self::Changes => "changes",
             Self::Reservations => "reservations",
+            Self::Dispatches => "dispatches",
         }
     }
 }

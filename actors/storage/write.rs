@@ -1,15 +1,15 @@
 //! The changes of rows, one by one, with the indexes that go with them.
 
-use majordomo_model::{CommandId, SessionId, Timestamp, TokenId, UserId};
+use majordomo_model::{CommandId, SessionId, SignalId, Timestamp, TokenId, UserId};
 use serde::Serialize;
 
 use super::batch::Write;
 use super::change::{self, ChangeRow};
-use super::letter;
 use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, projection_key, token_index};
 use super::redb::{View, WriteView};
 use super::row::{ActivityRow, AppliedRow, AttemptRow, DeliveryState, SessionRow, TokenRow, UserRow, encode};
 use super::table::{Key, KeyReader, Table, prefix_end};
+use super::{dispatch, letter};
 
 /// How long a token's row outlives the token, so that a second click on a used link can be told so.
 const TOKEN_REMEMBERED: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
@@ -19,13 +19,14 @@ const TOKEN_REMEMBERED: std::time::Duration = std::time::Duration::from_secs(7 *
 /// It comes first in the key: what waits for its flow (accounts that were never verified) must not stand in the way of
 /// what the sweeper removes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Expiring {
+pub(super) enum Expiring {
     Token = 1,
     Session = 2,
     Attempt = 3,
     Applied = 4,
     Verification = 5,
-    Change = 6,
+    Dispatch = 6,
+    Change = 7,
 }
 
 /// Marks the entries that lead from a user to the time of their [`Expiring::Verification`] entry.
@@ -76,6 +77,7 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
         }
         Write::PutLetter(subscription, seq, row) => letter::put(transaction, subscription, *seq, row),
         Write::RemoveLetter(subscription, seq) => letter::remove(transaction, subscription, *seq),
+        Write::PutDispatch(signal, row) => dispatch::put(transaction, *signal, row),
         Write::Sweep(now, limit) => sweep(transaction, *now, *limit),
         Write::PruneLog(seq, limit) => super::log::prune(transaction, *seq, *limit),
     }
@@ -105,11 +107,23 @@ fn expiry_key(at: Timestamp, kind: Expiring, id: &[u8]) -> Vec<u8> {
     key
 }
 
-fn expire(transaction: &mut WriteView<'_>, at: Timestamp, kind: Expiring, id: &[u8]) -> Result<(), ReadError> {
+/// Notes that what a row is about ends at this time.
+pub(super) fn expire(
+    transaction: &mut WriteView<'_>,
+    at: Timestamp,
+    kind: Expiring,
+    id: &[u8],
+) -> Result<(), ReadError> {
     Ok(transaction.put(Table::Expiry, &expiry_key(at, kind, id), &[])?)
 }
 
-fn forget(transaction: &mut WriteView<'_>, at: Timestamp, kind: Expiring, id: &[u8]) -> Result<(), ReadError> {
+/// Takes the note back.
+pub(super) fn forget(
+    transaction: &mut WriteView<'_>,
+    at: Timestamp,
+    kind: Expiring,
+    id: &[u8],
+) -> Result<(), ReadError> {
     remove(transaction, Table::Expiry, &expiry_key(at, kind, id))
 }
 
@@ -320,8 +334,16 @@ fn subject<const WIDTH: usize>(key: &[u8]) -> Result<[u8; WIDTH], ReadError> {
 /// Removes what has ended. Accounts that were never verified are left for their flow, and tokens whose message is
 /// still due for whoever ends their delivery: there are signals to tell.
 fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Result<(), ReadError> {
-    let mut left = limit;
-    for kind in [Expiring::Token, Expiring::Session, Expiring::Attempt, Expiring::Applied, Expiring::Change] {
+    let (mut left, oldest) = (limit, super::log::oldest(transaction)?);
+    let kinds = [
+        Expiring::Token,
+        Expiring::Session,
+        Expiring::Attempt,
+        Expiring::Applied,
+        Expiring::Dispatch,
+        Expiring::Change,
+    ];
+    for kind in kinds {
         for (_, key) in due(transaction, kind, now, left)? {
             match kind {
                 Expiring::Token if due_token(transaction, &key)?.is_some() => continue,
@@ -332,6 +354,9 @@ fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Resul
                 Expiring::Change => {
                     let (user, version) = change::named(&subject::<24>(&key)?)?;
                     change::remove(transaction, user, version)?;
+                }
+                Expiring::Dispatch => {
+                    dispatch::sweep(transaction, SignalId::from_bytes(subject(&key)?), oldest, now)?;
                 }
                 Expiring::Verification => continue,
             }
