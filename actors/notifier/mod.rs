@@ -423,7 +423,7 @@ fn sample_message(channel: Channel) -> OutgoingMessage {
     let is_mail = channel == Channel::Email;
     OutgoingMessage {
         id: majordomo_model::SignalId::new(),
-        at: majordomo_model::Timestamp::from_micros(1_767_225_607_123_456),
+        at: Timestamp::from_micros(1_767_225_607_123_456),
         kind: if is_mail { MessageKind::VerifyEmail } else { MessageKind::VerifyPhone },
         channel,
         from: is_mail

@@ -260,3 +260,303 @@ impl Perform for UndoChange {
         recall(remembered)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use majordomo_model::{
+        AddContact, ChangeContact, ChangeKind, ChangePassword, ConfirmEmail, ContactClaim, Disable, Error, Password,
+        Proof, RemoveContact, ResetPassword, SignalKind,
+    };
+    use proptest::prelude::*;
+
+    use super::super::fixture::{
+        Fixture, NOW, OTHER_PASSWORD, PASSWORD, any_sessions, any_user, assert_one_end, assert_well_formed, authority,
+        user_row,
+    };
+    use super::*;
+    use crate::keys::Keyring;
+
+    /// The token of the link that undoes the last change of a user.
+    fn newest(fixture: &Fixture, user: UserId) -> TokenId {
+        let changes = fixture.services.reader.snapshot(|view| view.changes_of(user)).unwrap();
+        changes.last().unwrap().token
+    }
+
+    async fn replace(fixture: &Fixture, user: UserId, old: &str, new: &str) -> TokenId {
+        let contact = fixture.contact(user, old).id;
+        let address = ContactClaim::Email(new.to_owned());
+        let claimed = fixture.run(ChangeContact { user, contact, address, authority: authority() }).await.unwrap();
+        fixture.run(ConfirmEmail { proof: fixture.link(claimed.challenge) }).await.unwrap();
+        newest(fixture, user)
+    }
+
+    async fn undo(fixture: &Fixture, proof: Proof) -> Answer<UndoChange> {
+        fixture.run(UndoChange { proof }).await
+    }
+
+    async fn refusal(fixture: &Fixture, proof: Proof) -> Failure {
+        let (head, commits) = (fixture.head(), fixture.services.storage.observe().batches);
+        let refused = undo(fixture, proof).await.unwrap_err();
+        assert_eq!(refused, Error::Refused(UndoChangeReason::InvalidToken));
+        assert_eq!(fixture.services.storage.observe().batches - commits, 1);
+        assert_eq!(fixture.kinds_after(head), [SignalKind::UndoStarted, SignalKind::UndoFailed]);
+        let Signal::UndoFailed { reason, .. } = fixture.last_signal() else { panic!() };
+        reason
+    }
+
+    fn credential(fixture: &Fixture, user: UserId) -> Option<CredentialRow> {
+        fixture.services.reader.snapshot(|view| view.credential(user)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_replacement_is_taken_back_in_one_commit_and_who_the_user_is_must_be_shown_anew() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("Ada@example.com"), Some("+447911123456")).await;
+        let before = fixture.user(user).contacts;
+        let link = replace(&fixture, user, "ada@example.com", "eve@example.com").await;
+        let session = fixture.session("ada").await;
+        let reset = fixture.reset_token("ada").await;
+        let further = ContactClaim::Email("more@example.com".to_owned());
+        let further = fixture.run(AddContact { user, address: further, authority: authority() }).await.unwrap();
+        let row = fixture.services.reader.token(link).unwrap().unwrap();
+        assert_eq!(
+            (row.address.as_str(), row.expires_at),
+            ("ada@example.com", NOW.plus(fixture.services.policy.undo_lifetime))
+        );
+
+        let (head, commits) = (fixture.head(), fixture.services.storage.observe().batches);
+        let undone = undo(&fixture, fixture.link(link)).await.unwrap();
+        assert_eq!(fixture.services.storage.observe().batches - commits, 1);
+        assert_eq!((undone.user, undone.sessions_revoked, undone.already), (user, 1, false));
+        assert_eq!(
+            fixture.kinds_after(head),
+            [
+                SignalKind::UndoStarted,
+                SignalKind::UserPasswordRemoved,
+                SignalKind::SessionRevoked,
+                SignalKind::ContactRevoked,
+                SignalKind::ContactRestored,
+                SignalKind::ResetPasswordEmail,
+                SignalKind::ChangeUndone,
+            ]
+        );
+        assert!(fixture.user(user).contacts == before, "as they were, with their names");
+        assert_eq!(credential(&fixture, user), None);
+        assert_eq!(super::super::session::check(&fixture.services, &session.token).unwrap(), None);
+        for proof in [fixture.link(reset), fixture.code(reset)] {
+            let new = Password::new(OTHER_PASSWORD);
+            assert!(fixture.run(ResetPassword { proof, new }).await.is_err());
+        }
+        assert!(fixture.run(ConfirmEmail { proof: fixture.link(further.challenge) }).await.is_err());
+        fixture.sign_in("ada@example.com").await.unwrap_err();
+        let Signal::UserAuthenticationFailed { reason, .. } = fixture.last_signal() else { panic!() };
+        assert_eq!(reason, Failure::NoPassword);
+
+        let (challenge, new) = (undone.reset.unwrap().challenge, Password::new(OTHER_PASSWORD));
+        assert_eq!(fixture.services.reader.token(challenge).unwrap().unwrap().address, "ada@example.com");
+        fixture.run(ResetPassword { proof: fixture.code(challenge), new }).await.unwrap();
+        fixture.sign_in_with("ada@example.com", OTHER_PASSWORD).await.unwrap();
+        fixture.proven("eve", &["eve@example.com"]).await;
+    }
+
+    #[tokio::test]
+    async fn the_link_of_an_earlier_change_takes_back_what_followed_and_voids_the_later_links() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("a@example.com"), None).await;
+        let before = fixture.user(user).contacts;
+        let first = replace(&fixture, user, "a@example.com", "b@example.com").await;
+        let second = replace(&fixture, user, "b@example.com", "c@example.com").await;
+        let (current, new) = (Password::new(PASSWORD), Password::new(OTHER_PASSWORD));
+        fixture.run(ChangePassword { user, current, new, keep: None }).await.unwrap();
+        let third = newest(&fixture, user);
+        let told = |token| fixture.services.reader.token(token).unwrap().unwrap().address;
+        assert_eq!([told(first), told(second), told(third)], ["a@example.com", "b@example.com", "c@example.com"]);
+        let links = [second, third].map(|token| fixture.link(token));
+        undo(&fixture, fixture.link(first)).await.unwrap();
+        assert!(fixture.user(user).contacts == before);
+        for link in links {
+            assert_eq!(refusal(&fixture, link).await, Failure::TokenMismatchOrExpired);
+        }
+        assert!(fixture.services.reader.snapshot(|view| view.changes_of(user)).unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_link_of_a_later_change_leaves_the_earlier_ones_good() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("a@example.com"), None).await;
+        let first = replace(&fixture, user, "a@example.com", "b@example.com").await;
+        let second = replace(&fixture, user, "b@example.com", "c@example.com").await;
+        undo(&fixture, fixture.link(second)).await.unwrap();
+        assert_eq!(fixture.user(user).contacts[0].canonical, "b@example.com");
+        undo(&fixture, fixture.link(first)).await.unwrap();
+        assert_eq!(fixture.user(user).contacts[0].canonical, "a@example.com");
+        assert!(undo(&fixture, fixture.link(second)).await.unwrap().already);
+    }
+
+    #[tokio::test]
+    async fn a_further_address_is_told_to_the_first_one_which_can_take_it_back() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("a@example.com"), None).await;
+        let before = fixture.user(user).contacts;
+        let address = ContactClaim::Email("eve@example.com".to_owned());
+        let claimed = fixture.run(AddContact { user, address, authority: authority() }).await.unwrap();
+        fixture.run(ConfirmEmail { proof: fixture.link(claimed.challenge) }).await.unwrap();
+        let signals = fixture.signals();
+        let told = signals.iter().rev().find_map(|told| match told.signal {
+            Signal::UserEmailVerified { undo, .. } => undo,
+            _ => None,
+        });
+        assert_eq!(told, Some(newest(&fixture, user)));
+        undo(&fixture, fixture.link(told.unwrap())).await.unwrap();
+        assert!(fixture.user(user).contacts == before);
+    }
+
+    #[tokio::test]
+    async fn who_has_proven_nothing_leaves_nothing_to_undo() {
+        let fixture = Fixture::new().await;
+        let accepted = fixture.register("ada", Some("a@example.com"), None).await;
+        fixture.run(ConfirmEmail { proof: fixture.link(accepted.email_challenge.unwrap()) }).await.unwrap();
+        let named = fixture.register("eve", None, None).await.user;
+        let (current, new) = (Password::new(PASSWORD), Password::new(OTHER_PASSWORD));
+        fixture.run(ChangePassword { user: named, current, new, keep: None }).await.unwrap();
+        assert!(matches!(fixture.last_signal(), Signal::PasswordChanged { undo: None, .. }));
+        for user in [accepted.user, named] {
+            assert!(fixture.services.reader.snapshot(|view| view.changes_of(user)).unwrap().is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disabled_user_is_protected_and_sent_nothing() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("a@example.com"), None).await;
+        let link = replace(&fixture, user, "a@example.com", "b@example.com").await;
+        fixture.run(Disable { user }).await.unwrap();
+        let undone = undo(&fixture, fixture.link(link)).await.unwrap();
+        assert_eq!(undone.reset, None);
+        let row = fixture.user(user);
+        assert_eq!((row.status, row.contacts[0].canonical.as_str()), (UserStatus::Disabled, "a@example.com"));
+        assert_eq!(credential(&fixture, user), None);
+    }
+
+    #[tokio::test]
+    async fn a_link_works_once_to_the_last_instant_and_a_code_never() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("a@example.com"), Some("+447911123456")).await;
+        let link = replace(&fixture, user, "a@example.com", "b@example.com").await;
+        let contact = fixture.contact(user, "+447911123456").id;
+        fixture.run(RemoveContact { user, contact, authority: authority() }).await.unwrap();
+        let later = newest(&fixture, user);
+        let reset = fixture.reset_token("ada").await;
+        let code = Proof::Code { challenge: link, code: majordomo_model::OneTimeCode::new("00000000") };
+        for (proof, failure) in [
+            (code, Failure::InvalidToken),
+            (fixture.link(reset), Failure::InvalidToken),
+            (fixture.code(reset), Failure::InvalidToken),
+            (Fixture::foreign_link("AAAAAAAAAAAAAAAAAAAAAA"), Failure::InvalidToken),
+        ] {
+            assert_eq!(refusal(&fixture, proof).await, failure);
+        }
+        let new = Password::new(OTHER_PASSWORD);
+        assert!(fixture.run(ResetPassword { proof: fixture.link(link), new }).await.is_err());
+        assert!(fixture.run(ConfirmEmail { proof: fixture.link(link) }).await.is_err());
+        fixture.pass(fixture.services.policy.undo_lifetime - std::time::Duration::from_micros(1));
+        let links = [fixture.link(link), fixture.link(later)];
+        undo(&fixture, links[0].clone()).await.unwrap();
+        fixture.pass(std::time::Duration::from_micros(1));
+        let (head, version) = (fixture.head(), fixture.user(user).version);
+        assert!(undo(&fixture, links[0].clone()).await.unwrap().already);
+        assert_eq!(fixture.kinds_after(head), [SignalKind::UndoStarted, SignalKind::ChangeUndone]);
+        assert_eq!(fixture.user(user).version, version);
+        assert_eq!(refusal(&fixture, links[1].clone()).await, Failure::TokenMismatchOrExpired);
+
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("a@example.com"), None).await;
+        let link = fixture.link(replace(&fixture, user, "a@example.com", "b@example.com").await);
+        fixture.pass(fixture.services.policy.undo_lifetime);
+        assert_eq!(refusal(&fixture, link).await, Failure::TokenMismatchOrExpired);
+    }
+
+    #[tokio::test]
+    async fn however_often_an_account_is_changed_the_earliest_links_are_kept() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("a@example.com"), None).await;
+        let first = replace(&fixture, user, "a@example.com", "b@example.com").await;
+        for number in 0..60 {
+            let (from, to) = if number % 2 == 0 { ("b", "c") } else { ("c", "b") };
+            replace(&fixture, user, &format!("{from}@example.com"), &format!("{to}@example.com")).await;
+        }
+        let changes = fixture.services.reader.snapshot(|view| view.changes_of(user)).unwrap();
+        assert_eq!((changes.len(), changes[0].token), (50, first));
+        undo(&fixture, fixture.link(first)).await.unwrap();
+        assert_eq!(fixture.user(user).contacts[0].canonical, "a@example.com");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_a_hundred_uses_at_once_one_undoes_it() {
+        let fixture = Arc::new(Fixture::new().await);
+        let user = fixture.register_proven("ada", Some("a@example.com"), None).await;
+        let link = replace(&fixture, user, "a@example.com", "b@example.com").await;
+        let version = fixture.user(user).version;
+        let uses = (0..100).map(|_| {
+            let fixture = Arc::clone(&fixture);
+            tokio::spawn(async move { undo(&fixture, fixture.link(link)).await.unwrap() })
+        });
+        let mut done = 0;
+        for used in uses.collect::<Vec<_>>() {
+            done += usize::from(!used.await.unwrap().already);
+        }
+        assert_eq!((done, fixture.user(user).version), (1, version + 1));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_facts_it_ends_once_with_the_addresses_of_the_change_and_no_password(
+            user in any_user(),
+            sessions in any_sessions(),
+            (late, superseded, used, recorded, stolen) in any::<(bool, bool, bool, bool, bool)>(),
+        ) {
+            let (keys, policy) = (Keyring::ephemeral().unwrap(), Policy::default());
+            let tokens = Tokens::new(keys.clone());
+            let told = user_row("ada", Some("old@example.com")).contacts.remove(0);
+            let expires_at = if late { NOW } else { NOW.plus(std::time::Duration::from_micros(1)) };
+            let fresh = FreshToken::draw(keys.current());
+            let span = (NOW, expires_at);
+            let row = fresh.row(TokenPurpose::UndoChange, Some(user.id), &told.canonical, Binding::Change(4), span);
+            let end = if used { Some(TokenEnd::Used) } else { superseded.then_some(TokenEnd::Superseded) };
+            let row = TokenRow { end, ..row.enclosed() };
+            let proof = Proof::from_link(&tokens.path(&row.claims()).unwrap()).unwrap();
+            let contacts = vec![told.clone()];
+            let (kind, token) = (ChangeKind::ContactReplaced, row.id);
+            let change = ChangeRow { user: user.id, version: 4, kind, at: NOW, expires_at, contacts, told, token };
+            let holder = if stolen { UserId::new() } else { user.id };
+            let active = user.status == UserStatus::Active;
+            let facts = Facts {
+                token: Some(row),
+                user: Some(user),
+                bound: Bound { sessions, ..Bound::default() },
+                change: recorded.then_some(change),
+                holders: vec![Some(holder)],
+                now: NOW,
+                ..Facts::default()
+            };
+            let terms = Terms { tokens: &tokens, policy: &policy, fresh: FreshToken::draw(keys.current()) };
+            let decision = decide(&Parsed::of(&proof), &facts, &terms);
+            assert_one_end(&decision);
+            assert_well_formed(&decision);
+            let good = !late && !superseded && !used && recorded;
+            prop_assert_eq!(decision.answer.is_ok(), good || used);
+            prop_assert_eq!(decision.writes.is_empty(), !good);
+            if let Some(after) = decision.user_after() {
+                let left: Vec<_> = after.contacts.iter().map(|contact| contact.canonical.as_str()).collect();
+                prop_assert_eq!(left, if stolen { vec![] } else { vec!["old@example.com"] });
+                prop_assert!(decision.writes.iter().any(|write| matches!(write, Write::RemoveCredential(_))));
+                prop_assert!(!decision.writes.iter().any(|write| matches!(write, Write::PutCredential(..))));
+                let sends = decision.answer.as_ref().unwrap().reset.is_some();
+                prop_assert_eq!(sends, active && !stolen);
+                prop_assert_eq!(sends, decision.told.iter().any(|told| told.delivery.is_some()));
+            }
+        }
+    }
+}

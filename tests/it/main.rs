@@ -33,3 +33,4 @@ mod steps;
 mod subscribing;
 mod supervising;
 mod tokens;
+mod undoing;

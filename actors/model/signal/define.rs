@@ -6,7 +6,7 @@ macro_rules! meaning {
         "The user it speaks of."
     };
     (owner) => {
-        "The user who has proven the address."
+        "The user who has proven the address, or gave it up and may have it back."
     };
     (username) => {
         "The username."
