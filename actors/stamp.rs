@@ -104,7 +104,7 @@ mod tests {
             context: Context::new(),
         };
         let address = Personal::known("a***@e***.com", "ada@example.com");
-        let signal = Signal::UserEmailVerified { user, address, via: ProofMethod::Link };
+        let signal = Signal::UserEmailVerified { user, address, via: ProofMethod::Link, undo: None };
         let mut envelope = stamp.envelope(id, Timestamp::from_micros(0), signal, Some(SealKey([7; 32])));
         assert_eq!((envelope.seq, envelope.schema), (None, SCHEMA_VERSION));
         envelope.signal.visit_personal(&mut |address| {

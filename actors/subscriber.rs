@@ -204,17 +204,18 @@ pub struct DueMessage {
     pub user: UserId,
     /// What the token is good for.
     pub purpose: TokenPurpose,
-    /// The exact address that it is bound to, and the only one that it may be sent to.
+    /// The exact address that it is bound to, and the only one that it may be sent to. Of a link that takes a change back
+    /// it is the one from before, whether or not it is still the user's.
     pub address: Contact,
     /// The path of the link, to be put behind the configured base URL.
     pub path: OneTimeToken,
-    /// The code.
-    pub code: OneTimeCode,
+    /// The code; none for what has a link only.
+    pub code: Option<OneTimeCode>,
     /// When the link ends.
     pub expires_at: Timestamp,
     /// When the code ends, which is sooner as a rule.
     pub code_expires_at: Timestamp,
-    /// The flow that this delivery is.
+    /// The flow that this delivery is; a link that takes a change back has none, as it comes with a notice.
     pub delivery: FlowId,
 }
 

@@ -36,6 +36,8 @@ pub enum Binding {
         /// How often it was changed.
         revision: u32,
     },
+    /// The change that made this version of the user, whatever they become later. Binds links that undo it.
+    Change(u64),
 }
 
 impl Binding {
@@ -43,7 +45,7 @@ impl Binding {
     #[must_use]
     pub const fn contact(self) -> Option<ContactId> {
         match self {
-            Self::CredentialEpoch(_) => None,
+            Self::CredentialEpoch(_) | Self::Change(_) => None,
             Self::ContactRevision { contact, .. } => Some(contact),
         }
     }
@@ -51,6 +53,7 @@ impl Binding {
     fn encode(self) -> (&'static str, Vec<u8>) {
         match self {
             Self::CredentialEpoch(epoch) => ("credential_epoch", epoch.to_be_bytes().to_vec()),
+            Self::Change(version) => ("change", version.to_be_bytes().to_vec()),
             Self::ContactRevision { contact, revision } => {
                 ("contact_revision", [contact.as_bytes().as_slice(), &revision.to_be_bytes()].concat())
             }
@@ -143,14 +146,14 @@ impl Tokens {
     }
 
     /// The code that answers the token's challenge: 8 digits for a reset, 6 for a verification, leading zeros kept.
-    /// `None` if the keyring lacks the key.
+    /// `None` if the keyring lacks the key, or for a purpose that has links only.
     ///
     /// It is 128 bits of an HMAC modulo 10^8 (10^6), so no code is likelier than another by more than 2^-128.
     #[must_use]
     pub fn code(&self, claims: &TokenClaims<'_>) -> Option<Zeroizing<String>> {
         let mac = self.authenticate(CODE_DOMAIN, claims)?;
         let number = u128::from_be_bytes(*mac.first_chunk()?);
-        let digits = code_digits(claims.purpose);
+        let digits = code_digits(claims.purpose)?;
         let short = number % 10_u128.pow(u32::try_from(digits).ok()?);
         Some(Zeroizing::new(format!("{short:0digits$}")))
     }
@@ -163,11 +166,16 @@ impl Tokens {
     }
 
     /// The path that a message links to: `/accounts/password_reset_confirm/<user>/<token>/` for a reset,
-    /// `/accounts/user_verification_confirm/<user>/<token>/` for a verification, where `<user>` is the user id's 16
+    /// `/accounts/user_verification_confirm/<user>/<token>/` for a verification,
+    /// `/accounts/change_undo_confirm/<user>/<token>/` for what takes a change back, where `<user>` is the user id's 16
     /// bytes in base64url without padding. `None` without a user, or if the keyring lacks the key.
     #[must_use]
     pub fn path(&self, claims: &TokenClaims<'_>) -> Option<Zeroizing<String>> {
-        let page = if claims.purpose.is_reset() { "password_reset_confirm" } else { "user_verification_confirm" };
+        let page = match claims.purpose {
+            TokenPurpose::ResetByEmail | TokenPurpose::ResetByPhone => "password_reset_confirm",
+            TokenPurpose::UndoChange => "change_undo_confirm",
+            _ => "user_verification_confirm",
+        };
         let user = URL_SAFE_NO_PAD.encode(claims.user?.as_bytes());
         let token = self.link(claims)?;
         // Joined at once: a text that grows would leave copies behind that nobody wipes.
@@ -213,8 +221,13 @@ pub fn parse_user_segment(segment: &str) -> Option<UserId> {
     decoded.try_into().ok().map(UserId::from_bytes)
 }
 
-const fn code_digits(purpose: TokenPurpose) -> usize {
-    if purpose.is_reset() { RESET_CODE_DIGITS } else { VERIFICATION_CODE_DIGITS }
+/// How long the code of a purpose is; `None` where whoever reads the message has to follow the link.
+const fn code_digits(purpose: TokenPurpose) -> Option<usize> {
+    match purpose {
+        TokenPurpose::ResetByEmail | TokenPurpose::ResetByPhone => Some(RESET_CODE_DIGITS),
+        TokenPurpose::UndoChange => None,
+        _ => Some(VERIFICATION_CODE_DIGITS),
+    }
 }
 
 #[cfg(test)]
@@ -285,12 +298,15 @@ mod tests {
             TokenClaims { purpose: TokenPurpose::ResetByPhone, ..claims },
             TokenClaims { purpose: TokenPurpose::VerifyEmail, ..claims },
             TokenClaims { purpose: TokenPurpose::VerifyPhone, ..claims },
+            TokenClaims { purpose: TokenPurpose::UndoChange, ..claims },
             TokenClaims { user: Some(UserId::from_bytes([9; 16])), ..claims },
             TokenClaims { user: None, ..claims },
             TokenClaims { address: "b@example.com", ..claims },
             TokenClaims { address: "A@example.com", ..claims },
             TokenClaims { address: "", ..claims },
             bound(Binding::CredentialEpoch(8)),
+            bound(Binding::Change(7)),
+            bound(Binding::Change(8)),
             bound(Binding::ContactRevision { contact, revision: 7 }),
             bound(Binding::ContactRevision { contact, revision: 8 }),
             bound(Binding::ContactRevision { contact: ContactId::from_bytes([9; 16]), revision: 7 }),
@@ -306,8 +322,8 @@ mod tests {
                 assert_eq!(tokens.verify_link(claims, &presented(link)), made == checked, "{made} against {checked}");
             }
         }
-        let codes: HashSet<_> = all.iter().map(|claims| tokens.code(claims).unwrap().to_string()).collect();
-        assert_eq!(codes.len(), all.len());
+        let codes: HashSet<_> = all.iter().filter_map(|claims| Some(tokens.code(claims)?.to_string())).collect();
+        assert_eq!(codes.len(), all.len() - 1, "a change is taken back by link alone");
     }
 
     #[test]

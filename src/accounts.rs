@@ -182,6 +182,15 @@ impl Accounts {
         self.ask(command).await
     }
 
+    /// Takes back a change of how a user is reached or signs in, by the link that the address from before it was sent;
+    /// see [`UndoChange`].
+    ///
+    /// # Errors
+    /// [`UndoChangeReason`], or why it could not be done.
+    pub async fn undo_change(&self, command: impl Into<Command<UndoChange>>) -> Answer<UndoChange> {
+        self.ask(command).await
+    }
+
     /// Claims a further address for a user; see [`AddContact`].
     ///
     /// # Errors

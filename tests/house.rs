@@ -101,6 +101,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "proof",
     "session",
     "undelivered",
+    "undo",
     "verification",
     "verification_request",
 ];

@@ -215,7 +215,7 @@ fn login(seq: u64, user: UserId) -> Envelope {
 }
 
 fn change(seq: u64, user: UserId) -> Envelope {
-    envelope(seq, Lane::User(user), Signal::PasswordChanged { user, sessions_revoked: 0 })
+    envelope(seq, Lane::User(user), Signal::PasswordChanged { user, sessions_revoked: 0, undo: None })
 }
 
 fn everything() -> AuditQuery {

@@ -38,7 +38,7 @@ pub use password_rules::{NormalisedPassword, PasswordProblem, PasswordRules};
 pub use personal::Personal;
 pub use phone::Phone;
 pub use reason::{
-    DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod,
+    ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod,
     RefusalCause, RevocationCause,
 };
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};

@@ -170,6 +170,18 @@ words! {
         Deleted = "deleted": "the user was deleted",
         Repeated = "repeated": "the same login command was sent again",
         Evicted = "evicted": "the user opened more sessions than are kept",
+        Undone = "undone": "a change of how the user is reached or signs in was undone",
+    }
+}
+
+words! {
+    /// A change of how a user is reached or signs in, which can be undone for a while.
+    ChangeKind {
+        ContactAdded = "contact_added": "a further address was proven",
+        ContactReplaced = "contact_replaced": "a proven address took the place of another one",
+        ContactRemoved = "contact_removed": "a proven address was given up",
+        PasswordChanged = "password_changed": "the password was changed",
+        PasswordReset = "password_reset": "the password was reset",
     }
 }
 
@@ -227,6 +239,10 @@ pub enum MessageKind {
     NewSignIn,
     /// Tells the user that nobody can sign in for a while, after too many failed attempts.
     AccountLocked,
+    /// Tells the user's first address that another one was added.
+    ContactAdded,
+    /// Tells the address that was given up.
+    ContactRemoved,
 }
 
 #[cfg(test)]
@@ -252,6 +268,7 @@ mod tests {
         check(ProofMethod::ALL, ProofMethod::as_str);
         check(LoginMethod::ALL, LoginMethod::as_str);
         check(RevocationCause::ALL, RevocationCause::as_str);
+        check(ChangeKind::ALL, ChangeKind::as_str);
         check(DeletionCause::ALL, DeletionCause::as_str);
         check(RefusalCause::ALL, RefusalCause::as_str);
         check(GuardFailure::ALL, GuardFailure::as_str);

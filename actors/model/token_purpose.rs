@@ -18,6 +18,8 @@ pub enum TokenPurpose {
     ResetByEmail,
     /// Sets a new password; sent to a phone number.
     ResetByPhone,
+    /// Takes back a change of how the user is reached or signs in; sent to the address from before it.
+    UndoChange,
 }
 
 impl TokenPurpose {
@@ -29,10 +31,11 @@ impl TokenPurpose {
             Self::VerifyPhone => "verify_phone",
             Self::ResetByEmail => "reset_by_email",
             Self::ResetByPhone => "reset_by_phone",
+            Self::UndoChange => "undo_change",
         }
     }
 
-    /// Whether the token sets a new password; one that does not proves a contact.
+    /// Whether the token sets a new password.
     #[must_use]
     pub const fn is_reset(self) -> bool {
         matches!(self, Self::ResetByEmail | Self::ResetByPhone)
@@ -45,10 +48,14 @@ mod tests {
 
     #[test]
     fn the_name_is_the_serialized_form() {
-        use TokenPurpose::{ResetByEmail, ResetByPhone, VerifyEmail, VerifyPhone};
-        for (purpose, is_reset) in
-            [(VerifyEmail, false), (VerifyPhone, false), (ResetByEmail, true), (ResetByPhone, true)]
-        {
+        use TokenPurpose::{ResetByEmail, ResetByPhone, UndoChange, VerifyEmail, VerifyPhone};
+        for (purpose, is_reset) in [
+            (VerifyEmail, false),
+            (VerifyPhone, false),
+            (ResetByEmail, true),
+            (ResetByPhone, true),
+            (UndoChange, false),
+        ] {
             assert_eq!(serde_json::to_value(purpose).unwrap(), purpose.as_str());
             assert_eq!(serde_json::from_value::<TokenPurpose>(purpose.as_str().into()).unwrap(), purpose);
             assert_eq!(purpose.is_reset(), is_reset);

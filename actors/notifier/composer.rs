@@ -142,16 +142,16 @@ fn subject_fault(name: &str, text: &str) -> Option<TemplateFault> {
 
 /// A message that is to bring a link or a code, and brings neither.
 fn bearing_fault(name: &str, text: &str, detail: Detail<'_>) -> Option<TemplateFault> {
-    let Detail::Token(token) = detail else { return None };
-    if text.contains(token.link) || token.code.is_some_and(|(code, _)| text.contains(code)) {
-        return None;
-    }
-    let problem = if token.code.is_some() {
-        "it shows neither the link nor the code"
-    } else {
-        "it does not show the link once the code has expired"
+    let (link, code, problem) = match detail {
+        Detail::Token(token) if token.code.is_some() => {
+            (token.link, token.code, "it shows neither the link nor the code")
+        }
+        Detail::Token(token) => (token.link, None, "it does not show the link once the code has expired"),
+        Detail::Undo(undo) => (undo.link, None, "it does not show the link that takes the change back"),
+        _ => return None,
     };
-    Some(TemplateFault::new(name, problem))
+    let bears = text.contains(link) || code.is_some_and(|(code, _)| text.contains(code));
+    (!bears).then(|| TemplateFault::new(name, problem))
 }
 
 #[cfg(test)]

@@ -22,10 +22,19 @@ pub(super) enum Detail<'a> {
     None,
     /// A link, and a code while it lives.
     Token(TokenFacts<'a>),
+    /// The link that takes a change back; [`Detail::None`] where there is none any more.
+    Undo(UndoFacts<'a>),
     /// From where somebody signed in: words of the notifier's own, nothing that the client said.
     SignIn { device: Option<&'a str>, network: Option<&'a str> },
     /// Until when nobody can sign in.
     Lock { until: Timestamp },
+}
+
+/// The link that takes a change back.
+#[derive(Clone, Copy)]
+pub(super) struct UndoFacts<'a> {
+    pub(super) link: &'a str,
+    pub(super) expires_at: Timestamp,
 }
 
 /// A link, and a code while it lives.
@@ -59,6 +68,10 @@ impl Facts<'_> {
                     values.push(("code", Value::from(code)));
                     values.push(("code_expires_at", time(code_expires_at)));
                 }
+            }
+            Detail::Undo(undo) => {
+                values.push(("undo_link", url(undo.link)));
+                values.push(("undo_expires_at", time(undo.expires_at)));
             }
             Detail::SignIn { device, network } => {
                 values.extend(device.map(|device| ("device", Value::from(device))));

@@ -19,7 +19,7 @@ const fn form(kind: MessageKind, channel: Channel, stem: &'static str) -> Form {
     Form { kind, channel, stem }
 }
 
-pub(super) const FORMS: [Form; 14] = [
+pub(super) const FORMS: [Form; 18] = [
     form(MessageKind::VerifyEmail, Channel::Email, "verify_email"),
     form(MessageKind::VerifyPhone, Channel::Phone, "verify_phone"),
     form(MessageKind::ResetPasswordEmail, Channel::Email, "reset_password_email"),
@@ -30,6 +30,10 @@ pub(super) const FORMS: [Form; 14] = [
     form(MessageKind::ContactChanged, Channel::Phone, "contact_changed_phone"),
     form(MessageKind::PasswordChanged, Channel::Email, "password_changed"),
     form(MessageKind::PasswordChanged, Channel::Phone, "password_changed_phone"),
+    form(MessageKind::ContactAdded, Channel::Email, "contact_added"),
+    form(MessageKind::ContactAdded, Channel::Phone, "contact_added_phone"),
+    form(MessageKind::ContactRemoved, Channel::Email, "contact_removed"),
+    form(MessageKind::ContactRemoved, Channel::Phone, "contact_removed_phone"),
     form(MessageKind::NewSignIn, Channel::Email, "new_sign_in"),
     form(MessageKind::NewSignIn, Channel::Phone, "new_sign_in_phone"),
     form(MessageKind::AccountLocked, Channel::Email, "account_locked"),

@@ -25,7 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_model::{
-    Channel, Contact, Envelope, Failure, Filter, MessageKind, Signal, SignalKind, Timestamp, TokenId, User, UserId,
+    Channel, Contact, Envelope, Failure, Filter, MessageKind, OneTimeCode, Signal, SignalKind, Timestamp, TokenId,
+    User, UserId,
 };
 
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
@@ -42,7 +43,7 @@ pub use transport::{BoxedTransport, ErasedTransport, Mailbox, OutgoingMessage, S
 use crate::subscriber::{Claim, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
 use clients::{Acquaintance, Client};
 use composer::Composer;
-use facts::{Detail, Facts, TokenFacts};
+use facts::{Detail, Facts, TokenFacts, UndoFacts};
 use route::Carried;
 use whereto::Whereto;
 
@@ -52,7 +53,8 @@ pub const SEND_DEADLINE: Duration = Duration::from_secs(60);
 /// Sends the messages that signals ask for. Needs [`Capability::Deliver`](crate::subscriber::Capability::Deliver).
 ///
 /// A message with a link or code is sent while its token is live and tried until that expires; its end is an effect.
-/// A notice without one is tried for [`NotifierSettings::give_up_after`].
+/// A notice is tried for [`NotifierSettings::give_up_after`]; of a change that can be undone it encloses the link for that,
+/// and goes to the address that the link is bound to.
 ///
 /// Before it sends, it claims the message in the store: of several notifiers one sends it, and the others take it over
 /// only once the claim's time is over. What was settled is not sent again by one that is set back to an earlier place.
@@ -123,6 +125,9 @@ impl Notifier {
             SignalKind::PasswordChanged,
             SignalKind::PasswordResetSuccessful,
             SignalKind::UserLocked,
+            SignalKind::ContactRemoved,
+            SignalKind::UserEmailVerified,
+            SignalKind::UserPhoneVerified,
         ];
         let sign_ins = [SignalKind::UserAuthenticated, SignalKind::UserDeleted];
         let sign_ins = sign_ins.into_iter().filter(|_| self.settings.new_sign_in);
@@ -162,7 +167,8 @@ impl Notifier {
         let user = due.context.user(live.user).map_err(unanswered)?;
         let link = [self.settings.home(), live.path.expose()].concat();
         // A code that is over is of no use to anybody.
-        let code = (live.code_expires_at > due.context.now()).then(|| (live.code.expose(), live.code_expires_at));
+        let code = live.code.as_ref().filter(|_| live.code_expires_at > due.context.now()).map(OneTimeCode::expose);
+        let code = code.map(|code| (code, live.code_expires_at));
         let detail = Detail::Token(TokenFacts { link: &link, expires_at: live.expires_at, code });
         let recipient = Recipient { address: &live.address, locale: user.as_ref().and_then(locale_of) };
         let message = self.compose(kind, recipient, detail, due);
@@ -172,17 +178,24 @@ impl Notifier {
         })
     }
 
-    /// Sends a notice that bears no token, once.
+    /// Sends a notice, once; with the link that takes back what it tells of, as long as that works.
     async fn notify(
         &self,
         kind: MessageKind,
         user: UserId,
         to: Whereto<'_>,
         detail: Detail<'_>,
+        undo: Option<TokenId>,
         due: Due<'_>,
     ) -> Result<Outcome, Outcome> {
         let Some(known) = due.context.user(user).map_err(unanswered)? else { return Ok(Outcome::done()) };
-        let address = match to.resolve(&known) {
+        let undo = match undo.map(|token| due.delivery(token)).transpose()? {
+            Some(Delivery::Live(live)) => Some(live),
+            _ => None,
+        };
+        // The link goes to the address that it is bound to and to no other.
+        let bound = undo.as_ref().map(|live| live.address.clone());
+        let address = match bound.map_or_else(|| to.resolve(&known), |address| Ok(Some(address))) {
             Ok(Some(address)) => address,
             Ok(None) => return Ok(Outcome::done()),
             Err(reason) => {
@@ -199,6 +212,11 @@ impl Notifier {
         self.wait_for_transport(address.channel(), due, end)?;
         due.claim().await?;
         let recipient = Recipient { address: &address, locale: locale_of(&known) };
+        let link = undo.as_ref().map(|live| [self.settings.home(), live.path.expose()].concat());
+        let detail = match undo.as_ref().zip(link.as_deref()) {
+            Some((live, link)) => Detail::Undo(UndoFacts { link, expires_at: live.expires_at }),
+            None => detail,
+        };
         let message = self.compose(kind, recipient, detail, due);
         Ok(match self.send(message, due, end).await? {
             true => Outcome::Done(vec![Effect::Settle]),
@@ -219,7 +237,7 @@ impl Notifier {
         let mut outcome = Outcome::done();
         if is_news && !due.context.is_rebuilding() {
             let detail = Detail::SignIn { device: client.device.as_deref(), network: client.network.as_deref() };
-            let told = self.notify(MessageKind::NewSignIn, user, Whereto::Primary, detail, due).await;
+            let told = self.notify(MessageKind::NewSignIn, user, Whereto::Primary, detail, None, due).await;
             outcome = told.unwrap_or_else(|outcome| outcome);
         }
         if let Outcome::Done(effects) = &mut outcome {
@@ -319,20 +337,41 @@ impl Notifier {
                 self.deliver(*token, MessageKind::ResetPasswordPhone, due).await
             }
             Signal::AddressTaken { owner, address, channel } => {
-                self.notify(MessageKind::AddressTaken, *owner, Whereto::Owned(*channel, address), Detail::None, due)
-                    .await
+                self.notify(
+                    MessageKind::AddressTaken,
+                    *owner,
+                    Whereto::Owned(*channel, address),
+                    Detail::None,
+                    None,
+                    due,
+                )
+                .await
             }
-            Signal::ContactChanged { user, previous, channel, .. } => {
-                self.notify(MessageKind::ContactChanged, *user, Whereto::Told(*channel, previous), Detail::None, due)
-                    .await
+            Signal::ContactChanged { user, previous, channel, undo, .. } => {
+                self.notify(
+                    MessageKind::ContactChanged,
+                    *user,
+                    Whereto::Told(*channel, previous),
+                    Detail::None,
+                    *undo,
+                    due,
+                )
+                .await
             }
-            Signal::PasswordChanged { user, .. } | Signal::PasswordResetSuccessful { user, .. } => {
-                self.notify(MessageKind::PasswordChanged, *user, Whereto::Primary, Detail::None, due).await
+            Signal::PasswordChanged { user, undo, .. } | Signal::PasswordResetSuccessful { user, undo, .. } => {
+                self.notify(MessageKind::PasswordChanged, *user, Whereto::Primary, Detail::None, *undo, due).await
+            }
+            Signal::ContactRemoved { user, undo: Some(undo), .. } => {
+                self.notify(MessageKind::ContactRemoved, *user, Whereto::Bound, Detail::None, Some(*undo), due).await
+            }
+            Signal::UserEmailVerified { user, undo: Some(undo), .. }
+            | Signal::UserPhoneVerified { user, undo: Some(undo), .. } => {
+                self.notify(MessageKind::ContactAdded, *user, Whereto::Bound, Detail::None, Some(*undo), due).await
             }
             // A lock that is over by now is no news.
             Signal::UserLocked { user, until } if *until > due.context.now() => {
                 let detail = Detail::Lock { until: *until };
-                self.notify(MessageKind::AccountLocked, *user, Whereto::Primary, detail, due).await
+                self.notify(MessageKind::AccountLocked, *user, Whereto::Primary, detail, None, due).await
             }
             Signal::UserAuthenticated { user, .. } if self.settings.new_sign_in => self.sign_in(*user, due).await,
             Signal::UserDeleted { user, .. } => Ok(Outcome::Done(vec![Effect::Forget { key: clients::key(*user) }])),

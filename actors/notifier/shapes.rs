@@ -2,7 +2,7 @@
 
 use majordomo_model::{MessageKind, Timestamp};
 
-use super::facts::{Detail, TokenFacts};
+use super::facts::{Detail, TokenFacts, UndoFacts};
 
 /// Where the samples' links lead, behind the base URL.
 pub(super) const PATH: &str =
@@ -24,6 +24,11 @@ pub(super) const fn sample_code(kind: MessageKind) -> &'static str {
         MessageKind::VerifyEmail | MessageKind::VerifyPhone => "314159",
         _ => "31415926",
     }
+}
+
+/// The link that takes a change back.
+fn undo(link: &str) -> Detail<'_> {
+    Detail::Undo(UndoFacts { link, expires_at: SAMPLE_TIME.plus(7 * 24 * HOUR) })
 }
 
 /// Every combination in which a message can come.
@@ -49,6 +54,11 @@ pub(super) fn shapes(kind: MessageKind, link: &str) -> Vec<Shape<'_>> {
                 shape("network_unknown", Detail::SignIn { device, network: None }),
             ]
         }
+        MessageKind::ContactChanged | MessageKind::PasswordChanged => {
+            vec![shape("", undo(link)), shape("final", Detail::None)]
+        }
+        // Told only with the link.
+        MessageKind::ContactAdded | MessageKind::ContactRemoved => vec![shape("", undo(link))],
         MessageKind::AccountLocked => vec![shape("", Detail::Lock { until: SAMPLE_TIME.plus(HOUR) })],
         _ => vec![shape("", Detail::None)],
     }

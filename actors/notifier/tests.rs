@@ -54,7 +54,7 @@ impl Desk for FakeDesk {
                 purpose: TokenPurpose::VerifyEmail,
                 address: self.address.clone(),
                 path: OneTimeToken::new(PATH),
-                code: OneTimeCode::new(CODE),
+                code: Some(OneTimeCode::new(CODE)),
                 expires_at: NOW.plus(Duration::from_secs(3_600)),
                 code_expires_at: NOW.plus(Duration::from_secs(600)),
                 delivery: FlowId::new(),
@@ -624,9 +624,10 @@ async fn notices_go_to_the_address_they_are_about() {
         address: Personal::known("m***", "mallory@example.net"),
         previous: Personal::known("b***", previous),
         channel,
+        undo: None,
     };
-    let password = Signal::PasswordChanged { user: id, sessions_revoked: 1 };
-    let reset = Signal::PasswordResetSuccessful { user: id, token: TokenId::new(), sessions_revoked: 1 };
+    let password = Signal::PasswordChanged { user: id, sessions_revoked: 1, undo: None };
+    let reset = Signal::PasswordResetSuccessful { user: id, token: TokenId::new(), sessions_revoked: 1, undo: None };
     for (envelope, kind, to) in [
         (stage.taken(Channel::Email, "aLICE@Example.org"), MessageKind::AddressTaken, "Alice@example.org"),
         (stage.taken(Channel::Phone, "+44 7911 123412"), MessageKind::AddressTaken, "+447911123412"),
@@ -655,12 +656,12 @@ async fn the_phone_serves_where_no_mail_address_is_proven() {
     let mut claimed = proven(email("alice@example.org"));
     (claimed.proven_at, claimed.primary) = (None, false);
     stage.desk.user = Some(user(vec![claimed.clone(), proven(phone("+447911123412"))]));
-    let signal = Signal::PasswordChanged { user: stage.user(), sessions_revoked: 0 };
+    let signal = Signal::PasswordChanged { user: stage.user(), sessions_revoked: 0, undo: None };
     stage.handle(&envelope(signal)).await;
     assert_eq!(stage.outbox.take()[0].to, "+447911123412");
 
     stage.desk.user = Some(user(vec![claimed]));
-    let signal = Signal::PasswordChanged { user: stage.user(), sessions_revoked: 0 };
+    let signal = Signal::PasswordChanged { user: stage.user(), sessions_revoked: 0, undo: None };
     assert!(effects(stage.handle(&envelope(signal)).await).is_empty());
     assert!(stage.outbox.messages().is_empty());
 }
@@ -675,7 +676,7 @@ async fn whoever_is_gone_is_not_written_to() {
     let given_up_since = stage.taken(Channel::Email, "carol@example.com");
     assert!(effects(stage.handle(&given_up_since).await).is_empty());
     stage.desk.user = None;
-    let signal = Signal::PasswordChanged { user: id, sessions_revoked: 0 };
+    let signal = Signal::PasswordChanged { user: id, sessions_revoked: 0, undo: None };
     assert!(effects(stage.handle(&envelope(signal.clone())).await).is_empty());
     stage.desk.storage_is_out = true;
     assert!(is_retry(&stage.handle(&envelope(signal)).await));
@@ -760,7 +761,7 @@ async fn a_user_is_written_to_in_their_language() {
         let mut german = user(vec![proven(phone("+447911123412"))]);
         german.profile.locale = Some(locale.into());
         stage.desk.user = Some(german);
-        let signal = Signal::PasswordChanged { user: stage.user(), sessions_revoked: 0 };
+        let signal = Signal::PasswordChanged { user: stage.user(), sessions_revoked: 0, undo: None };
         stage.handle(&envelope(signal)).await;
         let sent = stage.outbox.take().remove(0);
         assert_eq!((sent.locale.as_str(), sent.text.starts_with("Neues")), (shown, shown == "de"));

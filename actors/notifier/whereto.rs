@@ -11,6 +11,8 @@ pub(super) enum Whereto<'a> {
     Owned(Channel, &'a Personal),
     /// To the user's proven e-mail address, else the phone number.
     Primary,
+    /// To the address that the link is bound to, and to nobody once the link does not work.
+    Bound,
 }
 
 impl Whereto<'_> {
@@ -22,6 +24,7 @@ impl Whereto<'_> {
                 Ok(primary.map(|contact| contact.address.clone()))
             }
             Self::Told(channel, address) => parsed(*channel, address),
+            Self::Bound => Ok(None),
             Self::Owned(channel, address) => {
                 let Some(typed) = parsed(*channel, address)? else { return Ok(None) };
                 let same = |own: &&Contact| own.channel() == *channel && own.canonical() == typed.canonical();

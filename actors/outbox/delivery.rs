@@ -3,7 +3,7 @@
 use majordomo_model::{ErrorType, Failure, Signal, Timestamp, UserId};
 
 use crate::delivery_end::{self, channel};
-use crate::storage::{Check, ContactRow, DeliveryState, TokenEnd, TokenRow, UserRow, Write};
+use crate::storage::{ChangeRow, Check, ContactRow, DeliveryState, TokenEnd, TokenRow, UserRow, Write};
 use crate::token::Binding;
 
 /// What became of a message.
@@ -64,13 +64,19 @@ fn ending(token: &TokenRow, sending: Sending) -> Option<Signal> {
     }
 }
 
-/// How a token stands, given its user and who has proven its address.
-pub(super) fn standing<'row>(
-    token: &TokenRow,
-    user: Option<&'row UserRow>,
-    owner: Option<UserId>,
-    now: Timestamp,
-) -> Standing<'row> {
+/// What a token is bound to, as the store has it now.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Bound<'row> {
+    /// Its user.
+    pub(super) user: Option<&'row UserRow>,
+    /// Whom its address is kept for, if it proves one.
+    pub(super) holder: Option<UserId>,
+    /// The change that it undoes, if it is for that.
+    pub(super) change: Option<&'row ChangeRow>,
+}
+
+/// How a token stands.
+pub(super) fn standing<'row>(token: &TokenRow, bound: Bound<'row>, now: Timestamp) -> Standing<'row> {
     match token.end {
         Some(TokenEnd::Used) => return Standing::Used,
         Some(TokenEnd::Superseded) => return Standing::Superseded,
@@ -79,24 +85,30 @@ pub(super) fn standing<'row>(
     if token.expires_at <= now {
         return Standing::Expired;
     }
-    if token.delivered != DeliveryState::Pending {
-        return Standing::Ended;
+    match token.delivered {
+        DeliveryState::Pending | DeliveryState::Enclosed => {}
+        DeliveryState::Sent | DeliveryState::Failed | DeliveryState::Withheld => return Standing::Ended,
     }
-    user.and_then(|user| bound_contact(token, user, owner)).map_or(Standing::Superseded, Standing::Live)
+    bound_contact(token, bound).map_or(Standing::Superseded, Standing::Live)
 }
 
 /// The contact that the message goes to, as long as the token is good for anything.
-fn bound_contact<'row>(token: &TokenRow, user: &'row UserRow, owner: Option<UserId>) -> Option<&'row ContactRow> {
+fn bound_contact<'row>(token: &TokenRow, bound: Bound<'row>) -> Option<&'row ContactRow> {
+    let user = bound.user?;
+    // The address from before a change is told of it whether or not it is still the user's.
+    if let Binding::Change(version) = token.binding {
+        return bound.change.filter(|change| change.version == version).map(|change| &change.told);
+    }
     let channel = channel(token.purpose)?;
     match token.binding {
         Binding::CredentialEpoch(epoch) if epoch == user.epoch => user.contact_at(channel, &token.address),
-        Binding::CredentialEpoch(_) => None,
+        Binding::CredentialEpoch(_) | Binding::Change(_) => None,
         Binding::ContactRevision { contact, revision } => user.contact(contact).filter(|contact| {
             contact.channel == channel
                 && contact.canonical == token.address
                 && contact.revision == revision
                 && contact.proven_at.is_none()
-                && owner.is_none_or(|owner| owner == user.id)
+                && bound.holder.is_none_or(|holder| holder == user.id)
         }),
     }
 }
@@ -222,7 +234,11 @@ mod tests {
     fn a_token_is_live_only_as_long_as_everything_fits() {
         let user = user(Channel::Email, "ada@example.com");
         let (proof, reset) = (token(&user, TokenPurpose::VerifyEmail), token(&user, TokenPurpose::ResetByEmail));
-        let name = |token: &TokenRow, user: Option<&UserRow>, owner, now| match standing(token, user, owner, now) {
+        let name = |token: &TokenRow, user: Option<&UserRow>, holder, now| match standing(
+            token,
+            Bound { user, holder, change: None },
+            now,
+        ) {
             Standing::Live(contact) => contact.canonical.clone(),
             Standing::Superseded => "superseded".into(),
             Standing::Used => "used".into(),

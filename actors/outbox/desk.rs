@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use majordomo_model::{OneTimeCode, OneTimeToken, SignalId, StoreId, Timestamp, TokenId, User, UserId};
 
-use super::delivery::{Standing, standing};
+use super::delivery::{Bound, Standing, standing};
 use crate::clock::Clock;
 use crate::storage::{Lookup, Reader, Storage, TokenRow, UniqueKey, Unreadable};
 use crate::subscriber::{Capability, Claiming, Delivery, Desk, DueMessage, Unanswered};
-use crate::token::Tokens;
+use crate::token::{Binding, Tokens};
 
 /// The desk of one subscription.
 pub(super) struct SubscriptionDesk {
@@ -89,12 +89,13 @@ impl SubscriptionDesk {
 
     fn message(&self, token: &TokenRow, user: UserId, address: majordomo_model::Contact) -> Option<DueMessage> {
         let claims = token.claims();
+        let code = self.tokens.code(&claims).map(|code| OneTimeCode::new(code.as_str()));
         Some(DueMessage {
             user,
             purpose: token.purpose,
             address,
             path: OneTimeToken::new(self.tokens.path(&claims)?.as_str()),
-            code: OneTimeCode::new(self.tokens.code(&claims)?.as_str()),
+            code,
             expires_at: token.expires_at,
             code_expires_at: token.code_expires_at(self.code_lifetime),
             delivery: token.delivery,
@@ -111,16 +112,22 @@ impl Desk for SubscriptionDesk {
         if !self.may_deliver() {
             return Err(Unanswered::NotGranted);
         }
+        let now = self.clock.now();
         let rows = self.reader.snapshot(|view| {
             let Some(token) = view.token(token)? else { return Ok(None) };
             let user = token.user.map(|user| view.user(user)).transpose()?.flatten();
             let contact = token.binding.contact().and_then(|contact| user.as_ref()?.contact(contact));
             let key = contact.map(|contact| UniqueKey::address(contact.channel, &contact.canonical));
-            let owner = key.map(|key| view.owner(&key)).transpose()?.flatten();
-            Ok(Some((token, user, owner)))
+            let holder = key.map(|key| view.holder(&key, now)).transpose()?.flatten();
+            let change = match (token.user, token.binding) {
+                (Some(user), Binding::Change(version)) => view.change(user, version)?,
+                _ => None,
+            };
+            Ok(Some((token, user, holder, change)))
         })?;
-        let Some((token, user, owner)) = rows else { return Ok(Delivery::Superseded) };
-        Ok(match standing(&token, user.as_ref(), owner, self.clock.now()) {
+        let Some((token, user, holder, change)) = rows else { return Ok(Delivery::Superseded) };
+        let bound = Bound { user: user.as_ref(), holder, change: change.as_ref() };
+        Ok(match standing(&token, bound, now) {
             Standing::Live(contact) => {
                 let message = user.as_ref().and_then(|user| self.message(&token, user.id, contact.address()));
                 if message.is_none() {

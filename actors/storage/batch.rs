@@ -7,6 +7,7 @@ use majordomo_model::{
     Channel, CommandId, Envelope, FlowId, FlowKind, SessionId, SignalId, Timestamp, TokenId, TokenPurpose, UserId,
 };
 
+use super::change::ChangeRow;
 use super::dispatch::DispatchRow;
 use super::log::LogEnd;
 use super::lookup::{Lookup, ReadError, UniqueKey};
@@ -76,6 +77,8 @@ pub enum Check {
     CredentialRevision(UserId, Option<u64>),
     /// The name or address belongs to this user, or to nobody.
     Owner(UniqueKey, Option<UserId>),
+    /// At this time the address is kept for this user, or for nobody: owned, or given up in a change that can be undone.
+    Holder(UniqueKey, Option<UserId>, Timestamp),
     /// The token has not ended, and this many wrong codes were presented.
     TokenOpen(TokenId, u32),
     /// The user's tokens for this purpose that have not ended are exactly these, in the order of their index.
@@ -108,10 +111,12 @@ pub enum Write {
     /// Stores a user.
     PutUser(Box<UserRow>),
     /// Removes a user with everything that is theirs: names and addresses, claims, credential, activity, tokens,
-    /// sessions, and the note that verification is expected.
+    /// sessions, changes that can be undone, and the note that verification is expected.
     RemoveUser(UserId),
     /// Stores a credential.
     PutCredential(UserId, CredentialRow),
+    /// Removes a credential.
+    RemoveCredential(UserId),
     /// Gives a name or address to a user.
     PutOwner(UniqueKey, UserId),
     /// Frees a name or address.
@@ -124,6 +129,10 @@ pub enum Write {
     ExpectVerification(UserId, Timestamp),
     /// Forgets the note.
     ForgetVerification(UserId),
+    /// Notes a change that can be undone, and keeps the address that it takes from the user.
+    PutChange(Box<ChangeRow>),
+    /// Forgets the change that made this version of a user, and frees the address that it kept.
+    RemoveChange(UserId, u64),
     /// Stores a new token.
     PutToken(Box<TokenRow>),
     /// Ends a token.
@@ -263,6 +272,7 @@ impl Check {
                 view.credential(*user)?.map(|credential| credential.revision) == *revision
             }
             Self::Owner(key, owner) => view.owner(key)? == *owner,
+            Self::Holder(key, holder, now) => view.holder(key, *now)? == *holder,
             Self::TokenOpen(token, attempts) => {
                 view.token(*token)?.is_some_and(|row| row.end.is_none() && row.attempts == *attempts)
             }

@@ -1,10 +1,11 @@
 //! Typed look-ups: what the tables hold under which key, the same in a snapshot and in a transaction.
 
 use majordomo_model::{
-    Channel, CommandId, ContactId, Identifier, IdentifierKind, SignalId, TokenId, TokenPurpose, UserId,
+    Channel, CommandId, ContactId, Identifier, IdentifierKind, SignalId, Timestamp, TokenId, TokenPurpose, UserId,
 };
 use serde::de::DeserializeOwned;
 
+use super::change::ChangeRow;
 use super::dispatch::DispatchRow;
 use super::message::MessagesRow;
 use super::progress::{CursorRow, LetterRow};
@@ -163,6 +164,25 @@ pub(crate) trait Lookup: View + Sized {
     fn owner(&self, key: &UniqueKey) -> Result<Option<UserId>, ReadError> {
         let bytes = self.get(Table::Unique, key.bytes())?;
         Ok(bytes.map(|bytes| KeyReader::new(&bytes).fixed().map(UserId::from_bytes)).transpose()?)
+    }
+
+    /// Whom this name or address is kept for: who has it, else who gave it up in a change that can still be undone.
+    /// Nobody else may claim it successfully.
+    fn holder(&self, key: &UniqueKey, now: Timestamp) -> Result<Option<UserId>, ReadError> {
+        match self.owner(key)? {
+            Some(owner) => Ok(Some(owner)),
+            None => super::change::reserved_for(self, key, now),
+        }
+    }
+
+    /// A change of a user, by the version that it made.
+    fn change(&self, user: UserId, version: u64) -> Result<Option<ChangeRow>, ReadError> {
+        super::change::find(self, user, version)
+    }
+
+    /// The changes of a user that can be undone, or could until now; the earliest first.
+    fn changes_of(&self, user: UserId) -> Result<Vec<ChangeRow>, ReadError> {
+        super::change::of(self, user)
     }
 
     /// The user that this identifier names: by username or proven address.

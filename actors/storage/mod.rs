@@ -2,6 +2,7 @@
 
 mod actor;
 mod batch;
+mod change;
 mod dispatch;
 mod letter;
 mod log;
@@ -37,6 +38,7 @@ use tracing::Instrument;
 
 pub use self::actor::StorageMessage;
 pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
+pub use self::change::ChangeRow;
 pub use self::dispatch::DispatchRow;
 #[cfg(any(test, feature = "testing"))]
 pub use self::faulty_disk::{Counts, FaultyDisk, Operation};

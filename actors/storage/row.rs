@@ -67,8 +67,8 @@ pub struct UserRow {
     /// Groups.
     #[serde(default)]
     pub groups: BTreeSet<String>,
-    /// The credential epoch: grows with a password set other than a rehash, with disable and with delete. Sessions and
-    /// reset tokens of another epoch are dead.
+    /// The credential epoch: grows with a password set other than a rehash, with disable, with delete, and with a change
+    /// that is undone. Sessions and reset tokens of another epoch are dead.
     pub epoch: u64,
     /// When the account goes unless an address is proven by then.
     #[serde(default)]
@@ -194,12 +194,19 @@ pub enum DeliveryState {
     Failed,
     /// There never was one: the row is kept for its likeness to others, and nobody is sent a message.
     Withheld,
+    /// It has none of its own: the link is enclosed in a notice that is due anyway.
+    Enclosed,
 }
 
 impl TokenRow {
     /// The row of a token that no message is sent for.
     pub fn withheld(self) -> Self {
         Self { delivered: DeliveryState::Withheld, ..self }
+    }
+
+    /// The row of a token whose link is enclosed in a notice.
+    pub fn enclosed(self) -> Self {
+        Self { delivered: DeliveryState::Enclosed, ..self }
     }
 
     /// When the code ends, given how long codes work; never after the link.

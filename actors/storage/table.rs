@@ -44,6 +44,10 @@ pub(crate) enum Table {
     DeadLetters,
     /// How many bytes of signals were written up to certain places of the log.
     LogMarks,
+    /// Changes of users that can be undone.
+    Changes,
+    /// Addresses that are kept for whoever gave them up.
+    Reservations,
     /// Which subscription is sending the message that a signal asks for, and which messages are settled.
     Dispatches,
     /// What is remembered of messages that were asked for.
@@ -55,7 +59,7 @@ impl Table {
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Every table, in the order of declaration.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::Meta,
         Self::Users,
         Self::Credentials,
@@ -74,6 +78,8 @@ impl Table {
         Self::Applied,
         Self::DeadLetters,
         Self::LogMarks,
+        Self::Changes,
+        Self::Reservations,
         Self::Dispatches,
         Self::Messages,
     ];
@@ -99,6 +105,8 @@ impl Table {
             Self::Applied => "applied",
             Self::DeadLetters => "dead_letters",
             Self::LogMarks => "log_marks",
+            Self::Changes => "changes",
+            Self::Reservations => "reservations",
             Self::Dispatches => "dispatches",
             Self::Messages => "messages",
         }

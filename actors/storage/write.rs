@@ -4,6 +4,7 @@ use majordomo_model::{CommandId, SessionId, SignalId, Timestamp, TokenId, UserId
 use serde::Serialize;
 
 use super::batch::Write;
+use super::change::{self, ChangeRow};
 use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, projection_key, token_index};
 use super::message::MessagesRow;
 use super::redb::{View, WriteView};
@@ -27,6 +28,7 @@ pub(super) enum Expiring {
     Verification = 5,
     Dispatch = 6,
     Messages = 7,
+    Change = 8,
 }
 
 /// Marks the entries that lead from a user to the time of their [`Expiring::Verification`] entry.
@@ -37,6 +39,7 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
         Write::PutUser(row) => put(transaction, Table::Users, row.id.as_bytes(), row),
         Write::RemoveUser(user) => remove_user(transaction, *user),
         Write::PutCredential(user, row) => put(transaction, Table::Credentials, user.as_bytes(), row),
+        Write::RemoveCredential(user) => remove(transaction, Table::Credentials, user.as_bytes()),
         Write::PutOwner(key, user) => Ok(transaction.put(Table::Unique, key.bytes(), user.as_bytes())?),
         Write::RemoveOwner(key) => remove(transaction, Table::Unique, key.bytes()),
         Write::PutClaim(channel, address, user) => {
@@ -47,6 +50,8 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
         }
         Write::ExpectVerification(user, at) => expect_verification(transaction, *user, *at),
         Write::ForgetVerification(user) => forget_verification(transaction, *user),
+        Write::PutChange(row) => put_change(transaction, row),
+        Write::RemoveChange(user, version) => remove_change(transaction, *user, *version),
         Write::PutToken(row) => put_token(transaction, row),
         Write::EndToken(token, end) => change_token(transaction, *token, |row| row.end = Some(*end)),
         Write::CountAttempt(token) => {
@@ -180,10 +185,23 @@ fn remove_user(transaction: &mut WriteView<'_>, user: UserId) -> Result<(), Read
         remove(transaction, Table::Tokens, id.as_bytes())?;
         remove(transaction, Table::TokensByUser, &key)?;
     }
+    for row in transaction.changes_of(user)? {
+        remove_change(transaction, user, row.version)?;
+    }
     remove_sessions(transaction, user, None)?;
     remove(transaction, Table::Credentials, user.as_bytes())?;
     remove(transaction, Table::Activity, user.as_bytes())?;
     remove(transaction, Table::Users, user.as_bytes())
+}
+
+fn put_change(transaction: &mut WriteView<'_>, row: &ChangeRow) -> Result<(), ReadError> {
+    expire(transaction, row.expires_at, Expiring::Change, &row.subject())?;
+    change::put(transaction, row)
+}
+
+fn remove_change(transaction: &mut WriteView<'_>, user: UserId, version: u64) -> Result<(), ReadError> {
+    let Some(row) = change::remove(transaction, user, version)? else { return Ok(()) };
+    forget(transaction, row.expires_at, Expiring::Change, &row.subject())
 }
 
 fn put_token(transaction: &mut WriteView<'_>, row: &TokenRow) -> Result<(), ReadError> {
@@ -327,22 +345,26 @@ fn subject<const WIDTH: usize>(key: &[u8]) -> Result<[u8; WIDTH], ReadError> {
 /// Removes what has ended. Accounts that were never verified are left for their flow, and tokens whose message is
 /// still due for whoever ends their delivery: there are signals to tell.
 fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Result<(), ReadError> {
-    use Expiring::{Applied, Attempt, Dispatch, Messages, Session, Token};
+    use Expiring::{Applied, Attempt, Change, Dispatch, Messages, Session, Token, Verification};
 
     let (mut left, oldest) = (limit, super::log::oldest(transaction)?);
-    for kind in [Token, Session, Attempt, Applied, Dispatch, Messages] {
+    for kind in [Token, Session, Attempt, Applied, Dispatch, Messages, Change] {
         for (_, key) in due(transaction, kind, now, left)? {
             match kind {
-                Expiring::Token if due_token(transaction, &key)?.is_some() => continue,
-                Expiring::Token => remove_token(transaction, TokenId::from_bytes(subject(&key)?))?,
-                Expiring::Session => remove_session(transaction, &subject(&key)?)?,
-                Expiring::Attempt => remove(transaction, Table::Attempts, &subject::<32>(&key)?)?,
-                Expiring::Applied => remove(transaction, Table::Applied, &subject::<16>(&key)?)?,
-                Expiring::Dispatch => {
+                Token if due_token(transaction, &key)?.is_some() => continue,
+                Token => remove_token(transaction, TokenId::from_bytes(subject(&key)?))?,
+                Session => remove_session(transaction, &subject(&key)?)?,
+                Attempt => remove(transaction, Table::Attempts, &subject::<32>(&key)?)?,
+                Applied => remove(transaction, Table::Applied, &subject::<16>(&key)?)?,
+                Change => {
+                    let (user, version) = change::named(&subject::<24>(&key)?)?;
+                    change::remove(transaction, user, version)?;
+                }
+                Dispatch => {
                     dispatch::sweep(transaction, SignalId::from_bytes(subject(&key)?), oldest, now)?;
                 }
-                Expiring::Messages => remove(transaction, Table::Messages, &subject::<32>(&key)?)?,
-                Expiring::Verification => continue,
+                Messages => remove(transaction, Table::Messages, &subject::<32>(&key)?)?,
+                Verification => continue,
             }
             remove(transaction, Table::Expiry, &key)?;
             left = left.saturating_sub(1);

@@ -79,7 +79,7 @@ impl Perform for AddContact {
         let permit = gather(run, self.user, &self.authority).await?;
         let request = Request::of(self, services);
         run.settle(|view, now| {
-            let facts = ClaimFacts::read(view, self.user, request.claim.as_ref().ok())?;
+            let facts = ClaimFacts::read(view, self.user, request.claim.as_ref().ok(), now)?;
             let permit = permit.anew(view)?;
             let terms = Terms { permit: &permit, policy: &services.policy, keys: &services.keys, now };
             Ok(decide(&request, &facts, &terms))
@@ -310,7 +310,7 @@ mod tests {
             let claim = Claim::draw(&ContactClaim::Email(typed.to_owned()), &keys);
             let request = Request { user: user.id, claim, shown: Personal::redacted_only("***"), allowed };
             let user = found.then_some(user);
-            let facts = ClaimFacts { user, owner: owned.then(UserId::new), messages, ..ClaimFacts::default() };
+            let facts = ClaimFacts { user, holder: owned.then(UserId::new), messages, ..ClaimFacts::default() };
             let terms = Terms { permit: &permit, policy: &policy, keys: &keys, now };
             let decision = decide(&request, &facts, &terms);
             assert_well_formed(&decision);

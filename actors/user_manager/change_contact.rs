@@ -91,7 +91,7 @@ impl Perform for ChangeContact {
         let permit = gather(run, self.user, &self.authority).await?;
         let request = Request::of(self, services);
         run.settle(|view, now| {
-            let facts = ClaimFacts::read(view, self.user, request.claim.as_ref().ok())?;
+            let facts = ClaimFacts::read(view, self.user, request.claim.as_ref().ok(), now)?;
             let permit = permit.anew(view)?;
             let terms = Terms { permit: &permit, policy: &services.policy, keys: &services.keys, now };
             Ok(decide(&request, &facts, &terms))
@@ -301,7 +301,7 @@ mod tests {
                 shown: Personal::redacted_only("***"),
             };
             let user = found.then_some(user);
-            let facts = ClaimFacts { user, owner: owned.then(UserId::new), messages, ..ClaimFacts::default() };
+            let facts = ClaimFacts { user, holder: owned.then(UserId::new), messages, ..ClaimFacts::default() };
             let terms = Terms { permit: &permit, policy: &policy, keys: &keys, now };
             let decision = decide(&request, &facts, &terms);
             assert_well_formed(&decision);

@@ -1,8 +1,8 @@
 //! Change password: a new password, the old one being known (ASVS 6.2.2, 6.2.3).
 
 use majordomo_model::{
-    ChangePassword, ChangePasswordReason, Error, Failure, PasswordCause, PasswordReplaced, RevocationCause, Signal,
-    Timestamp, UserId, UserStatus,
+    ChangeKind, ChangePassword, ChangePasswordReason, Error, Failure, PasswordCause, PasswordReplaced, RevocationCause,
+    Signal, Timestamp, UserId, UserStatus,
 };
 
 use super::authority::{Compared, compare, count_failure, forget_failures};
@@ -10,14 +10,16 @@ use super::epoch::Bound;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
 use super::new_password::{Offer, Unusable};
 use super::policy::{Policy, password_failure, password_reason, seal_key};
+use super::undo::{Undo, told_first};
 use crate::keys::Keyring;
-use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, UserRow};
+use crate::storage::{ChangeRow, Check, CredentialRow, Lookup, ReadError, ReadView, UserRow};
 
 /// What is known about the attempt, whatever the store says when it is decided.
 struct Attempt<'a> {
     message: &'a ChangePassword,
     compared: Compared,
     offer: Offer<'a>,
+    undo: Undo<'a>,
 }
 
 /// What the store says.
@@ -25,13 +27,15 @@ struct Facts {
     user: Option<UserRow>,
     credential: Option<CredentialRow>,
     bound: Bound,
+    /// The user's changes that can be undone.
+    changes: Vec<ChangeRow>,
     now: Timestamp,
 }
 
 impl Facts {
     fn read(view: &ReadView, user: UserId, now: Timestamp) -> Result<Self, ReadError> {
         let (row, credential) = (view.user(user)?, view.credential(user)?);
-        Ok(Self { user: row, credential, bound: Bound::read(view, user)?, now })
+        Ok(Self { user: row, credential, bound: Bound::read(view, user)?, changes: view.changes_of(user)?, now })
     }
 }
 
@@ -80,11 +84,14 @@ fn changed(
     let ending = ending.with_password(facts.credential.as_ref(), phc, PasswordCause::Change, now);
     let (mut writes, sessions_revoked) = (ending.writes, ending.sessions_revoked);
     writes.extend(forget_failures(keys, user));
+    let kind = ChangeKind::PasswordChanged;
+    let undo = attempt.undo.record(user, kind, told_first(user), &facts.changes, now);
+    writes.extend(undo.writes);
     Decision {
         checks: ending.checks,
         writes,
         told: attempt.compared.told(user).into_iter().map(Told::from).chain(ending.told).collect(),
-        end: Signal::PasswordChanged { user: user.id, sessions_revoked },
+        end: Signal::PasswordChanged { user: user.id, sessions_revoked, undo: undo.token },
         subject: Some((user.id, seal_key(user))),
         answer: Ok(PasswordReplaced { user: user.id, sessions_revoked }),
     }
@@ -128,11 +135,11 @@ impl Perform for ChangePassword {
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
-        let Services { keys, policy, .. } = run.services;
+        let Services { keys, policy, tokens, .. } = run.services;
         let compared = compare(run, self.user, &self.current).await?;
         let owner = compared.matched().filter(|user| user.status == UserStatus::Active);
         let offer = Offer::hash(run, &self.new, owner).await;
-        let attempt = Attempt { message: self, offer, compared };
+        let attempt = Attempt { message: self, offer, compared, undo: Undo::draw(tokens.current_key(), policy) };
         run.settle(|view, now| Ok(decide(&attempt, &Facts::read(view, self.user, now)?, keys, policy))).await
     }
 
@@ -304,9 +311,11 @@ mod tests {
                     then.epoch == user.epoch && user.status == UserStatus::Active
                 });
             let offer = Offer::of(&message.new, hashed);
-            let attempt = Attempt { message: &message, offer, compared: Compared::of(then, verdict) };
+            let undo = Undo::draw(keys.current(), &policy);
+            let attempt = Attempt { message: &message, offer, compared: Compared::of(then, verdict), undo };
             let bound = Bound { sessions, ..Bound::default() };
-            let decision = decide(&attempt, &Facts { user, credential: None, bound, now: NOW }, &keys, &policy);
+            let facts = Facts { user, credential: None, bound, changes: Vec::new(), now: NOW };
+            let decision = decide(&attempt, &facts, &keys, &policy);
             assert_one_end(&decision);
             prop_assert_eq!(decision.answer.is_ok(), right);
             let sets = decision.writes.iter().any(|write| matches!(write, crate::storage::Write::PutCredential(..)));

@@ -5,16 +5,22 @@ use majordomo_model::{Channel, ConfirmEmail, ConfirmEmailReason, Confirmed, Erro
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::{personal_contact, seal_key};
 use super::proof::Parsed;
+use super::undo::Undo;
 use super::verification::ProofFacts;
 
 /// Facts in, batch out.
-fn decide(facts: &ProofFacts) -> Decision<ConfirmEmail> {
-    match facts.prove(Channel::Email) {
+fn decide(facts: &ProofFacts, undo: &Undo<'_>) -> Decision<ConfirmEmail> {
+    match facts.prove(Channel::Email, undo) {
         Ok(proven) => {
             let (user, address, via) = (proven.user.id, personal_contact(proven.contact), proven.via);
             let reason = proven.already.then_some(Failure::AlreadyVerified);
             Decision {
-                told: proven.told(Signal::UserEmailVerified { user, address: address.clone(), via }),
+                told: proven.told(Signal::UserEmailVerified {
+                    user,
+                    address: address.clone(),
+                    via,
+                    undo: proven.undo_addition(),
+                }),
                 end: Signal::UserEmailVerificationSuccessful { user, address, reason },
                 subject: Some((user, seal_key(proven.user))),
                 answer: Ok(proven.reply()),
@@ -50,7 +56,10 @@ impl Perform for ConfirmEmail {
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let parsed = Parsed::of(&self.proof);
-        run.settle(|view, now| Ok(decide(&ProofFacts::read(view, run.services, &parsed, Channel::Email, now)?))).await
+        let services = run.services;
+        let undo = Undo::draw(services.tokens.current_key(), &services.policy);
+        run.settle(|view, now| Ok(decide(&ProofFacts::read(view, services, &parsed, Channel::Email, now)?, &undo)))
+            .await
     }
 
     fn remember(answer: &Result<Confirmed, ConfirmEmailReason>) -> Vec<u8> {
@@ -341,7 +350,7 @@ mod tests {
             let (services, now) = (&fixture.services, fixture.clock.now());
             let parsed = Parsed::of(&proof);
             let facts = services.reader.snapshot(|view| ProofFacts::read(view, services, &parsed, Channel::Email, now));
-            decide(&facts.unwrap())
+            decide(&facts.unwrap(), &Undo::draw(services.tokens.current_key(), &services.policy))
         };
         let late = decided(fixture.code(token));
         assert!(confirm(&fixture, fixture.wrong_code(token)).await.is_err());
@@ -455,7 +464,8 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_facts_it_ends_once_and_changes_only_what_it_may(facts in proof_facts(Channel::Email)) {
-            let decision = decide(&facts);
+            let (keys, policy) = (crate::keys::Keyring::ephemeral().unwrap(), super::super::policy::Policy::default());
+            let decision = decide(&facts, &Undo::draw(keys.current(), &policy));
             assert_sound(&decision);
             let proves = decision.told.iter().any(|told| told.signal.kind() == VERIFIED);
             let owns = decision.writes.iter().any(|write| matches!(write, Write::PutOwner(..)));

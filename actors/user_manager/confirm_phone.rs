@@ -5,16 +5,22 @@ use majordomo_model::{Channel, ConfirmPhone, ConfirmPhoneReason, Confirmed, Erro
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::{personal_contact, seal_key};
 use super::proof::Parsed;
+use super::undo::Undo;
 use super::verification::ProofFacts;
 
 /// Facts in, batch out.
-fn decide(facts: &ProofFacts) -> Decision<ConfirmPhone> {
-    match facts.prove(Channel::Phone) {
+fn decide(facts: &ProofFacts, undo: &Undo<'_>) -> Decision<ConfirmPhone> {
+    match facts.prove(Channel::Phone, undo) {
         Ok(proven) => {
             let (user, address, via) = (proven.user.id, personal_contact(proven.contact), proven.via);
             let reason = proven.already.then_some(Failure::AlreadyVerified);
             Decision {
-                told: proven.told(Signal::UserPhoneVerified { user, address: address.clone(), via }),
+                told: proven.told(Signal::UserPhoneVerified {
+                    user,
+                    address: address.clone(),
+                    via,
+                    undo: proven.undo_addition(),
+                }),
                 end: Signal::UserPhoneVerificationSuccessful { user, address, reason },
                 subject: Some((user, seal_key(proven.user))),
                 answer: Ok(proven.reply()),
@@ -50,7 +56,10 @@ impl Perform for ConfirmPhone {
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let parsed = Parsed::of(&self.proof);
-        run.settle(|view, now| Ok(decide(&ProofFacts::read(view, run.services, &parsed, Channel::Phone, now)?))).await
+        let services = run.services;
+        let undo = Undo::draw(services.tokens.current_key(), &services.policy);
+        run.settle(|view, now| Ok(decide(&ProofFacts::read(view, services, &parsed, Channel::Phone, now)?, &undo)))
+            .await
     }
 
     fn remember(answer: &Result<Confirmed, ConfirmPhoneReason>) -> Vec<u8> {
@@ -144,7 +153,8 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_facts_it_ends_once(facts in proof_facts(Channel::Phone)) {
-            assert_sound(&decide(&facts));
+            let (keys, policy) = (crate::keys::Keyring::ephemeral().unwrap(), super::super::policy::Policy::default());
+            assert_sound(&decide(&facts, &Undo::draw(keys.current(), &policy)));
         }
     }
 }

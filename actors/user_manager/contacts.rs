@@ -129,8 +129,8 @@ impl Claim {
 pub(super) struct ClaimFacts {
     /// The user.
     pub(super) user: Option<UserRow>,
-    /// Who has proven the address.
-    pub(super) owner: Option<UserId>,
+    /// Whom the address is kept for: who has proven it, or gave it up and may have it back.
+    pub(super) holder: Option<UserId>,
     /// The user's open tokens of the channel.
     pub(super) tokens: Vec<TokenRow>,
     /// The messages to the address.
@@ -139,12 +139,17 @@ pub(super) struct ClaimFacts {
 
 impl ClaimFacts {
     /// Reads them; of the user alone, if there is nothing to claim.
-    pub(super) fn read(view: &ReadView, user: UserId, claim: Option<&Claim>) -> Result<Self, ReadError> {
+    pub(super) fn read(
+        view: &ReadView,
+        user: UserId,
+        claim: Option<&Claim>,
+        now: Timestamp,
+    ) -> Result<Self, ReadError> {
         let row = view.user(user)?;
         let Some(claim) = claim else { return Ok(Self { user: row, ..Self::default() }) };
         Ok(Self {
             user: row,
-            owner: view.owner(&claim.key())?,
+            holder: view.holder(&claim.key(), now)?,
             tokens: view.open_tokens(user, verification_purpose(claim.address.channel()), None)?,
             messages: Remembered::read(view, claim.budget)?,
         })
@@ -187,7 +192,8 @@ pub(super) fn claim(
     if contacts.len() >= policy.contacts_per_user {
         return Err(Problem::LimitReached);
     }
-    if facts.owner.is_some() && policy.registration == Registration::Open {
+    let taken = facts.holder.filter(|holder| *holder != user.id);
+    if taken.is_some() && policy.registration == Registration::Open {
         return Err(Problem::Taken(channel));
     }
     let contact = ContactRow { replaces, ..ContactRow::claim(claim.contact, address, terms.now) };
@@ -196,7 +202,8 @@ pub(super) fn claim(
     let version = user.version.saturating_add(1);
     let after = UserRow { version, contacts, ..user.clone() };
 
-    let mut checks = vec![Check::UserVersion(user.id, user.version), Check::Owner(claim.key(), facts.owner)];
+    let mut checks =
+        vec![Check::UserVersion(user.id, user.version), Check::Holder(claim.key(), facts.holder, terms.now)];
     let mut writes = vec![Write::PutUser(Box::new(after))];
     let of_earlier = |token: &&TokenRow| earlier.iter().any(|contact| token.binding.contact() == Some(contact.id));
     let superseded: Vec<_> = facts.tokens.iter().filter(of_earlier).cloned().collect();
@@ -210,13 +217,13 @@ pub(super) fn claim(
     let address = personal_address(address);
     let allowance = facts.messages.spend(true, terms.now, &policy.messages);
     let supersedes = superseded.last().map(|token| token.id);
-    let (token, told) = allowance.claim(user.id, facts.owner, token, &address, supersedes);
+    let (token, told) = allowance.claim(user.id, facts.holder, token, &address, supersedes);
     writes.push(Write::PutToken(Box::new(token.clone())));
     allowance.changes.enter(&mut checks, &mut writes);
     let (contact, challenge, expires_at) = (claim.contact, token.id, token.expires_at);
     let code_expires_at = token.code_expires_at(policy.code_lifetime);
     let reply = ContactClaimed { contact, challenge, expires_at, code_expires_at };
-    let taken = facts.owner.map(|_| Problem::Taken(channel).failure());
+    let taken = taken.map(|_| Problem::Taken(channel).failure());
     Ok(Claimed { checks, writes, told, version, address, taken, reply })
 }
 
@@ -234,8 +241,8 @@ mod tests {
         let terms = Terms { permit: &permit, policy: &policy, keys: &keys, now };
         let typed = ContactClaim::Email("ada@example.com".to_owned());
         let wanted = Claim::draw(&typed, &keys).unwrap();
-        let shape = |owner| {
-            let facts = ClaimFacts { owner, ..ClaimFacts::default() };
+        let shape = |holder| {
+            let facts = ClaimFacts { holder, ..ClaimFacts::default() };
             let claimed = claim(&wanted, &facts, &user, None, &terms).ok().unwrap();
             let rows: Vec<_> = claimed.writes.iter().map(discriminant).collect();
             (rows, claimed.checks.len(), claimed.version, claimed.reply)

@@ -35,6 +35,8 @@ mod request_phone_verification;
 mod reset_password;
 pub(crate) mod session;
 mod undelivered;
+mod undo;
+mod undo_change;
 mod update;
 mod verification;
 mod verification_request;
@@ -49,7 +51,7 @@ use majordomo_model::{
     Actor as OnBehalfOf, AddContact, Authenticate, ChangeContact, ChangeGroups, ChangePassword, Command, CommandId,
     ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Lane,
     LogOut, MakePrimary, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset,
-    RequestPhoneVerification, ResetPassword, Signal, SignalId, Update,
+    RequestPhoneVerification, ResetPassword, Signal, SignalId, UndoChange, Update,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -112,7 +114,7 @@ macro_rules! mailbox {
 mailbox! {
     Register Authenticate LogOut EndSessions ChangePassword RequestEmailVerification ConfirmEmail
     RequestPhoneVerification ConfirmPhone AddContact ChangeContact RemoveContact MakePrimary Update ChangeGroups
-    Disable Enable Delete RequestPasswordReset ResetPassword
+    Disable Enable Delete RequestPasswordReset ResetPassword UndoChange
 }
 
 /// A flow's message as the mailbox takes it.

@@ -52,6 +52,9 @@ pub struct Policy {
     pub verification_lifetime: Duration,
     /// How long a reset link works. Default 1 hour.
     pub reset_lifetime: Duration,
+    /// How long a change of how a user is reached or signs in can be undone, and the address that it replaced or removed
+    /// stays reserved. Default 7 days.
+    pub undo_lifetime: Duration,
     /// How long a code works. Default 10 minutes (ASVS 6.5.5).
     pub code_lifetime: Duration,
     /// How many wrong codes a token bears. Default 5.
@@ -85,6 +88,7 @@ impl Default for Policy {
             sessions_per_user: 50,
             verification_lifetime: day,
             reset_lifetime: hour,
+            undo_lifetime: 7 * day,
             code_lifetime: 10 * minute,
             code_attempts: 5,
             messages: MessageLimits::default(),
@@ -142,6 +146,7 @@ impl Policy {
             ("session_idle", self.session_idle),
             ("verification_lifetime", self.verification_lifetime),
             ("reset_lifetime", self.reset_lifetime),
+            ("undo_lifetime", self.undo_lifetime),
             ("code_lifetime", self.code_lifetime),
             ("outcome_keep", self.outcome_keep),
             ("failures_keep", self.failures_keep),

@@ -43,8 +43,8 @@ struct Fresh {
 struct Facts {
     username_owner: Option<UserId>,
     skeleton_owner: Option<UserId>,
-    /// Who has proven each address of the request, in its order.
-    owners: Vec<Option<UserId>>,
+    /// Whom each address of the request is kept for, in its order: who has proven it, or gave it up and may have it back.
+    holders: Vec<Option<UserId>>,
     /// The messages to each.
     messages: Vec<Remembered>,
     now: Timestamp,
@@ -54,11 +54,11 @@ impl Facts {
     fn read(view: &ReadView, request: &Request, now: Timestamp) -> Result<Self, ReadError> {
         let owner = |key: Option<UniqueKey>| key.map_or(Ok(None), |key| view.owner(&key));
         let username = request.username.as_ref();
-        let owners = request.addresses.iter().map(|address| view.owner(&address_key(address)));
+        let holders = request.addresses.iter().map(|address| view.holder(&address_key(address), now));
         Ok(Self {
             username_owner: owner(username.map(|name| UniqueKey::username(name.canonical())))?,
             skeleton_owner: owner(username.map(|name| UniqueKey::skeleton(name.skeleton())))?,
-            owners: owners.collect::<Result<_, _>>()?,
+            holders: holders.collect::<Result<_, _>>()?,
             messages: request.budgets.iter().map(|key| Remembered::read(view, *key)).collect::<Result<_, _>>()?,
             now,
         })
@@ -162,7 +162,7 @@ fn decide(
     if facts.username_owner.or(facts.skeleton_owner).is_some() {
         return refusal(typed, RegisterReason::UsernameTaken, Failure::UsernameTaken, &["username"]);
     }
-    let taken = request.addresses.iter().zip(&facts.owners).find(|(_, owner)| owner.is_some());
+    let taken = request.addresses.iter().zip(&facts.holders).find(|(_, holder)| holder.is_some());
     if let Some((address, _)) = taken.filter(|_| policy.registration == Registration::Open) {
         return match address.channel() {
             Channel::Email => refusal(typed, RegisterReason::EmailTaken, Failure::EmailTaken, &["email"]),
@@ -179,14 +179,15 @@ fn decide(
     let mut challenges = [None, None];
     let mut free = Vec::new();
     let claims = request.addresses.iter().zip(&user.contacts).zip(fresh.contacts);
-    for (((address, contact), (_, drawn)), (owner, messages)) in claims.zip(facts.owners.iter().zip(&facts.messages)) {
+    for (((address, contact), (_, drawn)), (holder, messages)) in claims.zip(facts.holders.iter().zip(&facts.messages))
+    {
         let personal = personal_address(address);
         let token = drawn.verification(user.id, contact, facts.now, policy);
-        checks.push(Check::Owner(address_key(address), *owner));
+        checks.push(Check::Holder(address_key(address), *holder, facts.now));
         let allowance = messages.spend(true, facts.now, &policy.messages);
-        let (token, claim) = allowance.claim(user.id, *owner, token, &personal, None);
+        let (token, claim) = allowance.claim(user.id, *holder, token, &personal, None);
         told.extend(claim);
-        free.extend(owner.is_none().then_some(personal));
+        free.extend(holder.is_none().then_some(personal));
         if let Some(challenge) = challenges.get_mut(usize::from(address.channel() == Channel::Phone)) {
             *challenge = Some(token.id);
         }
@@ -444,7 +445,7 @@ mod tests {
             let facts = Facts {
                 username_owner: owner(named && name_taken),
                 skeleton_owner: owner(named && skeleton_taken),
-                owners: taken.iter().map(|&taken| owner(taken)).collect(),
+                holders: taken.iter().map(|&taken| owner(taken)).collect(),
                 messages,
                 now: NOW,
             };

@@ -1,13 +1,14 @@
 //! Remove contact: a user gives up an address.
 
-use majordomo_model::{Changed, Failure, RemoveContact, RemoveContactReason, Signal, TokenPurpose, UserId};
+use majordomo_model::{ChangeKind, Changed, Failure, RemoveContact, RemoveContactReason, Signal, TokenPurpose, UserId};
 
 use super::authority::gather;
 use super::contacts::Terms;
 use super::epoch::open_tokens;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::{Policy, Requirement, personal_contact, reset_purpose, supersede, verification_purpose};
-use crate::storage::{Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
+use super::undo::Undo;
+use crate::storage::{ChangeRow, Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
 
 /// What the store says.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,8 @@ struct Facts {
     user: Option<UserRow>,
     /// The user's open tokens that prove addresses of the contact's channel, or reset the password.
     open: Vec<TokenRow>,
+    /// The user's changes that can be undone.
+    changes: Vec<ChangeRow>,
 }
 
 impl Facts {
@@ -27,7 +30,7 @@ impl Facts {
         for purpose in sent_to(contact) {
             open.extend(view.open_tokens(message.user, purpose, None)?);
         }
-        Ok(Self { user, open })
+        Ok(Self { user, open, changes: view.changes_of(message.user)? })
     }
 }
 
@@ -37,19 +40,19 @@ const fn sent_to(contact: &ContactRow) -> [TokenPurpose; 2] {
 }
 
 /// Facts in, batch out.
-fn decide(message: &RemoveContact, facts: &Facts, terms: &Terms<'_>) -> Decision<RemoveContact> {
+fn decide(message: &RemoveContact, facts: &Facts, undo: &Undo<'_>, terms: &Terms<'_>) -> Decision<RemoveContact> {
     let refuse = |(reason, failure)| Decision::refuse(reason, failed(message.user, failure));
     let Some(user) = &facts.user else {
         return refuse((RemoveContactReason::UserNotFound, Failure::UserNotFound));
     };
-    terms.complete(remove(message, facts, user, terms).unwrap_or_else(refuse), user)
+    terms.complete(remove(message, facts, user, (undo, terms)).unwrap_or_else(refuse), user)
 }
 
 fn remove(
     message: &RemoveContact,
     facts: &Facts,
     user: &UserRow,
-    terms: &Terms<'_>,
+    (undo, terms): (&Undo<'_>, &Terms<'_>),
 ) -> Result<Decision<RemoveContact>, (RemoveContactReason, Failure)> {
     terms.admit(user, RemoveContactReason::UserInactive, RemoveContactReason::NotAuthorised)?;
     let contact =
@@ -72,6 +75,8 @@ fn remove(
         None => token.address == contact.canonical,
     });
     writes.extend(supersede(&ended));
+    let undo = undo.record(user, ChangeKind::ContactRemoved, Some(contact), &facts.changes, terms.now);
+    writes.extend(undo.writes);
     let mut checks = vec![Check::UserVersion(user.id, user.version)];
     checks.extend(sent_to(contact).map(|purpose| open_tokens(user.id, purpose, &facts.open)));
     let address = personal_contact(contact);
@@ -79,7 +84,7 @@ fn remove(
         checks,
         writes,
         told: Vec::new(),
-        end: Signal::ContactRemoved { user: user.id, version, contact: contact.id, address },
+        end: Signal::ContactRemoved { user: user.id, version, contact: contact.id, address, undo: undo.token },
         subject: None,
         answer: Ok(Changed { version }),
     })
@@ -128,10 +133,11 @@ impl Perform for RemoveContact {
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let services = run.services;
         let permit = gather(run, self.user, &self.authority).await?;
+        let undo = Undo::draw(services.tokens.current_key(), &services.policy);
         run.settle(|view, now| {
             let permit = permit.anew(view)?;
             let terms = Terms { permit: &permit, policy: &services.policy, keys: &services.keys, now };
-            Ok(decide(self, &Facts::read(view, self)?, &terms))
+            Ok(decide(self, &Facts::read(view, self)?, &undo, &terms))
         })
         .await
     }
@@ -150,7 +156,8 @@ mod tests {
     use std::sync::Arc;
 
     use majordomo_model::{
-        Authority, ChangeContact, ContactClaim, ContactId, Error, FlowId, Password, SignalKind, UserStatus,
+        AddContact, AddContactReason, Authority, ChangeContact, ContactClaim, ContactId, Error, FlowId, Password,
+        SignalKind, UserStatus,
     };
     use proptest::prelude::*;
 
@@ -198,6 +205,11 @@ mod tests {
         fixture.session("ada@example.org").await;
         assert!(fixture.contact(user, "ada@example.org").primary);
         fixture.services.policy.registration = Registration::Open;
+        let claim = ContactClaim::Email("ada@example.com".to_owned());
+        let eve = fixture.register("eve-early", None, None).await.user;
+        let early = fixture.run(AddContact { user: eve, address: claim, authority: authority() }).await.unwrap_err();
+        assert_eq!(early, Error::Refused(AddContactReason::EmailTaken), "it is kept for its old owner");
+        fixture.pass(fixture.services.policy.undo_lifetime);
         fixture.proven("eve", &["ada@example.com"]).await;
         fixture.session("ada@example.com").await;
     }
@@ -210,7 +222,8 @@ mod tests {
         let facts = fixture.services.reader.snapshot(|view| Facts::read(view, &message)).unwrap();
         let (policy, keys, now) = (&fixture.services.policy, &fixture.services.keys, fixture.clock.now());
         let permit = recent_session(&fixture.user(user), now);
-        let decision = decide(&message, &facts, &Terms { permit: &permit, policy, keys, now });
+        let undo = Undo::draw(keys.current(), policy);
+        let decision = decide(&message, &facts, &undo, &Terms { permit: &permit, policy, keys, now });
         fixture.write(Vec::new(), vec![Write::PutToken(Box::new(reset(&fixture, user, "ada@example.com")))]).await;
         let (checks, writes) = (decision.checks, decision.writes);
         let batch = Batch { flow: FlowId::new(), outcome: None, checks, writes, signals: Vec::new() };
@@ -342,7 +355,8 @@ mod tests {
             let message = removal(user.id, if known { user.contacts[0].id } else { ContactId::new() });
             let facts = Facts { user: found.then_some(user), ..Facts::default() };
             let terms = Terms { permit: &permit, policy: &policy, keys: &keys, now };
-            let decision = decide(&message, &facts, &terms);
+            let undo = Undo::draw(keys.current(), &policy);
+            let decision = decide(&message, &facts, &undo, &terms);
             assert_well_formed(&decision);
             let removed = found && active && permitted && known && named && !required;
             prop_assert_eq!(decision.answer.is_ok(), removed);

@@ -1,8 +1,8 @@
 //! Reset password: a token or code buys a new password.
 
 use majordomo_model::{
-    Channel, Error, Failure, PasswordCause, PasswordReplaced, ResetPassword, ResetPasswordReason, RevocationCause,
-    Signal, Timestamp, TokenId, TokenPurpose, UserStatus,
+    ChangeKind, Channel, Error, Failure, PasswordCause, PasswordReplaced, ResetPassword, ResetPasswordReason,
+    RevocationCause, Signal, Timestamp, TokenId, TokenPurpose, UserStatus,
 };
 
 use super::authority::forget_failures;
@@ -11,8 +11,11 @@ use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remem
 use super::new_password::{Offer, Unusable};
 use super::policy::{Policy, password_failure, password_reason, seal_key};
 use super::proof::{Judgement, Parsed, judge};
+use super::undo::{Undo, told_first};
 use crate::keys::Keyring;
-use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, TokenEnd, TokenRow, UserRow, Write};
+use crate::storage::{
+    ChangeRow, Check, CredentialRow, Lookup, ReadError, ReadView, TokenEnd, TokenRow, UserRow, Write,
+};
 use crate::token::{Binding, Tokens};
 
 /// What the store says about a token and its user.
@@ -22,6 +25,8 @@ struct Facts {
     user: Option<UserRow>,
     credential: Option<CredentialRow>,
     bound: Bound,
+    /// The user's changes that can be undone.
+    changes: Vec<ChangeRow>,
     now: Timestamp,
 }
 
@@ -32,7 +37,7 @@ impl Facts {
             return Ok(Self { token, now, ..Self::default() });
         };
         let (user, credential, bound) = (view.user(id)?, view.credential(id)?, Bound::read(view, id)?);
-        Ok(Self { token, user, credential, bound, now })
+        Ok(Self { token, user, credential, bound, changes: view.changes_of(id)?, now })
     }
 }
 
@@ -41,6 +46,7 @@ struct Terms<'a> {
     tokens: &'a Tokens,
     keys: &'a Keyring,
     policy: &'a Policy,
+    undo: Undo<'a>,
 }
 
 /// What the proof is worth now.
@@ -108,11 +114,13 @@ fn reset(token: &TokenRow, user: &UserRow, phc: &str, facts: &Facts, terms: &Ter
     // Superseded a moment ago with all the others: this one was used.
     writes.push(Write::EndToken(token.id, TokenEnd::Used));
     writes.extend(forget_failures(terms.keys, user));
+    let undo = terms.undo.record(user, ChangeKind::PasswordReset, told_first(user), &facts.changes, facts.now);
+    writes.extend(undo.writes);
     Decision {
         checks,
         writes,
         told: ending.told,
-        end: Signal::PasswordResetSuccessful { user: user.id, token: token.id, sessions_revoked },
+        end: Signal::PasswordResetSuccessful { user: user.id, token: token.id, sessions_revoked, undo: undo.token },
         subject: Some((user.id, seal_key(user))),
         answer: Ok(PasswordReplaced { user: user.id, sessions_revoked }),
     }
@@ -152,7 +160,7 @@ impl Perform for ResetPassword {
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let Services { tokens, keys, policy, reader, clock, .. } = run.services;
-        let terms = Terms { tokens, keys, policy };
+        let terms = Terms { tokens, keys, policy, undo: Undo::draw(tokens.current_key(), policy) };
         let parsed = Parsed::of(&self.proof);
         let seen = reader.snapshot(|view| Facts::read(view, parsed.token(), clock.now()))?;
         let bearer = match standing(&parsed, &seen, &terms) {
@@ -390,8 +398,9 @@ mod tests {
             let open = end.is_none() && attempts < 5 && age < 10;
             let (good, guessed) = (open && !wrong && still_binds(&row, &user) && hashed.is_ok(), open && wrong);
             let bound = Bound { sessions, resets: vec![row.clone()], ..Bound::default() };
-            let facts = Facts { token: Some(row), user: Some(user), credential: None, bound, now: NOW };
-            let terms = Terms { tokens: &tokens, keys: &keys, policy: &policy };
+            let facts = Facts { token: Some(row), user: Some(user), bound, now: NOW, ..Facts::default() };
+            let undo = Undo::draw(keys.current(), &policy);
+            let terms = Terms { tokens: &tokens, keys: &keys, policy: &policy, undo };
             let new = Password::new(OTHER_PASSWORD);
             let decision = decide(&Parsed::of(&proof), &Offer::of(&new, hashed), &facts, &terms);
             assert_one_end(&decision);

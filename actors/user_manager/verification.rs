@@ -1,14 +1,18 @@
 //! Verification: what a proof of an address changes, whatever the channel.
 
 use majordomo_model::{
-    Channel, Confirmed, ContactId, Failure, Personal, ProofMethod, Signal, Timestamp, TokenId, UserId, UserStatus,
+    ChangeKind, Channel, Confirmed, ContactId, Failure, Personal, ProofMethod, Signal, Timestamp, TokenId, UserId,
+    UserStatus,
 };
 
 use super::flow::{Services, Told};
 use super::policy::{personal_contact, personal_recipient, reset_purpose, seal_key, verification_purpose};
 use super::proof::{Judgement, Parsed, judge};
+use super::undo::{Recorded, Undo, told_first};
 use crate::stamp::SealKey;
-use crate::storage::{Check, ContactRow, Lookup, ReadError, ReadView, TokenEnd, TokenRow, UniqueKey, UserRow, Write};
+use crate::storage::{
+    ChangeRow, Check, ContactRow, Lookup, ReadError, ReadView, TokenEnd, TokenRow, UniqueKey, UserRow, Write,
+};
 use crate::token::Binding;
 
 /// What the store says about a presented proof.
@@ -22,12 +26,14 @@ pub(super) struct ProofFacts {
     judgement: Judgement,
     token: Option<TokenRow>,
     user: Option<UserRow>,
-    /// Who has proven the token's address.
-    owner: Option<UserId>,
+    /// Whom the token's address is kept for: who has proven it, or gave it up and may have it back.
+    holder: Option<UserId>,
     /// The user's open tokens that prove addresses of the channel.
     verifications: Vec<TokenRow>,
     /// The user's open tokens that reset the password by way of the channel.
     resets: Vec<TokenRow>,
+    /// The user's changes that can be undone.
+    changes: Vec<ChangeRow>,
     now: Timestamp,
 }
 
@@ -42,22 +48,31 @@ impl ProofFacts {
         let (purpose, presented) = (verification_purpose(channel), parsed.token());
         let token = presented.map_or(Ok(None), |token| view.token(token))?;
         let judgement = judge(&services.tokens, parsed, token.as_ref(), &[purpose], now, &services.policy);
-        let holder = token.as_ref().and_then(|token| Some((token.user?, &token.address)));
-        let (user, owner, verifications, resets) = match holder {
-            Some((user, address)) => (
-                view.user(user)?,
-                view.owner(&UniqueKey::address(channel, address))?,
-                view.open_tokens(user, purpose, None)?,
-                view.open_tokens(user, reset_purpose(channel), None)?,
-            ),
-            None => (None, None, Vec::new(), Vec::new()),
-        };
         let via = if parsed.is_link() { ProofMethod::Link } else { ProofMethod::Code };
-        Ok(Self { presented, via, judgement, token, user, owner, verifications, resets, now })
+        let mut facts = Self {
+            presented,
+            via,
+            judgement,
+            token: None,
+            user: None,
+            holder: None,
+            verifications: Vec::new(),
+            resets: Vec::new(),
+            changes: Vec::new(),
+            now,
+        };
+        if let Some((user, address)) = token.as_ref().and_then(|token| Some((token.user?, &token.address))) {
+            facts.user = view.user(user)?;
+            facts.holder = view.holder(&UniqueKey::address(channel, address), now)?;
+            facts.verifications = view.open_tokens(user, purpose, None)?;
+            facts.resets = view.open_tokens(user, reset_purpose(channel), None)?;
+            facts.changes = view.changes_of(user)?;
+        }
+        Ok(Self { token, ..facts })
     }
 
     /// What the proof comes to.
-    pub(super) fn prove(&self, channel: Channel) -> Result<Proven<'_>, Unproven<'_>> {
+    pub(super) fn prove(&self, channel: Channel, undo: &Undo<'_>) -> Result<Proven<'_>, Unproven<'_>> {
         let unproven = |failure| self.unproven(failure);
         match self.judgement {
             Judgement::Good | Judgement::Used => {}
@@ -68,7 +83,7 @@ impl ProofFacts {
         let (user, contact) = self.bound(token, channel).map_err(unproven)?;
         let open = self.judgement == Judgement::Good;
         match contact.proven_at {
-            None if open => Ok(self.first_proof(token, user, contact)),
+            None if open => Ok(self.first_proof(token, user, contact, undo)),
             None => Err(unproven(Failure::TokenMismatchOrExpired)),
             Some(_) => {
                 let mut proven = Proven::already(user, contact, self.via);
@@ -88,22 +103,28 @@ impl ProofFacts {
         if user.status != UserStatus::Active {
             return Err(Failure::UserInactive);
         }
-        match self.owner {
-            Some(owner) if owner != user.id => Err(taken(channel)),
+        match self.holder {
+            Some(holder) if holder != user.id => Err(taken(channel)),
             _ => Ok((user, contact)),
         }
     }
 
     /// The revision stays, so that the used link still fits its contact and is told so; what else was open for the
     /// contact ends by name.
-    fn first_proof<'a>(&'a self, token: &TokenRow, user: &'a UserRow, contact: &'a ContactRow) -> Proven<'a> {
+    fn first_proof<'a>(
+        &'a self,
+        token: &TokenRow,
+        user: &'a UserRow,
+        contact: &'a ContactRow,
+        undo: &Undo<'_>,
+    ) -> Proven<'a> {
         let replaced = contact.replaces.and_then(|replaced| user.contact(replaced));
         let key = address_key(contact);
         let names = |tokens: &[TokenRow]| tokens.iter().map(|token| token.id).collect();
         let mut checks = vec![
             Check::UserVersion(user.id, user.version),
             Check::TokenOpen(token.id, token.attempts),
-            Check::Owner(key.clone(), self.owner),
+            Check::Holder(key.clone(), self.holder, self.now),
             Check::OpenTokens(user.id, verification_purpose(contact.channel), names(&self.verifications)),
         ];
         let mut writes = vec![Write::EndToken(token.id, TokenEnd::Used)];
@@ -124,7 +145,20 @@ impl ProofFacts {
         writes.push(Write::RemoveClaim(contact.channel, contact.canonical.clone(), user.id));
         writes.push(Write::PutOwner(key, user.id));
         writes.push(Write::PutUser(Box::new(with_proof(user, contact, replaced, self.now))));
-        Proven { checks, writes, replaced, already: false, ..Proven::already(user, contact, self.via) }
+        let undo = self.recorded(user, replaced, undo);
+        writes.extend(undo.writes);
+        let undo = undo.token;
+        Proven { checks, writes, replaced, already: false, undo, ..Proven::already(user, contact, self.via) }
+    }
+
+    /// How it can be undone: from the address that gives way, else from where the user is told first. The first address
+    /// that a user proves changes nothing that anybody else could want back.
+    fn recorded(&self, user: &UserRow, replaced: Option<&ContactRow>, undo: &Undo<'_>) -> Recorded {
+        let (kind, told) = match replaced.filter(|replaced| replaced.proven_at.is_some()) {
+            Some(replaced) => (ChangeKind::ContactReplaced, Some(replaced)),
+            None => (ChangeKind::ContactAdded, told_first(user)),
+        };
+        undo.record(user, kind, told, &self.changes, self.now)
     }
 
     /// Counted in the commit that refuses it, against the count it was compared under, so that no two guesses share a
@@ -163,11 +197,22 @@ pub(super) struct Proven<'a> {
     pub(super) already: bool,
     /// The contact that gives way to it.
     replaced: Option<&'a ContactRow>,
+    /// The token of the link that undoes it.
+    undo: Option<TokenId>,
 }
 
 impl<'a> Proven<'a> {
     const fn already(user: &'a UserRow, contact: &'a ContactRow, via: ProofMethod) -> Self {
-        Self { checks: Vec::new(), writes: Vec::new(), user, contact, via, already: true, replaced: None }
+        Self { checks: Vec::new(), writes: Vec::new(), user, contact, via, already: true, replaced: None, undo: None }
+    }
+
+    /// The token of the link that undoes it, unless it replaced a proven address, which is told of it then.
+    pub(super) fn undo_addition(&self) -> Option<TokenId> {
+        self.undo.filter(|_| !self.replaces_proven())
+    }
+
+    fn replaces_proven(&self) -> bool {
+        self.replaced.is_some_and(|replaced| replaced.proven_at.is_some())
     }
 
     /// What is told between start and end, given the signal of the fact; nothing if it is no news.
@@ -181,6 +226,7 @@ impl<'a> Proven<'a> {
             address: personal_contact(self.contact),
             previous: personal_recipient(replaced),
             channel: self.contact.channel,
+            undo: self.undo.filter(|_| self.replaces_proven()),
         });
         std::iter::once(verified).chain(changed).map(Told::from).collect()
     }
@@ -358,9 +404,10 @@ pub(super) mod cases {
             judgement,
             token,
             user,
-            owner,
+            holder: owner,
             verifications,
             resets,
+            changes: Vec::new(),
             now: NOW,
         })
     }

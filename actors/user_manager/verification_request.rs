@@ -102,8 +102,8 @@ pub(super) struct ClaimFacts {
     user: Option<UserRow>,
     /// The contact of the user that is meant.
     contact: Option<ContactRow>,
-    /// The address that is meant, if one is, and who has proven it.
-    owner: Option<(UniqueKey, Option<UserId>)>,
+    /// The address that is meant, if one is, and whom it is kept for.
+    holder: Option<(UniqueKey, Option<UserId>)>,
     /// The user's open tokens that prove addresses of the channel.
     open: Vec<TokenRow>,
     /// The last request of the same.
@@ -124,9 +124,9 @@ impl ClaimFacts {
         let (user, contact, key) = match sought {
             Sought::Address(address) => {
                 let key = UniqueKey::address(channel, address.canonical());
-                let owner = view.owner(&key)?;
+                let holder = view.holder(&key, now)?;
                 let claimant =
-                    owner.map_or_else(|| view.newest_claimant(channel, address.canonical()), |id| Ok(Some(id)));
+                    holder.map_or_else(|| view.newest_claimant(channel, address.canonical()), |id| Ok(Some(id)));
                 let user = claimant?.map_or(Ok(None), |id| view.user(id))?;
                 let contact = user.as_ref().and_then(|user| user.contact_at(channel, address.canonical())).cloned();
                 (user, contact, Some(key))
@@ -138,14 +138,14 @@ impl ClaimFacts {
                 (user, contact, key)
             }
         };
-        let owner = key.map(|key| view.owner(&key).map(|owner| (key, owner))).transpose()?;
+        let holder = key.map(|key| view.holder(&key, now).map(|holder| (key, holder))).transpose()?;
         let open = user.as_ref().map(|user| view.open_tokens(user.id, verification_purpose(channel), None));
         let open = open.transpose()?.unwrap_or_default();
         let asked = sought.asked(channel);
         let address = contact.as_ref().map(|contact| contact.canonical.as_str()).or_else(|| sought.typed());
         let budget = Remembered::read(view, asked.budget(keys, channel, address))?;
         let last = Remembered::read(view, asked.cool_down(keys))?;
-        Ok(Self { user, contact, owner, open, last, budget, now })
+        Ok(Self { user, contact, holder, open, last, budget, now })
     }
 
     /// What is recorded and told.
@@ -157,7 +157,8 @@ impl ClaimFacts {
         }
         let due = self.due(channel);
         let allowance = self.budget.spend(due.is_ok(), self.now, &policy.messages);
-        let mut checks: Vec<_> = self.owner.iter().map(|(key, owner)| Check::Owner(key.clone(), *owner)).collect();
+        let held = self.holder.iter().map(|(key, holder)| Check::Holder(key.clone(), *holder, self.now));
+        let mut checks: Vec<_> = held.collect();
         let claim = self.user.as_ref().zip(self.contact.as_ref().filter(|contact| contact.proven_at.is_none()));
         let (mut supersedes, mut told) = (Vec::new(), Vec::new());
         let token = match claim {
@@ -199,7 +200,7 @@ impl ClaimFacts {
         let contact = self.contact.as_ref().ok_or(Failure::ContactNotFound)?;
         if contact.proven_at.is_some() {
             Err(Failure::AlreadyVerified)
-        } else if self.owner.as_ref().is_some_and(|(_, owner)| owner.is_some()) {
+        } else if self.holder.as_ref().is_some_and(|(_, holder)| holder.is_some_and(|holder| holder != user.id)) {
             Err(taken(channel))
         } else if user.status != UserStatus::Active {
             Err(Failure::UserInactive)
@@ -255,8 +256,8 @@ pub(super) mod cases {
         (prop::option::of(user(channel)), prop::option::of(0..2_usize), owner(), open, messages).prop_map(
             move |(user, which, owner, open, (last, budget))| {
                 let contact = user.as_ref().zip(which).and_then(|(user, which)| user.contacts.get(which)).cloned();
-                let owner = contact.as_ref().map(|contact| (address_key(contact), owner));
-                ClaimFacts { user, contact, owner, open, last, budget, now: NOW }
+                let holder = contact.as_ref().map(|contact| (address_key(contact), owner));
+                ClaimFacts { user, contact, holder, open, last, budget, now: NOW }
             },
         )
     }

@@ -14,7 +14,7 @@ use majordomo::{
     Context, Delete, Disable, Enable, EndSessions, Envelope, Error, Filter, Keyring, LogOut, LoggedIn, MakePrimary,
     Outcome, Personal, Profile, Proof, Question, Register, RegisterReason, RemoveContact, RequestEmailVerification,
     RequestPasswordReset, RequestPhoneVerification, ResetPassword, SessionsToEnd, Signal, SignalKind, Start,
-    Subscriber, SubscriberContext, Update, UserId,
+    Subscriber, SubscriberContext, UndoChange, Update, UserId,
 };
 use naughty_strings::BLNS;
 use tracing_subscriber::filter::LevelFilter;
@@ -423,6 +423,14 @@ async fn change_passwords(watched: &Watched, user: UserId, secret: &str) {
     reset(code_proof(by_phone.challenge, &code), &last).await.unwrap();
     reset(link.unwrap(), &last).await.unwrap_err();
     watched.sign_in("canary.person", &last).await.unwrap();
+    let (link, _) = watched.mail(THIRD_EMAIL).await;
+    let undo = |proof| watched.ask(UndoChange { proof });
+    undo(code_proof(by_phone.challenge, &code)).await.unwrap_err();
+    for already in [false, true] {
+        assert_eq!(undo(link.clone().unwrap()).await.unwrap().already, already);
+    }
+    watched.mail(THIRD_EMAIL).await;
+    watched.sign_in("canary.person", &last).await.unwrap_err();
 }
 
 async fn change_the_user(watched: &Watched, user: UserId) {

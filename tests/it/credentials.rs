@@ -229,7 +229,8 @@ async fn an_address_stays_in_force_until_the_new_one_is_proven_and_is_told_and_f
     sign_in(&test, OTHER_EMAIL, PASSWORD).await.unwrap();
     assert_eq!(sign_in(&test, EMAIL, PASSWORD).await.unwrap_err(), INVALID);
     assert!(reset(&test, stale, NEW_PASSWORD).await.is_err());
-    // The old one is free for others.
+    // The old one is free for others once it can no longer take the account back.
+    test.advance(Duration::from_secs(7 * 24 * 3_600));
     let other = proven(&test, None, Some(EMAIL), None).await;
     assert_eq!(test.find_user(EMAIL).unwrap().map(|user| user.id), Some(other));
 }
@@ -675,6 +676,7 @@ async fn a_user_has_several_addresses_one_of_each_channel_being_primary() {
     let unproven = Error::Refused(MakePrimaryReason::ContactNotVerified);
     assert_eq!([primary(email).await.unwrap_err(), primary(phone).await.unwrap_err()], [unproven, unproven]);
     test.confirm_email(ConfirmEmail { proof: link_proof(&link_to(&test, OTHER_EMAIL)) }).await.unwrap();
+    soon(test.drain()).await;
     for identifier in ["ada", EMAIL, OTHER_EMAIL, PHONE] {
         assert_eq!(sign_in(&test, identifier, PASSWORD).await.unwrap().user, user, "{identifier}");
     }
@@ -696,9 +698,11 @@ async fn a_user_has_several_addresses_one_of_each_channel_being_primary() {
 
     let remove = |contact| test.remove_contact(RemoveContact { user, contact, authority: by_password(PASSWORD) });
     remove(email).await.unwrap();
+    soon(test.drain()).await;
     assert_eq!(sent_to("ada").await, [EMAIL]);
     assert_eq!(sign_in(&test, OTHER_EMAIL, PASSWORD).await.unwrap_err(), INVALID);
     assert_eq!(remove(email).await.unwrap_err(), Error::Refused(RemoveContactReason::ContactNotFound));
+    test.advance(Duration::from_secs(7 * 24 * 3_600));
     let other = proven(&test, None, Some(OTHER_EMAIL), None).await;
     assert_eq!(test.find_user(OTHER_EMAIL).unwrap().map(|user| user.id), Some(other));
 }

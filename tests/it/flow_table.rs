@@ -9,6 +9,7 @@ mod deliveries;
 mod entry;
 mod passwords;
 pub mod stage;
+mod undo;
 mod users;
 mod verification;
 
@@ -20,7 +21,7 @@ use majordomo::{
     ConfirmEmailReason, ConfirmPhoneReason, DeleteReason, DisableReason, EnableReason, EndSessionsReason, Envelope,
     FlowKind, LogOutReason, MakePrimaryReason, Register, RegisterReason, RemoveContactReason,
     RequestEmailVerificationReason, RequestPasswordResetReason, RequestPhoneVerificationReason, ResetPasswordReason,
-    SignalKind, UpdateReason,
+    SignalKind, UndoChangeReason, UpdateReason,
 };
 
 use stage::{Heard, Stage, Table};
@@ -88,6 +89,7 @@ async fn every_flow_every_reason_and_every_one_of_the_32_signals_is_in_the_table
     verification::play(&mut table).await;
     contacts::play(&mut table).await;
     users::play(&mut table).await;
+    undo::play(&mut table).await;
     deliveries::play(&mut table).await;
     assert_reasons_covered! { table:
         Register RegisterReason []
@@ -110,6 +112,7 @@ async fn every_flow_every_reason_and_every_one_of_the_32_signals_is_in_the_table
         Delete DeleteReason []
         RequestPasswordReset RequestPasswordResetReason []
         ResetPassword ResetPasswordReason []
+        UndoChange UndoChangeReason []
     }
     let missing = |kind: &&SignalKind| kind.number() <= 32 && !table.kinds.contains(*kind);
     assert_eq!(SignalKind::ALL.iter().find(missing), None, "a source signal was never emitted");

@@ -37,3 +37,4 @@ mod subscribing;
 mod supervising;
 mod tampering;
 mod tokens;
+mod undoing;

@@ -9,7 +9,7 @@ use majordomo::{
     Accounts, AddContact, Answer, Authority, Change, ChangePassword, Channel, Claimant, ConfirmEmail, ConfirmPhone,
     ContactClaim, ContactId, Delete, Disable, Enable, Flow, MessageKind, OneTimeCode, Password, Proof, Register,
     RemoveContact, RequestEmailVerification, RequestPasswordReset, RequestPhoneVerification, ResetPassword, Signal,
-    TokenId, Update, UserId, UserStatus,
+    TokenId, UndoChange, Update, UserId, UserStatus,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -66,6 +66,7 @@ enum Step {
     RequestReset { identifier: Word, channel: Channel },
     Reset { message: Index, new: Word },
     Wait,
+    Undo { change: Index },
 }
 
 impl Step {
@@ -85,12 +86,13 @@ impl Step {
             Self::RequestReset { .. } => "request_reset",
             Self::Reset { .. } => "reset",
             Self::Wait => "wait",
+            Self::Undo { .. } => "undo",
         }
     }
 }
 
 /// What has to come up among all cases, or they would prove little.
-const OUTCOMES: [Outcome; 39] = [
+const OUTCOMES: [Outcome; 42] = [
     ("register", "ok"),
     ("register", "identifier_required"),
     ("register", "username_taken"),
@@ -130,6 +132,9 @@ const OUTCOMES: [Outcome; 39] = [
     ("reset", "invalid_token"),
     ("wait", "ok"),
     ("message", "over_budget"),
+    ("undo", "ok"),
+    ("undo", "already"),
+    ("undo", "invalid_token"),
 ];
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -165,6 +170,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (identifier, channel()).prop_map(|(identifier, channel)| Step::RequestReset { identifier, channel }),
         4 => (user(), password()).prop_map(|(message, new)| Step::Reset { message, new }),
         2 => Just(Step::Wait),
+        3 => user().prop_map(|change| Step::Undo { change }),
     ];
     prop::collection::vec(step, COMMANDS)
 }
@@ -216,6 +222,19 @@ enum Bound {
     Epoch(u32),
 }
 
+/// A change that can be undone: what there was before it, and who is told.
+#[derive(Clone, Debug)]
+struct Undoable {
+    user: UserId,
+    told: Reach,
+    /// Whether the address that is told left the user with it, and is kept for them.
+    reserves: bool,
+    before: Vec<Reach>,
+    /// The link in the notice.
+    proof: Option<Proof>,
+    standing: Standing,
+}
+
 /// A step and what it was answered with.
 type Outcome = (&'static str, Word);
 /// A message that must go out.
@@ -228,6 +247,8 @@ struct Model {
     /// Everybody who ever was, so that commands about the deleted come up.
     ever: Vec<UserId>,
     sent: Vec<Sent>,
+    /// Every change of an account that can be undone, the earliest first.
+    changes: Vec<Undoable>,
     /// What the last command sends.
     due: Vec<Message>,
     /// How many seconds have passed.
@@ -259,6 +280,25 @@ impl Model {
     fn owner(&self, canonical: &str) -> Option<UserId> {
         let proven = |reach: &Reach| reach.proven && reach.address.1 == canonical;
         self.people.iter().find(|person| person.contacts.iter().any(proven)).map(|person| person.id)
+    }
+
+    /// Whom an address is kept for: its owner, or who gave it up. No step takes as long as that lasts.
+    fn kept_for(&self, canonical: &str) -> Option<UserId> {
+        let keeps = |change: &&Undoable| {
+            change.reserves && change.standing == Standing::Open && change.told.address.1 == canonical
+        };
+        self.owner(canonical).or_else(|| self.changes.iter().find(keeps).map(|change| change.user))
+    }
+
+    /// Notes a change of a user who has proven something, before it is made.
+    fn note(&mut self, user: UserId, told: Option<Reach>, reserves: bool, kind: MessageKind) {
+        let Some(person) = self.person(user).cloned() else { return };
+        let first = |channel| person.contacts.iter().find(move |reach| reach.primary && reach.address.2 == channel);
+        let told = told.or_else(|| first(Channel::Email).or_else(|| first(Channel::Phone)).cloned());
+        let Some(told) = told.filter(|told| told.proven) else { return };
+        self.due.push((kind, told.address.1.to_owned()));
+        let before = person.contacts.into_iter().filter(|reach| reach.proven).collect();
+        self.changes.push(Undoable { user, told, reserves, before, proof: None, standing: Standing::Open });
     }
 
     /// Whom a typed identifier names.
@@ -294,8 +334,9 @@ impl Model {
         may
     }
 
-    /// A message to somebody who claims an address, or to whoever has proven it, unless it was sent too many.
-    fn claimed(&mut self, address: Address) {
+    /// A message to somebody who claims an address, or to whoever has proven it, unless it was sent too many; to nobody
+    /// while it is kept for another.
+    fn claimed(&mut self, claimant: UserId, address: Address) {
         if !self.spends(address.1) {
             return;
         }
@@ -304,7 +345,10 @@ impl Model {
             (None, Channel::Email) => MessageKind::VerifyEmail,
             (None, Channel::Phone) => MessageKind::VerifyPhone,
         };
-        self.due.push((kind, address.1.to_owned()));
+        let kept = self.owner(address.1).is_none() && self.kept_for(address.1).is_some_and(|holder| holder != claimant);
+        if !kept {
+            self.due.push((kind, address.1.to_owned()));
+        }
     }
 
     /// The end of a credential epoch, with a new password or without.
@@ -323,9 +367,7 @@ impl Model {
         let Some(person) = self.person(id) else { return };
         let Some(password) = password else { return };
         person.password = password;
-        let primary = |channel| person.contacts.iter().find(move |reach| reach.primary && reach.address.2 == channel);
-        let told = primary(Channel::Email).or_else(|| primary(Channel::Phone)).map(|reach| reach.address.1.to_owned());
-        self.due.extend(told.map(|to| (MessageKind::PasswordChanged, to)));
+        self.note(id, None, false, MessageKind::PasswordChanged);
     }
 }
 
@@ -394,6 +436,7 @@ async fn take(accounts: &TestAccounts, model: &mut Model, step: &Step) -> Outcom
             }
             ("ok", "ok")
         }
+        Step::Undo { change } => undo(accounts, model, change).await,
     };
     assert_eq!(found, expected, "{step:?}\n{model:#?}");
     (step.name(), found)
@@ -428,7 +471,7 @@ async fn register(
             |(id, address): (ContactId, &Address)| Reach { id, address: *address, proven: false, primary: false };
         let contacts: Vec<_> = stored.contacts.iter().map(|contact| contact.id).zip(&addresses).map(reach).collect();
         let pending = !addresses.is_empty();
-        addresses.iter().for_each(|address| model.claimed(*address));
+        addresses.iter().for_each(|address| model.claimed(stored.id, *address));
         model.ever.push(stored.id);
         model.people.push(Person { id: stored.id, name, contacts, active: true, password, epoch: 1, pending });
     }
@@ -482,6 +525,7 @@ impl Model {
             return "user_not_found";
         }
         self.people.retain(|person| person.id != user);
+        self.changes.iter_mut().filter(|change| change.user == user).for_each(|change| change.reserves = false);
         "ok"
     }
 
@@ -520,7 +564,8 @@ impl Model {
     /// What a proof of an address comes to, `already` if it had been proven by the same.
     fn confirm(&mut self, which: usize) -> Word {
         let Sent { user, address, channel, bound, standing, .. } = self.sent[which].clone();
-        let other = self.owner(address).is_some_and(|owner| owner != user);
+        let other = self.kept_for(address).is_some_and(|holder| holder != user);
+        let has_proven = |person: &Person| person.contacts.iter().any(|reach| reach.proven);
         let Some(person) = self.person(user).filter(|person| person.active && !other) else { return "invalid_token" };
         let first = !person.contacts.iter().any(|reach| reach.address.2 == channel && reach.primary);
         let contact = person.contacts.iter_mut().find(|reach| bound == Bound::Contact(reach.id));
@@ -531,9 +576,15 @@ impl Model {
                 "already"
             }
             (Some(_), Standing::Used) => "invalid_token",
-            (Some(reach), Standing::Open) => {
-                (reach.proven, reach.primary) = (true, first);
+            (Some(_), Standing::Open) => {
+                if self.person(user).is_some_and(|person| has_proven(person)) {
+                    self.note(user, None, false, MessageKind::ContactAdded);
+                }
+                let Some(person) = self.person(user) else { return "invalid_token" };
                 person.pending = false;
+                for reach in person.contacts.iter_mut().filter(|reach| bound == Bound::Contact(reach.id)) {
+                    (reach.proven, reach.primary) = (true, first);
+                }
                 self.sent[which].standing = Standing::Used;
                 self.supersede(|sent| sent.bound == bound);
                 "ok"
@@ -550,6 +601,34 @@ impl Model {
         }
         self.sent[which].standing = Standing::Used;
         self.end_epoch(user, Some(new));
+        "ok"
+    }
+
+    fn undo(&mut self, which: usize) -> Word {
+        let Undoable { user, told, before, standing, .. } = self.changes[which].clone();
+        let Some(person) = self.person(user) else { return "invalid_token" };
+        match standing {
+            Standing::Used => return "already",
+            Standing::Superseded => return "invalid_token",
+            Standing::Open => {}
+        }
+        let active = person.active;
+        for (place, change) in self.changes.iter_mut().enumerate().filter(|(_, change)| change.user == user) {
+            if place > which && change.standing == Standing::Open {
+                change.standing = Standing::Superseded;
+            }
+        }
+        self.changes[which].standing = Standing::Used;
+        self.end_epoch(user, None);
+        self.supersede(|sent| sent.user == user);
+        let Some(person) = self.person(user) else { return "invalid_token" };
+        // No step offers this one.
+        (person.contacts, person.password) = (before, "");
+        let kind = match told.address.2 {
+            Channel::Email => MessageKind::ResetPasswordEmail,
+            Channel::Phone => MessageKind::ResetPasswordPhone,
+        };
+        self.due.extend(active.then(|| (kind, told.address.1.to_owned())));
         "ok"
     }
 
@@ -600,10 +679,10 @@ async fn resend(accounts: &Accounts, model: &mut Model, user: Index, channel: Ch
     let person = model.person(user).cloned();
     let meant = person.as_ref().and_then(|person| person.contacts.iter().find(unproven).cloned());
     if let Some((person, reach)) = person.zip(meant) {
-        let is_due = person.active && model.owner(reach.address.1).is_none();
+        let is_due = person.active && model.kept_for(reach.address.1).is_none_or(|holder| holder == person.id);
         let messages = model.due.len();
         if is_due {
-            model.claimed(reach.address);
+            model.claimed(person.id, reach.address);
         }
         if !is_due || model.due.len() > messages {
             model.supersede(|sent| sent.bound == Bound::Contact(reach.id));
@@ -627,7 +706,7 @@ async fn add(accounts: &Accounts, model: &mut Model, user: Index, address: Addre
         None => "ok",
     };
     if let Ok(claimed) = &answer {
-        model.claimed(address);
+        model.claimed(user, address);
         let reach = Reach { id: claimed.contact, address, proven: false, primary: false };
         model.person(user).unwrap().contacts.push(reach);
     }
@@ -651,6 +730,10 @@ async fn remove(accounts: &Accounts, model: &mut Model, user: Index, contact: In
     if !(person.name.is_some() && !person.pending || person.contacts.iter().any(|reach| left(&reach))) {
         return (found, "last_identifier");
     }
+    if gone.proven {
+        model.note(user, Some(gone.clone()), true, MessageKind::ContactRemoved);
+    }
+    let person = model.person(user).unwrap();
     person.contacts.retain(|reach| reach.id != gone.id);
     let heir = person.contacts.iter_mut().find(|reach| reach.proven && reach.address.2 == gone.address.2);
     if let Some(heir) = heir.filter(|_| gone.primary) {
@@ -696,6 +779,20 @@ async fn reset(accounts: &Accounts, model: &mut Model, message: Index, new: Word
     (word::<ResetPassword>(&accounts.reset_password(command).await), model.reset(which, new))
 }
 
+async fn undo(accounts: &Accounts, model: &mut Model, change: Index) -> (Word, Word) {
+    if model.changes.is_empty() {
+        return ("ok", "ok");
+    }
+    let which = change.index(model.changes.len());
+    let proof = model.changes[which].proof.clone().expect("a notice with a link");
+    let found = match accounts.undo_change(UndoChange { proof }).await {
+        Ok(undone) if undone.already => "already",
+        Ok(_) => "ok",
+        Err(error) => error.as_str(),
+    };
+    (found, model.undo(which))
+}
+
 /// Takes the messages that a step sent, compares them with what is due, and keeps the proofs that they bear.
 fn collect(test: &TestAccounts, model: &mut Model) {
     let recorded = test.recorded();
@@ -712,7 +809,12 @@ fn collect(test: &TestAccounts, model: &mut Model) {
             Signal::ResetPasswordEmail { user, token, .. } | Signal::ResetPasswordPhone { user, token, .. } => {
                 (*user, *token, false)
             }
-            _ => continue,
+            _ => {
+                if let Some(change) = model.changes.iter_mut().find(|change| change.proof.is_none()) {
+                    change.proof = message.link().and_then(Proof::from_link);
+                }
+                continue;
+            }
         };
         let canonical = message.to.to_lowercase();
         let address = ADDRESSES.iter().find(|address| address.1 == canonical).unwrap().1;

@@ -5,7 +5,8 @@ use crate::id::{ContactId, UserId};
 use crate::reason::reasons;
 
 /// Replaces an address by another of the same channel. The old one stays in force until the new one is proven; then
-/// they change places in one commit, and the old address is told. A new password and a disabling call it off.
+/// they change places in one commit, and the old address is told, with a link that takes it back for a while
+/// ([`UndoChange`](super::UndoChange)). A new password and a disabling call it off.
 #[derive(Clone)]
 pub struct ChangeContact {
     /// Whose.

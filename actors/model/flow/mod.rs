@@ -21,6 +21,7 @@ mod request_email_verification;
 mod request_password_reset;
 mod request_phone_verification;
 mod reset_password;
+mod undo_change;
 mod update;
 
 #[cfg(test)]
@@ -49,6 +50,7 @@ pub use request_email_verification::{
 pub use request_password_reset::{RequestPasswordReset, RequestPasswordResetReason, ResetRequested};
 pub use request_phone_verification::{RequestPhoneVerification, RequestPhoneVerificationReason};
 pub use reset_password::{ResetPassword, ResetPasswordReason};
+pub use undo_change::{UndoChange, UndoChangeReason, Undone};
 pub use update::{Change, Changed, Update, UpdateReason};
 
 /// Gives a message a `Debug` that shows its name only: its fields are personal or secret.

@@ -4,7 +4,9 @@ use super::{Authority, Changed, flow};
 use crate::id::{ContactId, UserId};
 use crate::reason::reasons;
 
-/// Removes an address of a user. When the reply comes, it is free for others, and its tokens are dead.
+/// Removes an address of a user. When the reply comes, its tokens are dead. One that was proven is told of it, with a link
+/// that takes it back ([`UndoChange`](super::UndoChange)), and free for others once that ends; one that was not is free at
+/// once.
 #[derive(Clone)]
 pub struct RemoveContact {
     /// Whose.

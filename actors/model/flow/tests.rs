@@ -140,6 +140,7 @@ fn verifications_show_what_tells_them_apart_and_no_secret() {
     check(|_| claimants().into_iter().map(|claimant| RequestPhoneVerification { claimant }).collect());
     check(|secret| proofs(secret).into_iter().map(|proof| ConfirmEmail { proof }).collect());
     check(|secret| proofs(secret).into_iter().map(|proof| ConfirmPhone { proof }).collect());
+    check(|secret| proofs(secret).into_iter().map(|proof| UndoChange { proof }).collect());
 }
 
 #[test]
@@ -234,9 +235,12 @@ fn what_messages_are_made_of_shows_nothing_either() {
 
 #[test]
 fn a_link_is_read_from_its_last_two_segments() {
-    for link in
-        ["https://example.com/accounts/password_reset_confirm/dXNlcg/mdt_x/", "dXNlcg/mdt_x", "/a/dXNlcg/mdt_x//"]
-    {
+    for link in [
+        "https://example.com/accounts/password_reset_confirm/dXNlcg/mdt_x/",
+        "https://example.com/accounts/change_undo_confirm/dXNlcg/mdt_x/",
+        "dXNlcg/mdt_x",
+        "/a/dXNlcg/mdt_x//",
+    ] {
         let Some(Proof::Link { user, token }) = Proof::from_link(link) else { panic!("{link}") };
         assert_eq!((user.as_str(), token.expose()), ("dXNlcg", "mdt_x"));
     }
@@ -277,5 +281,6 @@ fn the_words_of_every_flow_are_distinct_and_stable() {
     check_words(RequestPasswordResetReason::ALL);
     check_words(RequestPhoneVerificationReason::ALL);
     check_words(ResetPasswordReason::ALL);
+    check_words(UndoChangeReason::ALL);
     check_words(UpdateReason::ALL);
 }

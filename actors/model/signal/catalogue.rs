@@ -7,7 +7,7 @@ use crate::envelope::Sender;
 use crate::id::{ContactId, FlowId, SessionId, SignalId, TokenId, UserId};
 use crate::personal::Personal;
 use crate::reason::{
-    DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod,
+    ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod,
     RefusalCause, RevocationCause,
 };
 use crate::time::Timestamp;
@@ -35,7 +35,7 @@ catalogue! {
         { user: UserId, address: Personal, token: TokenId, expires_at: Timestamp, supersedes: Option<TokenId> }
     6 UserEmailVerified "user_email_verified" Fact USER [] []
         "An e-mail address was proven."
-        { user: UserId, address: Personal, via: ProofMethod }
+        { user: UserId, address: Personal, via: ProofMethod, undo: Option<TokenId> }
     7 UserEmailVerificationFailed "user_email_verification_failed" Attempt USER []
         [RequestEmailVerification ConfirmEmail Delivery]
         "An e-mail address was not proven, or its message was refused or given up."
@@ -99,7 +99,7 @@ catalogue! {
         { token: Option<TokenId> }
     27 PasswordResetSuccessful "password_reset_successful" Fact USER_MANAGER [] [ResetPassword]
         "A token or code bought a new password."
-        { user: UserId, token: TokenId, sessions_revoked: u32 }
+        { user: UserId, token: TokenId, sessions_revoked: u32, undo: Option<TokenId> }
     28 PasswordResetFailed "password_reset_failed" Attempt USER_MANAGER [] [ResetPassword]
         "A password reset failed."
         { token: Option<TokenId>, user: Option<UserId>, error_type: ErrorType, reason: Failure }
@@ -139,7 +139,7 @@ catalogue! {
         { user: UserId, address: Personal, token: TokenId, expires_at: Timestamp, supersedes: Option<TokenId> }
     108 UserPhoneVerified "user_phone_verified" Fact USER [] []
         "A phone number was proven."
-        { user: UserId, address: Personal, via: ProofMethod }
+        { user: UserId, address: Personal, via: ProofMethod, undo: Option<TokenId> }
     109 UserPhoneVerificationInitiated "user_phone_verification_initiated" Delivery USER_MANAGER [] [Delivery]
         "The gateway accepted the message that verifies a phone number."
         { user: UserId, address: Personal, delivery: FlowId }
@@ -157,7 +157,7 @@ catalogue! {
         { user: UserId }
     114 PasswordChanged "password_changed" Fact USER_MANAGER [] [ChangePassword]
         "The password changed; every other session and every reset token ended with it."
-        { user: UserId, sessions_revoked: u32 }
+        { user: UserId, sessions_revoked: u32, undo: Option<TokenId> }
     115 PasswordChangeFailed "password_change_failed" Attempt USER_MANAGER [] [ChangePassword]
         "A change of password failed."
         { user: UserId, error_type: ErrorType, reason: Failure }
@@ -229,13 +229,13 @@ catalogue! {
         { user: UserId, address: Personal, reason: Failure }
     138 ContactChanged "contact_changed" Fact USER_MANAGER [] []
         "A proven address replaced another one."
-        { user: UserId, contact: ContactId, address: Personal, previous: Personal, channel: Channel }
+        { user: UserId, contact: ContactId, address: Personal, previous: Personal, channel: Channel, undo: Option<TokenId> }
     139 ContactRemoveStarted "contact_remove_started" Start USER_MANAGER [RemoveContact] []
         "A removing of an address began."
         { user: UserId }
     140 ContactRemoved "contact_removed" Fact USER_MANAGER [] [RemoveContact]
         "A user gave up an address."
-        { user: UserId, version: u64, contact: ContactId, address: Personal }
+        { user: UserId, version: u64, contact: ContactId, address: Personal, undo: Option<TokenId> }
     141 ContactRemoveFailed "contact_remove_failed" Attempt USER_MANAGER [] [RemoveContact]
         "A removing of an address failed."
         { user: UserId, reason: Failure }
@@ -312,5 +312,24 @@ catalogue! {
         { user: UserId, until: Timestamp }
     165 UserUnlocked "user_unlocked" Fact USER_MANAGER [] []
         "An account that was locked can be signed in to again."
+        { user: UserId }
+
+    170 UndoStarted "undo_started" Start USER_MANAGER [UndoChange] []
+        "A link that takes a change back was presented."
+        { token: Option<TokenId> }
+    171 ChangeUndone "change_undone" Fact USER_MANAGER [] [UndoChange]
+        "A change of how a user is reached or signs in was taken back, with all such changes that followed it."
+        { user: UserId, version: u64, change: Option<ChangeKind>, sessions_revoked: u32, reset: Option<TokenId>, reason: Option<Failure> }
+    172 UndoFailed "undo_failed" Attempt USER_MANAGER [] [UndoChange]
+        "A change was not taken back."
+        { token: Option<TokenId>, user: Option<UserId>, reason: Failure }
+    173 ContactRestored "contact_restored" Fact USER_MANAGER [] []
+        "An address is the user's again, as it was before a change that was taken back."
+        { user: UserId, contact: ContactId, address: Personal, channel: Channel }
+    174 ContactRevoked "contact_revoked" Fact USER_MANAGER [] []
+        "An address that came with or after a change that was taken back is not the user's any more."
+        { user: UserId, contact: ContactId, address: Personal, channel: Channel }
+    175 UserPasswordRemoved "user_password_removed" Fact USER_MANAGER [] []
+        "A password credential was removed because a change was taken back; nobody signs in until it is reset."
         { user: UserId }
 }

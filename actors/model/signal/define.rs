@@ -6,7 +6,7 @@ macro_rules! meaning {
         "The user it speaks of."
     };
     (owner) => {
-        "The user who has proven the address."
+        "The user who has proven the address, or gave it up and may have it back."
     };
     (username) => {
         "The username."
@@ -130,6 +130,15 @@ macro_rules! meaning {
     };
     (code) => {
         "The guard's own word for why."
+    };
+    (undo) => {
+        "The token of the link that takes the change back; it goes to the address from before the change alone."
+    };
+    (change) => {
+        "What was taken back; absent if it had been before."
+    };
+    (reset) => {
+        "The token of the message that permits a new password, if one is due."
     };
     (allowed) => {
         "Whether the flow went on all the same."

@@ -27,6 +27,7 @@ words! {
         Delete = "delete": "a user and what belongs to them is removed",
         RequestPasswordReset = "request_password_reset": "a message that permits a new password is asked for",
         ResetPassword = "reset_password": "a token or code buys a new password",
+        UndoChange = "undo_change": "whoever reads the old address takes a change back",
         Delivery = "delivery": "a message goes to its recipient, or is given up",
     }
 }

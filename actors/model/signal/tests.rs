@@ -51,7 +51,7 @@ const SOURCES: [&str; 32] = [
 fn sample_field(kind: SignalKind, field: &str) -> Value {
     match field {
         "user" | "owner" => json!(USER),
-        "contact" | "token" | "supersedes" | "delivery" | "session" | "signal" => json!(OTHER_ID),
+        "contact" | "token" | "supersedes" | "delivery" | "session" | "signal" | "undo" | "reset" => json!(OTHER_ID),
         "username" | "email" | "phone" | "address" | "previous" | "identifier" => {
             json!({ "redacted": "c***", "sealed": "AQID" })
         }
@@ -70,6 +70,7 @@ fn sample_field(kind: SignalKind, field: &str) -> Value {
         "via" => json!("code"),
         "method" => json!("password"),
         "message" => json!("address_taken"),
+        "change" => json!("password_reset"),
         "flow" => json!("register"),
         "reason" if kind == SignalKind::RequestsRefused => json!("overloaded"),
         "reason" => json!("expired"),

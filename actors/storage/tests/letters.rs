@@ -74,7 +74,7 @@ async fn a_letters_personal_data_is_read_in_full_while_its_user_lives() {
         context: Context::new(),
     };
     let address = majordomo_model::Personal::known("a***@e***.com", "ada@example.com");
-    let told = Signal::UserEmailVerified { user, address, via: majordomo_model::ProofMethod::Link };
+    let told = Signal::UserEmailVerified { user, address, via: majordomo_model::ProofMethod::Link, undo: None };
     let key = crate::stamp::SealKey(user_row(user).seal_key.0);
     let told = stamp.envelope(SignalId::new(), at(1), told, Some(key));
     let row = LetterRow { envelope: encode_signal(&told).unwrap(), ..letter(LetterState::Dead) };

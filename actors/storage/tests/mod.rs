@@ -1,5 +1,6 @@
 //! Storage as a whole: rows, batches, groups, faults.
 
+mod changes;
 mod dispatches;
 mod faults;
 mod groups;

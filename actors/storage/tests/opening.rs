@@ -207,7 +207,7 @@ async fn personal_data_is_read_in_full_while_its_user_lives() {
         context: Context::new(),
     };
     let address = majordomo_model::Personal::known("a***@e***.com", "ada@example.com");
-    let told = Signal::UserEmailVerified { user, address, via: majordomo_model::ProofMethod::Link };
+    let told = Signal::UserEmailVerified { user, address, via: majordomo_model::ProofMethod::Link, undo: None };
     let key = crate::stamp::SealKey(user_row(user).seal_key.0);
     let told = stamp.envelope(SignalId::new(), at(1), told, Some(key));
     store.commit(Batch { writes: vec![put_user(user_row(user))], signals: vec![told], ..batch() }).await;

@@ -2,12 +2,13 @@
 
 use std::fmt::Debug;
 
-use majordomo_model::Username;
+use majordomo_model::{ChangeKind, Username};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::storage::ChangeRow;
 use crate::storage::progress::{FailureRow, OpenRow, OpenState, ProjectionRow};
 use crate::storage::row::{AttemptRow, decode, decode_signal, encode};
 
@@ -114,6 +115,20 @@ fn letter_row() -> LetterRow {
     }
 }
 
+fn full_change() -> ChangeRow {
+    let contact = full_user().contacts.remove(0);
+    ChangeRow {
+        user: user_id(1),
+        version: 5,
+        kind: ChangeKind::ContactReplaced,
+        at: at(1),
+        expires_at: at(9),
+        contacts: vec![contact.clone()],
+        told: contact,
+        token: id(TokenId::from_bytes, 6),
+    }
+}
+
 fn envelope() -> Envelope {
     let fixed = |mut envelope: Envelope| {
         envelope.id = id(SignalId::from_bytes, 10);
@@ -212,6 +227,22 @@ fn version_2_of_a_subscriptions_rows_is_read_for_ever() {
 }
 
 #[test]
+fn version_3_of_a_change_is_read_for_ever() {
+    golden(
+        &full_change(),
+        "0188a475736572c41001244b6e95b8df02294c7396bde0072aa776657273696f6e05a46b696e64b0636f6e746163745f7265706c \
+         61636564a26174ce000f4240aa657870697265735f6174ce00895440a8636f6e74616374739189a26964c4100227486d96bbdc01 \
+         2a4f7095bee30429a76368616e6e656ca5656d61696ca963616e6f6e6963616caf616461406578616d706c652e636f6da86f7269 \
+         67696e616caf616461406578616d706c652e636f6da87265766973696f6e01a970726f76656e5f6174ce002dc6c0a77072696d61 \
+         7279c3a861646465645f6174ce000f4240a87265706c61636573c4100326496c97badd002b4e7194bfe20528a4746f6c6489a269 \
+         64c4100227486d96bbdc012a4f7095bee30429a76368616e6e656ca5656d61696ca963616e6f6e6963616caf616461406578616d \
+         706c652e636f6da86f726967696e616caf616461406578616d706c652e636f6da87265766973696f6e01a970726f76656e5f6174 \
+         ce002dc6c0a77072696d617279c3a861646465645f6174ce000f4240a87265706c61636573c4100326496c97badd002b4e7194bf \
+         e20528a5746f6b656ec41006234c6992bfd8052e4b7491bae7002d",
+    );
+}
+
+#[test]
 fn a_signal_gets_its_place_from_its_key() {
     let stored = encode(&envelope()).unwrap();
     assert_eq!(decode_signal(42, &stored).unwrap(), Envelope { seq: Some(42), ..envelope() });
@@ -257,6 +288,7 @@ fn a_field_that_a_later_build_added_is_skipped() {
     reads_later(&full_cursor().open[0]);
     reads_later(&full_cursor().projection);
     reads_later(&letter_row());
+    reads_later(&full_change());
     reads_later(&envelope());
 }
 
@@ -295,7 +327,8 @@ fn another_format_is_refused_by_name() {
 fn rows_show_nothing_of_their_content() {
     let user = full_user();
     let shown = format!(
-        "{user:?} {:?} {:?} {:?}",
+        "{user:?} {:?} {:?} {:?} {:?}",
+        full_change(),
         user.username,
         user.contacts,
         CredentialRow { phc: "ada".to_owned(), revision: 1, set_at: at(1) }
@@ -320,6 +353,7 @@ proptest! {
         survive::<AppliedRow>(&bytes);
         survive::<CursorRow>(&bytes);
         survive::<LetterRow>(&bytes);
+        survive::<ChangeRow>(&bytes);
         let _ = decode_signal(1, &bytes);
     }
 

@@ -2,6 +2,9 @@
 
 use majordomo_model::Username;
 
+use majordomo_model::ChangeKind;
+
+use super::changes::change_row;
 use super::*;
 use crate::storage::lookup::Stage;
 use crate::storage::reader::ProjectionRange;
@@ -334,6 +337,7 @@ async fn a_removed_user_leaves_no_row_anywhere() {
         put_session(8, ada),
         put_session(9, ada),
         put_session(10, eve),
+        Write::PutChange(Box::new(change_row(ada, 4, ChangeKind::ContactRemoved, "ada@example.net", 95))),
         Write::PutClaim(Channel::Email, "ada@example.org".to_owned(), eve),
     ];
     for contact in &row.contacts {
@@ -341,12 +345,12 @@ async fn a_removed_user_leaves_no_row_anywhere() {
     }
     writes.push(put_user(row));
     store.write(writes).await;
-    assert_eq!(store.tables_with(ada.as_bytes()).len(), 19);
+    assert_eq!(store.tables_with(ada.as_bytes()).len(), 22);
 
     let expiring = store.count(Table::Expiry);
     store.write(vec![Write::RemoveUser(ada)]).await;
     assert_eq!(store.tables_with(ada.as_bytes()), []);
-    assert_eq!(expiring - store.count(Table::Expiry), 6, "two tokens, two sessions, the verification's two");
+    assert_eq!(expiring - store.count(Table::Expiry), 7, "two tokens, two sessions, the verification's two, a change");
     assert_eq!(store.look(|view| view.owner(&taken)), Some(eve), "what has become another's stays theirs");
     assert_eq!(store.look(|view| view.newest_claimant(Channel::Email, "ada@example.org")), Some(eve));
     assert!(store.look(|view| view.session(&[10; 32])).is_some());
