@@ -265,7 +265,7 @@ fn the_same_signal_again_is_the_same_record() {
     let once = trail.rows().clone();
     trail.keep(&envelope);
     // The record, its four ways to be found, the time, the head.
-    assert_eq!((trail.rows().len(), &*trail.rows()), (7, &once));
+    assert_eq!((once.len(), trail.rows().clone()), (7, once));
     assert_eq!(trail.lines().len(), 1);
 }
 
