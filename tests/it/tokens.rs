@@ -499,7 +499,8 @@ async fn links_lead_to_the_configured_place_and_nowhere_else() {
 
 #[tokio::test]
 async fn a_link_to_reset_by_text_message_works_where_the_template_shows_one() {
-    let templates = Templates::embedded().with_template("reset_password_phone.txt", "{{ link }}\n{% if code %}{{ code }}{% endif %}");
+    let templates = Templates::embedded()
+        .with_template("reset_password_phone.txt", "{{ link }}\n{% if code %}{{ code }}{% endif %}");
     let test = TestAccounts::with(cheap(), |builder| builder.templates(templates)).await;
     ada(&test).await;
     request_reset(&test, PHONE, Channel::Phone).await;
