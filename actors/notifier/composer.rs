@@ -340,7 +340,7 @@ mod tests {
             let facts = facts(Detail::None);
             composer.render(MessageKind::PasswordChanged, Channel::Email, wanted, &facts).unwrap().html.unwrap()
         };
-        assert!(html(None).starts_with("<html lang=\"en\">Your password was changed|<p"), "{}", html(None));
+        assert!(html(None).starts_with("<html lang=\"en\">Your password was changed|\n<p"), "{}", html(None));
         assert_eq!(html(Some("de-CH")), "<html lang=\"de\">DE <p>geändert</p></html>");
 
         let broken = Templates::embedded().with_template("layout.html", "{% block %}");

@@ -17,6 +17,8 @@ use crate::subscriber::SubscriberContext;
 
 /// How many attempts a message has on one transport before another one is preferred.
 const ATTEMPTS_IN_PLACE: u32 = 2;
+/// How much is kept of what a transport says, in characters.
+const REASON_LIMIT: usize = 200;
 
 /// What became of a message on its route.
 #[derive(Debug, PartialEq, Eq)]
@@ -164,14 +166,14 @@ impl Station {
             Ok(Ok(Err(SendError::Permanent(reason)))) => {
                 self.answered(admission, |standing| {
                     standing.refused += 1;
-                    standing.last_failure = Some(reason);
+                    standing.failed(&reason);
                 });
                 Answer::Refused
             }
             Ok(Ok(Err(SendError::Transient(reason)))) => {
                 self.answered(admission, |standing| {
                     standing.transient += 1;
-                    standing.last_failure = Some(reason.clone());
+                    standing.failed(&reason);
                 });
                 Answer::Later(reason)
             }
@@ -196,7 +198,7 @@ impl Station {
         let chance = getrandom::u32().unwrap_or(u32::MAX);
         let mut standing = self.standing();
         standing.unavailable += 1;
-        standing.last_failure = Some(reason.to_owned());
+        standing.failed(reason);
         let (until, opens) = standing.breaker.unavailable(admission, now, told, chance);
         if opens {
             let failures = standing.breaker.failures();
@@ -233,6 +235,10 @@ impl Station {
 }
 
 impl Standing {
+    fn failed(&mut self, reason: &str) {
+        self.last_failure = Some(reason.chars().take(REASON_LIMIT).collect());
+    }
+
     /// Whether a message may be tried now, or else when to ask again.
     fn when(&self, now: Timestamp) -> Result<(), Timestamp> {
         self.breaker.when(now)?;

@@ -41,7 +41,7 @@ pub trait Transport: Send + Sync + 'static {
     /// [`SEND_DEADLINE`](super::SEND_DEADLINE); the future is dropped then.
     ///
     /// # Errors
-    /// [`SendError`]: the notifier tries again after a transient one, and gives up after a permanent one.
+    /// [`SendError`], whose class decides what becomes of the message; a panic is taken as a lost answer.
     fn send(&self, message: &OutgoingMessage) -> impl Future<Output = Result<(), SendError>> + Send;
 }
 

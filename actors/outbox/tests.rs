@@ -23,7 +23,7 @@ use crate::storage::{
     Batch, ContactRow, DeliveryState, FaultyDisk, Location, MemoryDisk, StorageSettings, TokenRow, UniqueKey, UserRow,
     Verdict, Write,
 };
-use crate::subscriber::{Capability, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
+use crate::subscriber::{Capability, Claim, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
 use crate::supervision::{Limits, Plan, SupervisorMessage, spawn_supervisor};
 use crate::token::Binding;
 
@@ -642,6 +642,50 @@ async fn the_desk_tells_how_a_token_stands() {
     system.clock.advance(Duration::from_secs(3_600));
     system.tell(vec![due(user.id, token.id)]).await;
     assert!(matches!(soon(standings.recv()).await, Some(Delivery::Expired)));
+}
+
+/// Claims the message of every signal, gives it up, and settles it; it tells whether it was granted the claim.
+struct GivesUp(mpsc::UnboundedSender<Result<Claim, Unanswered>>);
+
+impl Subscriber for GivesUp {
+    async fn handle(&self, envelope: &Envelope, context: &SubscriberContext) -> Outcome {
+        self.0.send(context.claim(envelope).await).unwrap();
+        let (user, reason) = (envelope.signal.user().unwrap(), Failure::Expired);
+        let failed = Signal::NotificationFailed {
+            user,
+            message: majordomo_model::MessageKind::PasswordChanged,
+            signal: envelope.id,
+            reason,
+        };
+        Outcome::Done(vec![Effect::Emit(Box::new(failed)), Effect::Settle])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_of_a_message_is_told_once_though_two_settle_it() {
+    let mut system = System::new().await;
+    let (told, mut claims) = mpsc::unbounded_channel();
+    for name in ["one", "other"] {
+        let registration = Subscription::new(name, GivesUp(told.clone())).filter(updates()).start(Start::Beginning);
+        system.subscribe(registration.capability(Capability::Deliver)).await;
+    }
+    system.tell((0..20).map(|_| update()).collect()).await;
+    soon(system.outbox.drained(20)).await.unwrap();
+    let log = system.log();
+    let told: Vec<SignalId> = log
+        .iter()
+        .filter_map(|told| match told.signal {
+            Signal::NotificationFailed { signal, .. } => Some(signal),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((told.len(), told.iter().collect::<std::collections::BTreeSet<_>>().len()), (20, 20));
+    let mut yours = 0;
+    while let Ok(claim) = claims.try_recv() {
+        yours += u32::from(claim == Ok(Claim::Yours));
+    }
+    assert_eq!(yours, 20, "a message is one subscription's only");
+    system.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
