@@ -231,6 +231,28 @@ async fn whatever_is_asked_after_a_discreet_registration_an_owned_address_answer
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_kept_for_whoever_gave_it_up_answers_as_a_free_one() {
+    let test = still(|_| {}).await;
+    let user = proven(&test, "owner", Some("owner@example.com"), Some("+447911123456")).await;
+    for contact in test.user(user).unwrap().unwrap().contacts {
+        let authority = Authority::Password(Password::new(PASSWORD));
+        test.remove_contact(RemoveContact { user, contact: contact.id, authority }).await.unwrap();
+    }
+    hush(&test).await;
+    for (channel, free, kept) in [
+        (Channel::Email, "fresh@example.com", "Owner@example.com"),
+        (Channel::Phone, "+447911123457", "+44 7911 123456"),
+    ] {
+        let name = channel.as_str();
+        let free = interrogate(&test, Target { channel, address: free }, &format!("eve-{name}-1")).await;
+        let kept = interrogate(&test, Target { channel, address: kept }, &format!("eve-{name}-2")).await;
+        assert_eq!(free, kept, "{name}");
+    }
+    assert!(test.find_user("owner@example.com").unwrap().is_none());
+    assert_laws(&test);
+}
+
 /// The kinds and reasons of one flow, with the deliveries that it caused.
 fn told(test: &TestAccounts, flow: FlowId) -> Vec<Signal> {
     let of_flow = |envelope: &majordomo::Envelope| envelope.flow == flow || envelope.cause == Some(flow);
