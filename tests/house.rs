@@ -106,6 +106,8 @@ const ALONE: &[(&str, &str)] = &[
     ("redb", "actors/storage/redb/"),
     ("minijinja", "actors/notifier/"),
     ("chacha20poly1305", "actors/seal.rs"),
+    ("reqwest", "actors/notifier/http"),
+    ("rustls", "actors/notifier/http"),
 ];
 
 const FILE_LIMIT: usize = 450;

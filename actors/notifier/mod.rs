@@ -1,6 +1,8 @@
 //! The notifier: the subscriber that sends the messages which signals ask for.
 
 mod captured;
+#[cfg(feature = "webhook")]
+mod http;
 mod internet_message;
 mod maildir;
 mod message;
@@ -16,6 +18,8 @@ use majordomo_model::{
     User, UserId,
 };
 
+#[cfg(feature = "webhook")]
+pub use http::{HttpFault, HttpSettings, Unreached};
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
 pub use maildir::Maildir;
 pub use message::{TemplateFault, TemplateFaults, Templates};
