@@ -366,11 +366,12 @@ fn class_of(error: &reqwest::Error) -> Unreached {
         if let Some(ours) = cause.downcast_ref::<Unreached>() {
             return *ours;
         }
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+        if cause.is::<rustls::Error>() {
             return Unreached::TlsFailed;
         }
-        source = cause.source();
+        // What an I/O error wraps is not its source: that is the source of what it wraps.
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        source = wrapped.map(|wrapped| wrapped as &(dyn Error + 'static)).or_else(|| cause.source());
     }
     match () {
         () if error.is_builder() => Unreached::InvalidRequest,

@@ -18,9 +18,9 @@ use majordomo_model::{
     User, UserId,
 };
 
+pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
 #[cfg(feature = "webhook")]
 pub use http::{HttpFault, HttpSettings, Unreached};
-pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
 pub use maildir::Maildir;
 pub use message::{TemplateFault, TemplateFaults, Templates};
 pub use settings::{NotifierFault, NotifierSettings};

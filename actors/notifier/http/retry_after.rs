@@ -23,8 +23,10 @@ pub(super) fn parse(value: &str, now: Timestamp) -> Option<Duration> {
         return Some(value.parse().map_or(RETRY_AFTER_LIMIT, Duration::from_secs).min(RETRY_AFTER_LIMIT));
     }
     let date = FORMS.iter().find_map(|form| strtime::parse(form, value).ok()?.to_datetime().ok())?;
-    let instant = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond();
-    Some(Timestamp::from_micros(instant).since(now).min(RETRY_AFTER_LIMIT))
+    let until_then = |instant: jiff::Zoned| Timestamp::from_micros(instant.timestamp().as_microsecond()).since(now);
+    // Only the last day of the year 9999 is no instant.
+    let pause = date.to_zoned(jiff::tz::TimeZone::UTC).map_or(RETRY_AFTER_LIMIT, until_then);
+    Some(pause.min(RETRY_AFTER_LIMIT))
 }
 
 #[cfg(test)]
