@@ -105,6 +105,7 @@ const ALONE: &[(&str, &str)] = &[
     ("argon2", "actors/hasher/"),
     ("redb", "actors/storage/redb/"),
     ("minijinja", "actors/notifier/"),
+    ("lettre", "actors/notifier/email"),
     ("chacha20poly1305", "actors/seal.rs"),
     ("reqwest", "actors/notifier/http"),
     ("rustls", "actors/notifier/http"),

@@ -120,11 +120,14 @@ fn date(instant: Timestamp) -> String {
     }
 }
 
-/// The headers and the body of one MIME part, as it is where its lines are short enough, else in base64.
+/// The headers and the body of one MIME part: as it is where it is ASCII in short lines, else in base64. So any server
+/// takes it, with 8BITMIME or without. A line of text ends with CRLF, encoded or not (RFC 2046, section 4.1.1).
 fn part(subtype: &str, body: &str) -> String {
-    let fits = body.lines().all(|line| line.len() <= LINE_LIMIT) && !body.contains(['\0', '\r']);
-    let (encoding, body) =
-        if fits { ("8bit", body.replace('\n', "\r\n")) } else { ("base64", wrapped(&STANDARD.encode(body))) };
+    let body = body.replace("\r\n", "\n");
+    let is_short = body.lines().all(|line| line.len() <= LINE_LIMIT);
+    let fits = is_short && body.is_ascii() && !body.contains(['\0', '\r']);
+    let body = body.replace('\n', "\r\n");
+    let (encoding, body) = if fits { ("7bit", body) } else { ("base64", wrapped(&STANDARD.encode(body))) };
     let mut text = String::new();
     // Writing into a String cannot fail.
     let _ =
@@ -173,9 +176,10 @@ mod tests {
         let (headers, body) = split(part);
         let body = match headers["Content-Transfer-Encoding"].as_str() {
             "base64" => String::from_utf8(STANDARD.decode(body.replace("\r\n", "")).unwrap()).unwrap(),
-            _ => body.replace("\r\n", "\n"),
+            _ => body.to_owned(),
         };
-        (headers["Content-Type"].clone(), body)
+        assert_eq!(body.replace("\r\n", "").matches(['\r', '\n']).count(), 0);
+        (headers["Content-Type"].clone(), body.replace("\r\n", "\n"))
     }
 
     #[test]
@@ -186,6 +190,7 @@ mod tests {
         let text = mail(&message).unwrap();
         assert_eq!(text.replace("\r\n", "").matches(['\r', '\n']).count(), 0);
         assert!(text.split("\r\n").all(|line| line.len() <= LINE_LIMIT));
+        assert!(text.is_ascii(), "a server without 8BITMIME would not take it");
 
         let (headers, body) = split(&text);
         assert_eq!(headers["From"], "\"Example \\\"One\\\"\" <no-reply@example.com>");

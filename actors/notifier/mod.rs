@@ -1,6 +1,8 @@
 //! The notifier: the subscriber that sends the messages which signals ask for.
 
 mod captured;
+#[cfg(feature = "email")]
+mod email;
 #[cfg(feature = "webhook")]
 mod http;
 mod internet_message;
@@ -19,6 +21,8 @@ use majordomo_model::{
 };
 
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
+#[cfg(feature = "email")]
+pub use email::{Smtp, SmtpCredentials, SmtpEncryption, SmtpFault, SmtpSettings};
 #[cfg(feature = "webhook")]
 pub use http::{HttpFault, HttpSettings, Unreached};
 pub use maildir::Maildir;
