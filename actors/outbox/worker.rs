@@ -18,7 +18,7 @@ use super::follow_up::FollowUps;
 use super::gap::Missing;
 use super::intake::REFILL;
 use super::ledger::{HandOver, Ledger, Now};
-use crate::storage::{CursorRow, Unreadable};
+use crate::storage::{CursorRow, FailureRow, Unreadable};
 use crate::subscriber::{Desk, SubscriberContext};
 
 /// How often it looks although nobody rang.
@@ -67,6 +67,8 @@ pub(super) struct Worker {
     pub(super) completed: Vec<Completed>,
     /// What is concluded while it could not be stored yet.
     pub(super) unstored: Vec<Conclusion>,
+    /// Why the subscriber is to be handed nothing more, until that is stored.
+    pub(super) halting: Option<FailureRow>,
     /// What is to be told with the next commit.
     pub(super) asides: Vec<Envelope>,
     /// Places that were pruned before they were handled, and that the subscriber is not told of yet.
@@ -122,6 +124,7 @@ impl Worker {
             running: JoinSet::new(),
             completed: Vec::new(),
             unstored: Vec::new(),
+            halting: None,
             asides: Vec::new(),
             gap: None,
             blamed: HashMap::new(),
@@ -272,7 +275,7 @@ impl Worker {
                 Err(_) => Handled::Overdue,
             };
             drop(handling);
-            Completed { id, places: next.places, handled, read: context.read() }
+            Completed { id, places: next.places, handled, read: context.read(), recorded: context.recorded() }
         });
     }
 
