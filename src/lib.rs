@@ -8,6 +8,8 @@ mod subscriptions;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trail;
+#[cfg(feature = "webhook")]
+mod webhooks;
 
 pub use accounts::{Accounts, PAGE_LIMIT};
 pub use builder::{BuildError, Builder};
@@ -40,3 +42,5 @@ pub use majordomo_actors::supervisor::{
 pub use majordomo_actors::user_manager::{Answer, Policy, Question, Registration, Requirement};
 pub use majordomo_model::*;
 pub use ractor;
+#[cfg(feature = "webhook")]
+pub use webhooks::webhook;

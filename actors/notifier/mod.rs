@@ -10,6 +10,8 @@ mod maildir;
 mod message;
 mod settings;
 mod transport;
+#[cfg(feature = "webhook")]
+mod webhook;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +31,10 @@ pub use maildir::Maildir;
 pub use message::{TemplateFault, TemplateFaults, Templates};
 pub use settings::{NotifierFault, NotifierSettings};
 pub use transport::{BoxedTransport, ErasedTransport, Mailbox, OutgoingMessage, SendError, Transport};
+#[cfg(feature = "webhook")]
+pub use webhook::{
+    ATTEMPT_PREFIX, ATTEMPTS_KEPT, Webhook, WebhookAttempt, WebhookFault, WebhookFormat, WebhookSecret, WebhookSettings,
+};
 
 use crate::subscriber::{Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
 use message::{Composer, Facts, TokenFacts};
