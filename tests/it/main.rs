@@ -33,3 +33,5 @@ mod steps;
 mod subscribing;
 mod supervising;
 mod tokens;
+#[cfg(feature = "webhook")]
+mod webhooks;
