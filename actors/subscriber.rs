@@ -87,6 +87,12 @@ pub enum Outcome {
         /// Until when it rests, by the system's clock. What lies further ahead than a day is taken as a day.
         until: Timestamp,
     },
+    /// Nothing more is to be handed over until an operator releases the subscription, in another process neither: for
+    /// a counterpart that says that it is gone for good. It costs no attempt; this signal comes again then.
+    Halt {
+        /// Why, for the operator; at most 200 bytes are kept. Without personal data or secrets.
+        reason: String,
+    },
     /// It cannot be handled, however often it is tried: it becomes a dead letter at once.
     Reject {
         /// Why, for the operator; at most 200 bytes are kept. Without personal data or secrets.
@@ -111,6 +117,12 @@ impl Outcome {
     #[must_use]
     pub const fn defer(until: Timestamp) -> Self {
         Self::Defer { until }
+    }
+
+    /// Not done, and nothing more is to be handed over before an operator says so.
+    #[must_use]
+    pub fn halt(reason: impl Into<String>) -> Self {
+        Self::Halt { reason: reason.into() }
     }
 
     /// Never to be done.
@@ -260,11 +272,15 @@ pub struct SubscriberContext {
     seen: Arc<Mutex<Seen>>,
 }
 
+/// How many values one hand-over may record.
+const RECORDED_LIMIT: usize = 16;
+
 /// What a handler has read of the projection, and what the signals before in its batch will have written.
 #[derive(Default)]
 struct Seen {
     read: HashMap<Vec<u8>, u64>,
     foreseen: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    recorded: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl SubscriberContext {
@@ -290,6 +306,11 @@ impl SubscriberContext {
     /// What was read of the projection, each key with the number it had.
     pub(crate) fn read(&self) -> Vec<(Vec<u8>, u64)> {
         self.seen().read.iter().map(|(key, number)| (key.clone(), *number)).collect()
+    }
+
+    /// What is to be projected whatever comes of the signal.
+    pub(crate) fn recorded(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        std::mem::take(&mut self.seen().recorded)
     }
 
     /// Shows what effects will have done to the projection to the signals that follow in the same batch.
@@ -355,6 +376,16 @@ impl SubscriberContext {
     /// [`Unanswered::StorageUnavailable`].
     pub fn store(&self) -> Result<StoreId, Unanswered> {
         self.desk.store()
+    }
+
+    /// Stores a value in this subscription's own projection whatever the outcome is, such as what became of an attempt
+    /// that failed. It rides with the progress that is stored next, and is lost if the process ends before. The limits
+    /// of [`Effect::Project`] hold; what exceeds them is left out, and so is what is recorded after 16 values.
+    pub fn record(&self, key: Vec<u8>, value: Vec<u8>) {
+        let mut seen = self.seen();
+        if seen.recorded.len() < RECORDED_LIMIT {
+            seen.recorded.push((key, value));
+        }
     }
 
     /// The present time, by the system's clock.

@@ -8,6 +8,8 @@ mod subscriptions;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trail;
+#[cfg(feature = "webhook")]
+mod webhooks;
 
 pub use accounts::{Accounts, PAGE_LIMIT};
 pub use builder::{BuildError, Builder};
@@ -45,3 +47,5 @@ pub use majordomo_actors::user_manager::{Answer, MessageLimits, Policy, Question
 pub use majordomo_model::*;
 pub use ractor;
 pub use trail::{AuditExportError, AuditVerifyError};
+#[cfg(feature = "webhook")]
+pub use webhooks::webhook;

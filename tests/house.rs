@@ -115,6 +115,8 @@ const ALONE: &[(&str, &str)] = &[
     ("chacha20poly1305", "actors/seal.rs"),
     ("metrics", "actors/telemetry.rs"),
     ("ed25519_dalek", "actors/auditor/"),
+    ("reqwest", "actors/notifier/http"),
+    ("rustls", "actors/notifier/http"),
 ];
 
 const FILE_LIMIT: usize = 450;

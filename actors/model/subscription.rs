@@ -32,7 +32,7 @@ pub struct Gap {
 
 /// When a signal that was not handled is handed over again, and when it is given up.
 ///
-/// The pause doubles from `first` up to `cap`. The default gives a signal up after 20 attempts, which takes about an
+/// The pause grows from `first` up to `cap`. The default gives a signal up after 20 attempts, which takes about an
 /// hour: long enough for most outages, short enough to be noticed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -41,6 +41,8 @@ pub struct RetryPolicy {
     pub attempts: Option<u32>,
     /// The pause after the first failure. Default 200 ms.
     pub first: Duration,
+    /// How many times as long as the one before it each pause is, 1 to 10. Default 2.
+    pub growth: u32,
     /// The longest pause. Default 5 minutes.
     pub cap: Duration,
     /// How much of a pause is left to chance, 0 to 1: failures of the same moment are not tried again at the same moment.
@@ -53,7 +55,7 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     fn default() -> Self {
         let (first, cap) = (Duration::from_millis(200), Duration::from_secs(300));
-        Self { attempts: Some(20), first, cap, jitter: 0.5, horizon: None }
+        Self { attempts: Some(20), first, growth: 2, cap, jitter: 0.5, horizon: None }
     }
 }
 
@@ -68,8 +70,9 @@ impl RetryPolicy {
     /// The pause after the n-th failure (the first is 1), given a random share of `u32::MAX`.
     #[must_use]
     pub fn pause(&self, failures: u32, share: u32) -> Duration {
-        let doublings = failures.saturating_sub(1).min(30);
-        let whole = self.first.saturating_mul(1 << doublings).min(self.cap.max(self.first));
+        let growths = failures.saturating_sub(1).min(30);
+        let times = self.growth.clamp(1, 10).saturating_pow(growths);
+        let whole = self.first.saturating_mul(times).min(self.cap.max(self.first));
         let chance = self.jitter.clamp(0.0, 1.0) * f64::from(share) / f64::from(u32::MAX);
         whole.mul_f64(1.0 - chance)
     }
@@ -118,6 +121,9 @@ mod tests {
         let millis = |failures, share| policy.pause(failures, share).as_millis();
         assert_eq!([1, 2, 3, 5, 6, 99].map(|failures| millis(failures, 0)), [100, 200, 400, 1_600, 2_000, 2_000]);
         assert_eq!([1, 2, 6].map(|failures| millis(failures, u32::MAX)), [50, 100, 1_000]);
+        let steep = RetryPolicy { growth: 4, ..policy.clone() };
+        assert_eq!([1, 2, 3, 4].map(|failures| steep.pause(failures, 0).as_millis()), [100, 400, 1_600, 2_000]);
+        assert_eq!(RetryPolicy { growth: 0, ..policy.clone() }.pause(9, 0), policy.first);
         assert_eq!(RetryPolicy { jitter: 7.0, ..policy }.pause(1, u32::MAX), Duration::ZERO);
     }
 

@@ -8,6 +8,10 @@ mod composer;
 mod email;
 mod facts;
 mod forms;
+#[cfg(feature = "webhook")]
+mod gateway;
+#[cfg(feature = "webhook")]
+mod http;
 mod internet_message;
 mod maildir;
 mod rate;
@@ -15,9 +19,12 @@ mod route;
 mod samples;
 mod settings;
 mod shapes;
+mod sms;
 mod templates;
 mod terms;
 mod transport;
+#[cfg(feature = "webhook")]
+mod webhook;
 mod whereto;
 
 use std::fmt;
@@ -32,13 +39,25 @@ use majordomo_model::{
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
 #[cfg(feature = "email")]
 pub use email::{Smtp, SmtpCredentials, SmtpEncryption, SmtpFault, SmtpSettings};
+#[cfg(feature = "webhook")]
+pub use gateway::{
+    AnswerRule, EmailApi, FailureClass, FailureRule, GatewayAuthorization, GatewayBody, GatewayDescription,
+    GatewayFault, HttpSmsGateway, StatusRange,
+};
+#[cfg(feature = "webhook")]
+pub use http::{HttpFault, HttpMethod, HttpSettings, Unreached};
 pub use maildir::Maildir;
 pub use route::Route;
 pub use samples::Sample;
 pub use settings::{NotifierFault, NotifierSettings};
+pub use sms::{Sms, SmsFault, SmsGateway, SmsMessage, SmsSettings};
 pub use templates::{TemplateFault, TemplateFaults, Templates};
 pub use terms::{TransportState, TransportStatus, TransportTerms};
 pub use transport::{BoxedTransport, ErasedTransport, Mailbox, OutgoingMessage, SendError, Transport};
+#[cfg(feature = "webhook")]
+pub use webhook::{
+    ATTEMPT_PREFIX, ATTEMPTS_KEPT, Webhook, WebhookAttempt, WebhookFault, WebhookFormat, WebhookSecret, WebhookSettings,
+};
 
 use crate::subscriber::{Claim, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
 use clients::{Acquaintance, Client};

@@ -24,6 +24,8 @@ pub(super) struct Completed {
     pub(super) handled: Handled,
     /// What was read of the projection, and how often each had been written then.
     pub(super) read: Vec<(Vec<u8>, u64)>,
+    /// What is to be projected whatever came of it.
+    pub(super) recorded: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// How a hand-over ended.
@@ -51,15 +53,15 @@ impl Worker {
         for completed in std::mem::take(&mut self.completed) {
             self.take_down(completed);
         }
-        if self.unstored.is_empty() {
-            return Ok(());
+        if !self.unstored.is_empty() {
+            let conclusions = std::mem::take(&mut self.unstored);
+            self.store(conclusions).await?;
         }
-        let conclusions = std::mem::take(&mut self.unstored);
-        self.store(conclusions).await
+        self.halt().await
     }
 
     fn take_down(&mut self, completed: Completed) {
-        let Completed { id, places, handled, read } = completed;
+        let Completed { id, places, handled, read, recorded } = completed;
         if !matches!(handled, Handled::Missed(_)) {
             self.ledger.close_hand_over();
         }
@@ -91,7 +93,18 @@ impl Worker {
                 }
             }
         }
+        self.record(recorded);
         self.feed.put_down(id, self.ledger.hands());
+    }
+
+    fn record(&mut self, recorded: Vec<(Vec<u8>, Vec<u8>)>) {
+        for (key, value) in recorded {
+            let effect = Effect::Project { key: key.clone(), value: value.clone() };
+            match follow_up::refusal(&[effect], false) {
+                Some(refusal) => self.note_failure(refusal),
+                None => self.project(key, Some(value)),
+            }
+        }
     }
 
     fn weigh(&mut self, seq: u64, outcome: Option<Outcome>) {
@@ -102,6 +115,10 @@ impl Worker {
                 let latest = self.feed.now().plus(REST_LIMIT);
                 self.ledger.defer(seq, until.min(latest));
                 telemetry::handled(&self.feed.registration.name, "deferred");
+            }
+            Some(Outcome::Halt { reason }) => {
+                self.ledger.take_back(seq);
+                self.note_halt(&reason);
             }
             Some(Outcome::Reject { reason }) => {
                 self.note_failure(&reason);

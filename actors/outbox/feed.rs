@@ -15,7 +15,7 @@ use super::ledger::Ledger;
 use super::registration::Subscription;
 use super::state::{LastFailure, RebuildState, SubscriptionState, SubscriptionStatus};
 use crate::gauge::Gauge;
-use crate::storage::Storage;
+use crate::storage::{FailureRow, Storage};
 use crate::subscriber::Desk;
 use crate::supervision::Progress;
 use crate::telemetry;
@@ -228,7 +228,13 @@ impl Feed {
         self.settled.send_modify(|_| ());
     }
 
-    /// Whether the subscriber is taken for broken.
+    /// Takes the subscriber for one that asked to be handed nothing more.
+    pub(super) fn halt(&self, halted: &FailureRow) {
+        self.figures().last_failure = Some(LastFailure { at: halted.at, failure: halted.failure.clone() });
+        self.quarantine();
+    }
+
+    /// Whether the subscriber is handed nothing more.
     pub(super) fn is_quarantined(&self) -> bool {
         self.figures().quarantined
     }

@@ -51,7 +51,8 @@ impl Worker {
             let work = async { feed.registration.subscriber.missed(gap, &context).await };
             let caught = std::panic::AssertUnwindSafe(work).catch_unwind();
             let outcome = tokio::time::timeout(deadline, caught).await.ok().and_then(Result::ok);
-            Completed { id, places: Vec::new(), handled: Handled::Missed(outcome), read: context.read() }
+            let (read, recorded) = (context.read(), context.recorded());
+            Completed { id, places: Vec::new(), handled: Handled::Missed(outcome), read, recorded }
         });
     }
 
@@ -65,6 +66,11 @@ impl Worker {
                 Some(effects)
             }
             Some(Outcome::Reject { .. }) => Some(Vec::new()),
+            Some(Outcome::Halt { reason }) => {
+                // It is told again once it is released.
+                self.gap = Some(Missing::new(missing.gap));
+                return self.note_halt(&reason);
+            }
             // It was told as often as a signal would have been, and the gap is in the log too.
             _ if policy.is_exhausted(missing.attempts, Duration::ZERO) => Some(Vec::new()),
             _ => None,

@@ -57,6 +57,9 @@ impl Worker {
         let suspects = if first { stored.leased.min(reader.head()?) } else { 0 };
         let mut interrupted = feed.hands().clear();
         interrupted.extend(self.blamed.drain());
+        if let Some(halted) = &row.halted {
+            feed.halt(halted);
+        }
         let now = Now::of(&feed);
         self.ledger = Ledger::new(&row, now, suspects, interrupted, &feed.registration.settings);
         feed.desk.projection().restart(row.projection.written);

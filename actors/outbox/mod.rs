@@ -10,6 +10,7 @@ mod doorbell;
 mod feed;
 mod follow_up;
 mod gap;
+mod halt;
 mod intake;
 mod ledger;
 mod letters;
@@ -25,7 +26,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use majordomo_model::{Actor, Signal, SignalKind};
+use majordomo_model::SignalKind;
 
 pub use self::answer::{DeadLetter, FailedAttempt, Moved, OperationError, RebuildStarted, UnattachedSubscription};
 pub use self::doorbell::Doorbell;
@@ -36,7 +37,7 @@ pub use self::registration::{
 pub use self::state::{LastFailure, RebuildState, SubscriptionState, SubscriptionStatus};
 use crate::clock::Clock;
 pub use crate::storage::LetterState;
-use crate::storage::{Batch, Storage, Unreadable};
+use crate::storage::{Storage, Unreadable};
 use crate::subscriber::Capability;
 use crate::supervision::{Child, OnMeltdown};
 use crate::token::Tokens;
@@ -157,22 +158,6 @@ impl Outbox {
                 return Ok(());
             }
         }
-    }
-
-    /// Lets a subscriber that was quarantined be handed signals again; whether it was.
-    #[must_use]
-    pub fn release(&self, name: &str) -> bool {
-        let subscriptions = self.subscriptions();
-        let released = subscriptions.iter().any(|feed| feed.registration.name == name && feed.release());
-        if released {
-            let told = Signal::SubscriberReleased { subscriber: name.to_owned() };
-            let told = follow_up::concerning(name, Actor::System, self.shared.clock.now(), told);
-            let (checks, writes) = (Vec::new(), Vec::new());
-            let batch = Batch { flow: told.flow, outcome: None, checks, writes, signals: vec![told] };
-            self.shared.storage.commit_with_next(batch);
-            self.shared.doorbell.ring();
-        }
-        released
     }
 
     fn subscriptions(&self) -> Vec<Arc<Feed>> {

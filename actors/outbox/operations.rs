@@ -309,7 +309,7 @@ impl Outbox {
         }
     }
 
-    fn seen<T>(&self, read: Result<T, Unreadable>) -> Result<T, OperationError> {
+    pub(super) fn seen<T>(&self, read: Result<T, Unreadable>) -> Result<T, OperationError> {
         read.map_err(|Unreadable| match self.shared.storage.is_released() {
             true => OperationError::Stopped,
             false => OperationError::StorageUnavailable,
@@ -317,7 +317,7 @@ impl Outbox {
     }
 
     /// Answers whether everything that the batch relied upon still held.
-    async fn commit(&self, batch: Batch) -> Result<bool, OperationError> {
+    pub(super) async fn commit(&self, batch: Batch) -> Result<bool, OperationError> {
         let committed = matches!(self.shared.storage.commit(batch).await?, Verdict::Committed(_));
         self.shared.doorbell.ring();
         Ok(committed)

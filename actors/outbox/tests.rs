@@ -1,5 +1,6 @@
 //! What subscriptions promise, on an in-memory store, with subscribers that fail in every way.
 
+mod halting;
 mod script;
 
 use std::collections::BTreeMap;

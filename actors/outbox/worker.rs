@@ -19,7 +19,7 @@ use super::follow_up::FollowUps;
 use super::gap::Missing;
 use super::intake::REFILL;
 use super::ledger::{HandOver, Ledger, Now};
-use crate::storage::{CursorRow, Unreadable};
+use crate::storage::{CursorRow, FailureRow, Unreadable};
 use crate::subscriber::{Desk, SubscriberContext};
 use crate::telemetry;
 
@@ -69,6 +69,8 @@ pub(super) struct Worker {
     pub(super) completed: Vec<Completed>,
     /// What is concluded while it could not be stored yet.
     pub(super) unstored: Vec<Conclusion>,
+    /// Why the subscriber is to be handed nothing more, until that is stored.
+    pub(super) halting: Option<FailureRow>,
     /// What is to be told with the next commit.
     pub(super) asides: Vec<Envelope>,
     /// Places that were pruned before they were handled, and that the subscriber is not told of yet.
@@ -124,6 +126,7 @@ impl Worker {
             running: JoinSet::new(),
             completed: Vec::new(),
             unstored: Vec::new(),
+            halting: None,
             asides: Vec::new(),
             gap: None,
             blamed: HashMap::new(),
@@ -276,7 +279,7 @@ impl Worker {
             };
             drop(handling);
             telemetry::handed_over(&feed.registration.name, begun.elapsed());
-            Completed { id, places: next.places, handled, read: context.read() }
+            Completed { id, places: next.places, handled, read: context.read(), recorded: context.recorded() }
         };
         self.running.spawn(handled.instrument(span));
     }

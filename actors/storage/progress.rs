@@ -33,6 +33,9 @@ pub struct CursorRow {
     /// Which generation of its projection is read, and which is written.
     #[serde(default)]
     pub projection: ProjectionRow,
+    /// Why its subscriber asked to be handed nothing more, until an operator releases it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<FailureRow>,
     /// When the subscription was made.
     pub created_at: Timestamp,
 }

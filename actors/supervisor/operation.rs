@@ -11,6 +11,7 @@ use super::health::{self, Health, delivered_on};
 use super::tree::{self, ActorStatus, Sight, Tree, UserManagerState};
 use super::{Parts, Supervised, System, locked};
 use crate::address::{AskError, Reply};
+use crate::outbox::OperationError;
 use crate::storage::Unreadable;
 use crate::supervision::{ChildState, ChildStatus, SupervisionError, SupervisorMessage};
 use crate::user_manager::Requirement;
@@ -31,6 +32,9 @@ pub enum OrderError {
     /// The subscribers' supervisor did not answer; whether the order will be carried out is not known.
     #[error("the subscribers' supervisor does not answer")]
     NotAnswering,
+    /// The order could not be stored, and nothing has changed; repeat it later.
+    #[error("the order could not be stored")]
+    NotStored,
     /// The system is stopped.
     #[error("the system has stopped")]
     Stopped,
@@ -44,6 +48,7 @@ impl OrderError {
             Self::UnknownName => "unknown_name",
             Self::NotQuarantined => "not_quarantined",
             Self::NotAnswering => "not_answering",
+            Self::NotStored => "not_stored",
             Self::Stopped => "stopped",
         }
     }
@@ -169,7 +174,10 @@ impl System {
         if !self.is_attached(name) {
             return Err(OrderError::UnknownName);
         }
-        let released = self.0.outbox.release(name);
+        let released = self.0.outbox.release(name).await.map_err(|error| match error {
+            OperationError::Stopped => OrderError::Stopped,
+            _ => OrderError::NotStored,
+        })?;
         let deadline = Some(Instant::now() + self.0.patience);
         let order =
             self.0.subscribers.order(deadline, |reply| SupervisorMessage::Release(name.to_owned(), reply)).await;

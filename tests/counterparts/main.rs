@@ -13,3 +13,4 @@
 
 mod counterpart;
 mod mail;
+mod webhooks;

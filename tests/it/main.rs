@@ -38,3 +38,5 @@ mod supervising;
 mod tampering;
 mod tokens;
 mod undoing;
+#[cfg(feature = "webhook")]
+mod webhooks;

@@ -99,6 +99,7 @@ fn full_cursor() -> CursorRow {
         keeps_projection: false,
         max_lag: MaxLag { age: Some(Duration::from_secs(60)), bytes: Some(1 << 30) },
         projection: ProjectionRow { written: 2, served: 1, kept_from: 1, rebuild_from: 1, rebuild_to: 70_000 },
+        halted: None,
         created_at: at(-1),
     }
 }
