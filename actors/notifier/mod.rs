@@ -2,11 +2,14 @@
 
 mod captured;
 #[cfg(feature = "webhook")]
+mod gateway;
+#[cfg(feature = "webhook")]
 mod http;
 mod internet_message;
 mod maildir;
 mod message;
 mod settings;
+mod sms;
 mod transport;
 
 use std::fmt;
@@ -20,10 +23,16 @@ use majordomo_model::{
 
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
 #[cfg(feature = "webhook")]
-pub use http::{HttpFault, HttpSettings, Unreached};
+pub use gateway::{
+    AnswerRule, EmailApi, FailureClass, FailureRule, GatewayAuthorization, GatewayBody, GatewayDescription,
+    GatewayFault, HttpSmsGateway, StatusRange,
+};
+#[cfg(feature = "webhook")]
+pub use http::{HttpFault, HttpMethod, HttpSettings, Unreached};
 pub use maildir::Maildir;
 pub use message::{TemplateFault, TemplateFaults, Templates};
 pub use settings::{NotifierFault, NotifierSettings};
+pub use sms::{Sms, SmsFault, SmsGateway, SmsMessage, SmsSettings};
 pub use transport::{BoxedTransport, ErasedTransport, Mailbox, OutgoingMessage, SendError, Transport};
 
 use crate::subscriber::{Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
