@@ -127,7 +127,7 @@ mod tests {
             ("+447781123456", "GG", 44, PhoneKind::Mobile),
             ("+448001234567", "GB", 44, PhoneKind::TollFree),
             ("+449187654321", "GB", 44, PhoneKind::PremiumRate),
-            ("+448431231234", "GB", 44, PhoneKind::SharedCost),
+            ("+33810123456", "FR", 33, PhoneKind::SharedCost),
             ("+445631231234", "GB", 44, PhoneKind::Voip),
             ("+447031231234", "GB", 44, PhoneKind::Personal),
             ("+447640123456", "GB", 44, PhoneKind::Pager),
