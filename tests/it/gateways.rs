@@ -446,7 +446,7 @@ async fn postmark_and_sendgrid_are_sent_json() {
             (401, json!({"errors": [{"message": "canary", "field": null}]}), "unavailable", "status 401"),
             (403, refused("from"), "unavailable", "status 403, code from"),
             (413, refused("content"), "permanent", "status 413, code content"),
-            (429, refused(""), "unavailable", "status 429, code "),
+            (429, refused(""), "unavailable", "status 429"),
             (200, Value::Null, "transient", "status 200"),
         ],
     };

@@ -73,7 +73,8 @@ impl Verdict {
 
     /// The code of a failure, unless it names the recipient.
     fn code(&self, body: &Value, to: &str) -> Option<String> {
-        let code = self.code_pointers.iter().find_map(|pointer| body.pointer(pointer).and_then(text_of))?;
+        let text_at = |pointer: &String| body.pointer(pointer).and_then(text_of).filter(|text| !text.is_empty());
+        let code = self.code_pointers.iter().find_map(text_at)?;
         let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
         let is_number = to.starts_with('+');
         let names_recipient = match is_number {
