@@ -14,6 +14,7 @@ mod invalid_identifier;
 mod password_rules;
 mod personal;
 mod phone;
+mod phone_plan;
 mod reason;
 mod request;
 mod secret;
@@ -37,12 +38,13 @@ pub use invalid_identifier::InvalidIdentifier;
 pub use password_rules::{NormalisedPassword, PasswordProblem, PasswordRules};
 pub use personal::Personal;
 pub use phone::Phone;
+pub use phone_plan::PhoneKind;
 pub use reason::{
     ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod,
     RefusalCause, RevocationCause,
 };
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
-pub use secret::{OneTimeCode, OneTimeToken, Password, SessionToken};
+pub use secret::{OneTimeCode, OneTimeToken, Password, ServiceSecret, SessionToken};
 #[cfg(feature = "schema")]
 pub use signal::json_schema;
 pub use signal::{FlowKind, Signal, SignalClass, SignalField, SignalKind, catalogue_table};

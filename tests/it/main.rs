@@ -18,6 +18,7 @@ mod discretion;
 mod faults;
 mod files;
 mod flow_table;
+mod gateways;
 mod generated;
 mod guarding;
 mod health;
