@@ -4,6 +4,7 @@ mod breaker;
 mod captured;
 mod clients;
 mod composer;
+mod due;
 #[cfg(feature = "email")]
 mod email;
 mod facts;
@@ -59,11 +60,14 @@ pub use webhook::{
     ATTEMPT_PREFIX, ATTEMPTS_KEPT, Webhook, WebhookAttempt, WebhookFault, WebhookFormat, WebhookSecret, WebhookSettings,
 };
 
-use crate::subscriber::{Claim, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
+use crate::subscriber::{Delivery, Effect, Outcome, Subscriber, SubscriberContext};
 use clients::{Acquaintance, Client};
 use composer::Composer;
+use due::{Due, given_up, unanswered};
 use facts::{Detail, Facts, TokenFacts, UndoFacts};
 use route::Carried;
+#[cfg(test)]
+use transport::sample_message;
 use whereto::Whereto;
 
 /// How long a transport may take over one message. A later answer is not heard, and the message is tried again.
@@ -421,32 +425,6 @@ impl fmt::Debug for Notifier {
     }
 }
 
-/// What is handled at the moment.
-#[derive(Clone, Copy)]
-struct Due<'a> {
-    envelope: &'a Envelope,
-    context: &'a SubscriberContext,
-}
-
-impl Due<'_> {
-    fn delivery(self, token: TokenId) -> Result<Delivery, Outcome> {
-        self.context.delivery(token).map_err(unanswered)
-    }
-
-    /// Makes sure that nobody else sends this message; an error is what it comes to where somebody does, or did.
-    async fn claim(self) -> Result<(), Outcome> {
-        match self.context.claim(self.envelope).await.map_err(unanswered)? {
-            Claim::Yours => Ok(()),
-            Claim::Held { until } => Err(Outcome::defer(until)),
-            Claim::Settled => Err(Outcome::done()),
-        }
-    }
-}
-
-fn unanswered(unanswered: Unanswered) -> Outcome {
-    Outcome::retry(unanswered.to_string())
-}
-
 /// Whom a message goes to, in which language.
 struct Recipient<'a> {
     address: &'a Contact,
@@ -455,30 +433,6 @@ struct Recipient<'a> {
 
 fn locale_of(user: &User) -> Option<&str> {
     user.profile.locale.as_deref()
-}
-
-fn given_up(message: MessageKind, user: UserId, reason: Failure, envelope: &Envelope) -> Outcome {
-    let failed = Signal::NotificationFailed { user, message, signal: envelope.id, reason };
-    Outcome::Done(vec![Effect::Emit(Box::new(failed)), Effect::Settle])
-}
-
-/// A message such as a transport gets.
-#[cfg(test)]
-fn sample_message(channel: Channel) -> OutgoingMessage {
-    let is_mail = channel == Channel::Email;
-    OutgoingMessage {
-        id: majordomo_model::SignalId::new(),
-        at: Timestamp::from_micros(1_767_225_607_123_456),
-        kind: if is_mail { MessageKind::VerifyEmail } else { MessageKind::VerifyPhone },
-        channel,
-        from: is_mail
-            .then(|| Mailbox { name: "Example \"One\"".to_owned(), address: "no-reply@example.com".to_owned() }),
-        to: if is_mail { "Alice@example.org" } else { "+447911123412" }.to_owned(),
-        subject: is_mail.then(|| "Confirm".to_owned()),
-        text: "Grüße\n\n123456".to_owned(),
-        html: is_mail.then(|| "<p>Grüße</p>".to_owned()),
-        locale: "en".to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use majordomo_model::{Channel, Timestamp};
+use tracing::Instrument;
 
 use super::SEND_DEADLINE;
 use super::breaker::{Admission, Breaker};
@@ -156,7 +157,8 @@ impl Station {
         };
         let mut attempt = Attempt { station: self, admission, context, is_over: false };
         let sending = AssertUnwindSafe(self.transport.send(message)).catch_unwind();
-        let answer = tokio::time::timeout(SEND_DEADLINE, sending).await;
+        let span = tracing::debug_span!("send", transport = self.name, kind = ?message.kind, signal = %message.id);
+        let answer = tokio::time::timeout(SEND_DEADLINE, sending).instrument(span).await;
         attempt.is_over = true;
         match answer {
             Ok(Ok(Ok(()))) => {

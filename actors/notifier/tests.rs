@@ -10,6 +10,7 @@ use majordomo_model::{
 };
 
 use super::*;
+use crate::subscriber::{Claim, Unanswered};
 use crate::subscriber::{Claiming, Desk, DueMessage};
 
 const NOW: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);

@@ -170,3 +170,22 @@ impl fmt::Debug for OutgoingMessage {
             .finish_non_exhaustive()
     }
 }
+
+/// A message such as a transport gets.
+#[cfg(test)]
+pub(super) fn sample_message(channel: Channel) -> OutgoingMessage {
+    let is_mail = channel == Channel::Email;
+    OutgoingMessage {
+        id: majordomo_model::SignalId::new(),
+        at: Timestamp::from_micros(1_767_225_607_123_456),
+        kind: if is_mail { MessageKind::VerifyEmail } else { MessageKind::VerifyPhone },
+        channel,
+        from: is_mail
+            .then(|| Mailbox { name: "Example \"One\"".to_owned(), address: "no-reply@example.com".to_owned() }),
+        to: if is_mail { "Alice@example.org" } else { "+447911123412" }.to_owned(),
+        subject: is_mail.then(|| "Confirm".to_owned()),
+        text: "Grüße\n\n123456".to_owned(),
+        html: is_mail.then(|| "<p>Grüße</p>".to_owned()),
+        locale: "en".to_owned(),
+    }
+}
