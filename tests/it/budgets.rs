@@ -20,6 +20,8 @@ use crate::person::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
+/// Bounds what could otherwise wait for ever; the handling of ten thousand signals takes a while.
+const PATIENCE: Duration = Duration::from_secs(300);
 const NEW_PASSWORD: &str = "seventeen purple elephants";
 
 /// A request for a message.
@@ -63,7 +65,7 @@ const fn by_user(user: UserId) -> Ask {
 
 /// How many messages were sent to an address, of all that are there now.
 async fn sent_to(test: &TestAccounts, address: &str) -> usize {
-    soon(test.drain()).await;
+    tokio::time::timeout(PATIENCE, test.drain()).await.unwrap();
     test.messages().take().iter().filter(|message| message.to.eq_ignore_ascii_case(address)).count()
 }
 
