@@ -756,7 +756,7 @@ fn a_notifier_asks_for_links_and_codes_of_the_channels_that_it_has_a_transport_f
 async fn a_user_is_written_to_in_their_language() {
     let mut stage = Stage::new();
     let templates =
-        Templates::embedded().with_template("password_changed_phone.de.txt", "Neues Kennwort bei {{ app_name }}.");
+        Templates::embedded().with_template("password_changed_phone.de.txt", "Neues Kennwort. {{ undo_link or '' }}");
     stage.notifier.composer = Composer::new(templates).unwrap();
     for (locale, shown) in [("de-AT", "de"), ("fr", "en"), ("<script>", "en")] {
         let mut german = user(vec![proven(phone("+447911123412"))]);
