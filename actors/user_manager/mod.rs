@@ -26,6 +26,7 @@ mod make_primary;
 mod new_password;
 mod policy;
 mod proof;
+mod proven;
 mod register;
 mod remove_contact;
 mod request_email_verification;
