@@ -99,6 +99,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "new_password",
     "policy",
     "proof",
+    "proven",
     "session",
     "undelivered",
     "undo",

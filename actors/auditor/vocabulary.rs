@@ -3,7 +3,7 @@
 //! The names and their arguments are those of OWASP's Application Logging Vocabulary Cheat Sheet. It knows security
 //! events, not everything that a flow tells on its way: what it has no word for has none here.
 
-use majordomo_model::{Actor, Signal, SignalKind, UserId};
+use majordomo_model::{Actor, Signal, SignalClass, SignalKind, UserId};
 
 /// What a kind of signal is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,8 @@ pub(super) const fn word(kind: SignalKind) -> Option<Word> {
     let (name, arguments) = match kind {
         Kind::UserAuthenticated => ("authn_login_success", User),
         Kind::UserAuthenticationFailed => ("authn_login_fail", User),
-        Kind::UserDisabled => ("authn_login_lock", With("other")),
+        Kind::UserLocked => ("authn_login_lock", With("maxretries")),
+        Kind::UserDisabled | Kind::UserPasswordRemoved => ("authn_login_lock", With("other")),
         Kind::PasswordChanged | Kind::PasswordResetSuccessful => ("authn_password_change", User),
         Kind::PasswordChangeFailed | Kind::PasswordResetFailed => ("authn_password_change_fail", User),
         Kind::UserEmailVerificationTokenGenerated => ("authn_token_created", With("verify_email")),
@@ -72,7 +73,10 @@ pub(super) const fn word(kind: SignalKind) -> Option<Word> {
         | Kind::ContactAdded
         | Kind::ContactChanged
         | Kind::ContactRemoved
-        | Kind::ContactPrimaryChanged => ("user_updated", OnPart("contact")),
+        | Kind::ContactPrimaryChanged
+        | Kind::ContactRestored
+        | Kind::ContactRevoked
+        | Kind::ChangeUndone => ("user_updated", OnPart("contact")),
         Kind::UserDeleted => ("user_deleted", On),
         kind => return if is_without_word(kind) { Some(Word::Nothing) } else { None },
     };
@@ -83,66 +87,49 @@ pub(super) const fn word(kind: SignalKind) -> Option<Word> {
 /// that is added to the catalogue is not passed over.
 const fn is_without_word(kind: SignalKind) -> bool {
     use SignalKind as Kind;
-    matches!(
-        kind,
-        Kind::UserPasswordSet
-            | Kind::UserPasswordSetFailed
-            | Kind::UserPasswordChecked
-            | Kind::UserPasswordCheckFailed
-            | Kind::UserEmailVerificationFailed
-            | Kind::UserRegistrationStarted
-            | Kind::UserPreRegister
-            | Kind::UserEmailVerificationInitiated
-            | Kind::UserAuthenticationStarted
-            | Kind::UserEmailVerificationSuccessful
-            | Kind::UserUpdateStarted
-            | Kind::UserDeletionStarted
-            | Kind::UserDeletionFailed
-            | Kind::PasswordResetRequestStarted
-            | Kind::PasswordResetRequestProcessed
-            | Kind::PasswordResetRequestFailed
-            | Kind::PasswordResetStarted
-            | Kind::ResetPasswordEmail
-            | Kind::ResetPasswordPhone
-            | Kind::VerifyEmail
-            | Kind::VerifyPhone
-            | Kind::UserEmailVerificationRequested
-            | Kind::UserEmailVerificationRequestAccepted
-            | Kind::UserEmailVerificationStarted
-            | Kind::UserPhoneVerificationRequested
-            | Kind::UserPhoneVerificationRequestAccepted
-            | Kind::UserPhoneVerificationStarted
-            | Kind::UserPhoneVerificationInitiated
-            | Kind::UserPhoneVerificationSuccessful
-            | Kind::UserPhoneVerificationFailed
-            | Kind::PasswordChangeStarted
-            | Kind::UserLogoutStarted
-            | Kind::UserLogoutFailed
-            | Kind::SessionsEndStarted
-            | Kind::SessionsEndFailed
-            | Kind::UserDisableStarted
-            | Kind::UserDisableFailed
-            | Kind::UserEnableStarted
-            | Kind::UserEnableFailed
-            | Kind::GroupsChangeStarted
-            | Kind::GroupsChangeFailed
-            | Kind::ContactAddStarted
-            | Kind::ContactAddFailed
-            | Kind::ContactChangeStarted
-            | Kind::ContactChangeAccepted
-            | Kind::ContactChangeFailed
-            | Kind::ContactRemoveStarted
-            | Kind::ContactRemoveFailed
-            | Kind::ContactPrimaryStarted
-            | Kind::ContactPrimaryFailed
-            | Kind::AddressTaken
-            | Kind::NotificationFailed
-            | Kind::SubscriberDeadLetter
-            | Kind::SubscriberMissed
-            | Kind::ProjectionRebuilt
-            | Kind::GuardFailed
-            | Kind::GuardWouldDeny
-    )
+    // What starts a flow is told again by what ends it.
+    matches!(kind.class(), SignalClass::Start)
+        || matches!(
+            kind,
+            Kind::UserPasswordSet
+                | Kind::UserPasswordSetFailed
+                | Kind::UserPasswordChecked
+                | Kind::UserPasswordCheckFailed
+                | Kind::UserEmailVerificationFailed
+                | Kind::UserEmailVerificationInitiated
+                | Kind::UserEmailVerificationSuccessful
+                | Kind::UserDeletionFailed
+                | Kind::PasswordResetRequestProcessed
+                | Kind::PasswordResetRequestFailed
+                | Kind::ResetPasswordEmail
+                | Kind::ResetPasswordPhone
+                | Kind::VerifyEmail
+                | Kind::VerifyPhone
+                | Kind::UserEmailVerificationRequestAccepted
+                | Kind::UserPhoneVerificationRequestAccepted
+                | Kind::UserPhoneVerificationInitiated
+                | Kind::UserPhoneVerificationSuccessful
+                | Kind::UserPhoneVerificationFailed
+                | Kind::UserLogoutFailed
+                | Kind::SessionsEndFailed
+                | Kind::UserDisableFailed
+                | Kind::UserEnableFailed
+                | Kind::GroupsChangeFailed
+                | Kind::ContactAddFailed
+                | Kind::ContactChangeAccepted
+                | Kind::ContactChangeFailed
+                | Kind::ContactRemoveFailed
+                | Kind::ContactPrimaryFailed
+                | Kind::AddressTaken
+                | Kind::NotificationFailed
+                | Kind::SubscriberDeadLetter
+                | Kind::SubscriberMissed
+                | Kind::ProjectionRebuilt
+                | Kind::GuardFailed
+                | Kind::GuardWouldDeny
+                | Kind::UserUnlocked
+                | Kind::UndoFailed
+        )
 }
 
 /// The event that a signal is, with its arguments: identifiers and words of the catalogue, no personal data.

@@ -176,7 +176,7 @@ impl fmt::Debug for OutgoingMessage {
 pub(super) fn sample_message(channel: Channel) -> OutgoingMessage {
     let is_mail = channel == Channel::Email;
     OutgoingMessage {
-        id: majordomo_model::SignalId::new(),
+        id: SignalId::new(),
         at: Timestamp::from_micros(1_767_225_607_123_456),
         kind: if is_mail { MessageKind::VerifyEmail } else { MessageKind::VerifyPhone },
         channel,

@@ -27,6 +27,7 @@ mod message_budget;
 mod new_password;
 mod policy;
 mod proof;
+mod proven;
 mod register;
 mod remove_contact;
 mod request_email_verification;

@@ -1,13 +1,13 @@
 //! Verification: what a proof of an address changes, whatever the channel.
 
 use majordomo_model::{
-    ChangeKind, Channel, Confirmed, ContactId, Failure, Personal, ProofMethod, Signal, Timestamp, TokenId, UserId,
-    UserStatus,
+    ChangeKind, Channel, ContactId, Failure, Personal, ProofMethod, Timestamp, TokenId, UserId, UserStatus,
 };
 
-use super::flow::{Services, Told};
-use super::policy::{personal_contact, personal_recipient, reset_purpose, seal_key, verification_purpose};
+use super::flow::Services;
+use super::policy::{personal_contact, reset_purpose, seal_key, verification_purpose};
 use super::proof::{Judgement, Parsed, judge};
+use super::proven::{Proven, with_proof};
 use super::undo::{Recorded, Undo, told_first};
 use crate::stamp::SealKey;
 use crate::storage::{
@@ -183,59 +183,6 @@ impl ProofFacts {
     }
 }
 
-/// An address that is proven.
-pub(super) struct Proven<'a> {
-    pub(super) checks: Vec<Check>,
-    pub(super) writes: Vec<Write>,
-    /// Its user, as before.
-    pub(super) user: &'a UserRow,
-    /// Its contact, as before.
-    pub(super) contact: &'a ContactRow,
-    /// How it was proven.
-    pub(super) via: ProofMethod,
-    /// Whether it was proven before.
-    pub(super) already: bool,
-    /// The contact that gives way to it.
-    replaced: Option<&'a ContactRow>,
-    /// The token of the link that undoes it.
-    undo: Option<TokenId>,
-}
-
-impl<'a> Proven<'a> {
-    const fn already(user: &'a UserRow, contact: &'a ContactRow, via: ProofMethod) -> Self {
-        Self { checks: Vec::new(), writes: Vec::new(), user, contact, via, already: true, replaced: None, undo: None }
-    }
-
-    /// The token of the link that undoes it, unless it replaced a proven address, which is told of it then.
-    pub(super) fn undo_addition(&self) -> Option<TokenId> {
-        self.undo.filter(|_| !self.replaces_proven())
-    }
-
-    fn replaces_proven(&self) -> bool {
-        self.replaced.is_some_and(|replaced| replaced.proven_at.is_some())
-    }
-
-    /// What is told between start and end, given the signal of the fact; nothing if it is no news.
-    pub(super) fn told(&self, verified: Signal) -> Vec<Told> {
-        if self.already {
-            return Vec::new();
-        }
-        let changed = self.replaced.map(|replaced| Signal::ContactChanged {
-            user: self.user.id,
-            contact: self.contact.id,
-            address: personal_contact(self.contact),
-            previous: personal_recipient(replaced),
-            channel: self.contact.channel,
-            undo: self.undo.filter(|_| self.replaces_proven()),
-        });
-        std::iter::once(verified).chain(changed).map(Told::from).collect()
-    }
-
-    pub(super) const fn reply(&self) -> Confirmed {
-        Confirmed { user: self.user.id, contact: self.contact.id, already: self.already }
-    }
-}
-
 /// A proof that proves nothing.
 pub(super) struct Unproven<'a> {
     pub(super) checks: Vec<Check>,
@@ -276,24 +223,6 @@ fn bound_contact<'a>(token: &TokenRow, user: &'a UserRow, channel: Channel) -> O
         contact.revision == revision && contact.channel == channel && contact.canonical == token.address
     };
     user.contact(contact).filter(same)
-}
-
-/// The user once a contact is proven: what it replaces is gone, and it is primary if that was or if none is.
-fn with_proof(user: &UserRow, proven: &ContactRow, replaced: Option<&ContactRow>, now: Timestamp) -> UserRow {
-    let mut user = UserRow { version: user.version.saturating_add(1), verify_by: None, ..user.clone() };
-    if let Some(replaced) = replaced {
-        user.contacts.retain(|contact| contact.id != replaced.id);
-        for other in user.contacts.iter_mut().filter(|contact| contact.replaces == Some(replaced.id)) {
-            other.replaces = None;
-        }
-    }
-    let primary = !user.contacts.iter().any(|contact| contact.channel == proven.channel && contact.primary);
-    for contact in user.contacts.iter_mut().filter(|contact| contact.id == proven.id) {
-        contact.proven_at = Some(now);
-        contact.primary = primary;
-        contact.replaces = None;
-    }
-    user
 }
 
 pub(super) fn address_key(contact: &ContactRow) -> UniqueKey {

@@ -566,7 +566,7 @@ async fn play(deeds: &[Deed]) -> (BTreeSet<MessageKind>, usize) {
     }
     assert_laws(&test);
     test.shutdown().await;
-    (all.into_iter().map(|notice| notice.kind).collect(), later.len())
+    (all.iter().map(|notice| notice.kind).collect(), later.len())
 }
 
 #[test]

@@ -111,10 +111,10 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use majordomo_model::{TokenId, User, UserId};
+    use majordomo_model::{StoreId, TokenId, User, UserId};
 
     use super::*;
-    use crate::subscriber::{Delivery, Desk};
+    use crate::subscriber::{Claiming, Delivery, Desk};
 
     /// A projection, and nothing else.
     #[derive(Default)]
@@ -131,6 +131,14 @@ mod tests {
 
         fn projection(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, u64), Unanswered> {
             Ok((self.0.lock().unwrap().get(key).cloned(), 0))
+        }
+
+        fn store(&self) -> Result<StoreId, Unanswered> {
+            Err(Unanswered::StorageUnavailable)
+        }
+
+        fn claim(&self, _: SignalId, _: u64) -> Claiming<'_> {
+            Box::pin(std::future::ready(Err(Unanswered::NotGranted)))
         }
 
         fn now(&self) -> Timestamp {
