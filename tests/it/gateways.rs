@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use majordomo::notifier::{
-    BoxedTransport, CapturedMessage, CapturedOutbox, EmailApi, ErasedTransport, GatewayDescription, HttpSettings,
-    HttpSmsGateway, SendError, Sms, SmsSettings,
+    BoxedTransport, CapturedMessage, CapturedOutbox, EmailApi, GatewayDescription, HttpSettings, HttpSmsGateway,
+    SendError, Sms, SmsSettings,
 };
 use majordomo::{Accounts, Builder, Channel, ConfirmEmail, Proof, Register, ServiceSecret};
 use serde_json::{Value, json};
@@ -189,7 +189,7 @@ fn transport(
         Channel::Email => Arc::new(EmailApi::new(description, http, secrets).unwrap()),
         Channel::Phone => {
             let gateway = HttpSmsGateway::new(description, http, secrets).unwrap();
-            Arc::new(Sms::new(gateway, SmsSettings::new(["GB"])).unwrap())
+            Arc::new(Sms::new(gateway, SmsSettings::new(["+44"])).unwrap())
         }
     }
 }
@@ -540,7 +540,7 @@ async fn mailgun_is_sent_a_form_and_resend_json_with_an_idempotency_key() {
 
 const TWILIO: &[Secret] = &[("account_sid", "AC5canary"), ("auth_token", "twilio-canary")];
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_misbehaves_is_classified() {
     let [_, message] = messages().await;
     let mut elsewhere = Server::start([answer(201, "", r#"{"sid": "SM1"}"#)]);
@@ -593,7 +593,7 @@ async fn a_gateway_that_misbehaves_is_classified() {
     assert_eq!(sent.unwrap_err(), SendError::unavailable("twilio: no connection came about"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_success_that_is_told_by_its_status_stands_whatever_follows() {
     let [message, _] = messages().await;
     let server = Server::start([Reply::Endless(202)]);
@@ -672,7 +672,7 @@ async fn no_secret_is_in_the_log_whatever_a_gateway_does() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_system_over_gateways_sends_a_link_that_works() {
     let mut mail = Server::start([answer(200, "", r#"{"ErrorCode": 0, "MessageID": "1", "Message": "OK"}"#)]);
     let mut text = Server::start([answer(201, "", r#"{"sid": "SM1", "status": "queued"}"#)]);
@@ -686,7 +686,7 @@ async fn a_system_over_gateways_sends_a_link_that_works() {
         .in_memory()
         .config(cheap())
         .transport(EmailApi::new(&postmark, loopback(), secrets(&[("server_token", "canary")])).unwrap())
-        .transport(Sms::new(sms, SmsSettings::new(["GB"])).unwrap());
+        .transport(Sms::new(sms, SmsSettings::new(["+44"])).unwrap());
     let accounts = spawn(builder).await;
     register(&accounts).await;
     let sent = soon(mail.received.recv()).await.unwrap().json();
