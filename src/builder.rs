@@ -136,7 +136,7 @@ impl Builder {
 
     /// As [`Builder::transport`], on terms of its own: a name, a rate, when it is left alone.
     pub fn transport_with(mut self, transport: impl Transport, terms: TransportTerms) -> Self {
-        self.transports.push((std::sync::Arc::new(transport), terms));
+        self.transports.push((Arc::new(transport), terms));
         self
     }
 

@@ -23,6 +23,9 @@ pub(super) fn signer(seed: u8) -> Arc<AuditSigner> {
     Arc::new(AuditSigner::new([seed; 8], &[seed; 32]))
 }
 
+/// A key and its value.
+type Row = (Vec<u8>, Vec<u8>);
+
 /// Answers from a committed projection.
 #[derive(Clone, Default)]
 struct Committed(Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>);
@@ -100,7 +103,7 @@ impl Trail {
         self.rows.0.lock().unwrap()
     }
 
-    fn scan(&self, range: &TrailRange) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Infallible> {
+    fn scan(&self, range: &TrailRange) -> Result<Vec<Row>, Infallible> {
         let rows = self.rows();
         let rows = rows.range(range.from.clone()..range.until.clone());
         let rows =

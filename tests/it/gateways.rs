@@ -264,7 +264,7 @@ fn fields(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn twilio_and_vonage_are_sent_forms() {
+async fn twilio_is_sent_a_form() {
     let messages = messages().await;
     let error = |code: u32, status: u16| {
         let more_info = format!("https://www.twilio.com/docs/errors/{code}");
@@ -294,7 +294,11 @@ async fn twilio_and_vonage_are_sent_forms() {
     assert_eq!(request.target, "/2010-04-01/Accounts/AC5canary/Messages.json");
     assert_eq!(request.headers["authorization"], "Basic QUM1Y2FuYXJ5OnR3aWxpby1jYW5hcnk=");
     assert_eq!(request.form(), fields(&[("To", PHONE), ("From", "+15005550006"), ("Body", &message.text)]));
+}
 
+#[tokio::test]
+async fn vonage_is_sent_a_form() {
+    let messages = messages().await;
     let accepted = json!({"message-count": "1", "messages": [{
         "to": "447911123456", "message-id": "0C000000217B7F02", "status": "0", "remaining-balance": "15.53590000",
         "message-price": "0.03330000", "network": "23410"
@@ -330,7 +334,7 @@ async fn twilio_and_vonage_are_sent_forms() {
 }
 
 #[tokio::test]
-async fn infobip_and_plivo_are_sent_json() {
+async fn infobip_is_sent_json() {
     let messages = messages().await;
     let answered = |group: u8, group_name: &str, name: &str| {
         let status = json!({"groupId": group, "groupName": group_name, "id": 26, "name": name, "description": "to 447911123456"});
@@ -369,7 +373,11 @@ async fn infobip_and_plivo_are_sent_json() {
     let content = json!({"text": message.text});
     let expected = json!({"messages": [{"sender": "Example", "destinations": [destination], "content": content}]});
     assert_eq!(request.json(), expected);
+}
 
+#[tokio::test]
+async fn plivo_is_sent_json() {
+    let messages = messages().await;
     let accepted = json!({
         "api_id": "db342550-7f1d-11e1-8ea7-1231380bc196", "message": "message(s) queued",
         "message_uuid": ["db3ce55a-7f1d-11e1-8ea7-1231380bc196"]
@@ -397,7 +405,7 @@ async fn infobip_and_plivo_are_sent_json() {
 }
 
 #[tokio::test]
-async fn postmark_and_sendgrid_are_sent_json() {
+async fn postmark_is_sent_json() {
     let messages = messages().await;
     let answered = |code: u16, message: &str| json!({"ErrorCode": code, "Message": message});
     let accepted = json!({
@@ -432,7 +440,11 @@ async fn postmark_and_sendgrid_are_sent_json() {
         "TrackLinks": "None", "Metadata": {"signal": message.id.to_string()}
     });
     assert_eq!(request.json(), expected);
+}
 
+#[tokio::test]
+async fn sendgrid_is_sent_json() {
+    let messages = messages().await;
     let refused =
         |field: &str| json!({"errors": [{"message": format!("{EMAIL} canary"), "field": field, "help": null}]});
     let sendgrid = Provider {
@@ -467,7 +479,7 @@ async fn postmark_and_sendgrid_are_sent_json() {
 }
 
 #[tokio::test]
-async fn mailgun_is_sent_a_form_and_resend_json_with_an_idempotency_key() {
+async fn mailgun_is_sent_a_form() {
     let messages = messages().await;
     let mailgun = Provider {
         name: "mailgun",
@@ -506,7 +518,11 @@ async fn mailgun_is_sent_a_form_and_resend_json_with_an_idempotency_key() {
         ("v:signal", &message.id.to_string()),
     ]);
     assert_eq!(request.form(), expected);
+}
 
+#[tokio::test]
+async fn resend_is_sent_json_with_an_idempotency_key() {
+    let messages = messages().await;
     let refused = |status: u16, name: &str| json!({"statusCode": status, "message": "canary", "name": name});
     let resend = Provider {
         name: "resend",
@@ -546,7 +562,7 @@ async fn a_gateway_that_misbehaves_is_classified() {
     let mut elsewhere = Server::start([answer(201, "", r#"{"sid": "SM1"}"#)]);
     let location = format!("Location: http://127.0.0.1:{}/\r\n", elsewhere.port);
     let cases = [
-        ("silence", Reply::Silence, "unavailable", "no answer came in time"),
+        ("silence", Reply::Silence, "transient", "no answer came in time"),
         ("no HTTP", Reply::Bytes(b"220 mail.example.com ESMTP\r\n".to_vec()), "transient", "the answer was lost"),
         ("closed", Reply::Bytes(Vec::new()), "transient", "the answer was lost"),
         (

@@ -65,8 +65,8 @@ impl Verdict {
         let reason = format!("{}: {unreached}", self.name);
         match unreached {
             Unreached::InvalidRequest => SendError::Permanent(reason),
-            Unreached::AnswerLost => SendError::Transient(reason),
-            // A gateway that is silent is as good as one that is not there.
+            // It may have been sent all the same: another transport would send it twice.
+            Unreached::AnswerLost | Unreached::TimedOut => SendError::Transient(reason),
             _ => SendError::unavailable(reason),
         }
     }
@@ -237,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_speaks_against_the_gateway_unless_it_was_lost() {
+    fn no_answer_speaks_against_the_gateway_unless_the_request_was_sent() {
         let plain = verdict("");
         for (unreached, expected) in [
             (Unreached::NotConnected, "unavailable"),
             (Unreached::NameNotResolved, "unavailable"),
             (Unreached::TlsFailed, "unavailable"),
             (Unreached::TargetRefused, "unavailable"),
-            (Unreached::TimedOut, "unavailable"),
+            (Unreached::TimedOut, "transient"),
             (Unreached::AnswerLost, "transient"),
             (Unreached::InvalidRequest, "permanent"),
         ] {

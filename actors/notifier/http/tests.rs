@@ -132,7 +132,7 @@ async fn what_misbehaves_is_bounded_and_told_apart() {
 #[tokio::test]
 async fn an_endless_body_is_cut_and_a_slow_one_does_not_undo_the_answer() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let endless = [head, &"1000\r\n", &"x".repeat(0x1000), "\r\n"].concat() + &"1000\r\n".to_owned();
+    let endless = [head, "1000\r\n", &"x".repeat(0x1000), "\r\n1000\r\n"].concat();
     let endless = endless + &["x".repeat(0x1000), "\r\n1000\r\n".to_owned()].concat().repeat(8);
     let endless = Server::start(endless.as_bytes(), true).await;
     let client = HttpClient::new(impatient()).unwrap();
