@@ -12,8 +12,7 @@ use majordomo_model::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
-use tracing::field::Empty;
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, field};
 
 use super::budget::Budget;
 pub(crate) use super::fault::Fault;
@@ -212,7 +211,7 @@ pub(crate) struct Run<'a, F: Perform> {
 /// is answered as well; nothing is stored of such a run. It is one `tracing` span, in the asker's if that has one.
 pub(crate) async fn run<F: Perform>(services: &Services, command: &Command<F>, deadline: Option<Instant>) -> Answer<F> {
     let (flow, kind, begun) = (FlowId::new(), F::KIND.as_str(), Instant::now());
-    let span = tracing::info_span!("flow", kind, %flow, user = Empty, outcome = Empty);
+    let span = tracing::info_span!("flow", kind, %flow, user = field::Empty, outcome = field::Empty);
     let ran = AssertUnwindSafe(run_caught(services, command, flow, deadline)).catch_unwind();
     let answer = ran.instrument(span.clone()).await.unwrap_or_else(|_| {
         tracing::error!(parent: &span, kind, "a flow panicked outside of its part");
@@ -303,8 +302,7 @@ impl<'a, F: Perform> Run<'a, F> {
         let (mut admitted, mut heard) = (false, None);
         for attempt in 0..DECISIONS {
             let (decision, now) = self.decide_guarded(&mut heard, &decide).await?;
-            let known = decision.subject.map(|(user, _)| tracing::field::display(user));
-            Span::current().record("user", known);
+            Span::current().record("user", decision.subject.map(|(user, _)| field::display(user)));
             // A failure counts once against its source, however often it is decided.
             if decision.is_mere_failure() && !admitted {
                 admitted = self.services.budget.admits_failure(&self.command.context, now);

@@ -469,7 +469,7 @@ async fn sendgrid_is_sent_json() {
     );
     let expected = json!({
         "personalizations": [{"to": [{"email": EMAIL}], "custom_args": {"signal": message.id.to_string()}}],
-        "from": {"email": from.address, "name": "Example"}, "subject": message.subject,
+        "from": {"email": message.from.as_ref().unwrap().address, "name": "Example"}, "subject": message.subject,
         "content": [{"type": "text/plain", "value": message.text}, {"type": "text/html", "value": message.html}],
         "tracking_settings": {
             "click_tracking": {"enable": false, "enable_text": false}, "open_tracking": {"enable": false}
@@ -549,7 +549,7 @@ async fn resend_is_sent_json_with_an_idempotency_key() {
     assert_eq!((request.target.as_str(), request.headers["authorization"].as_str()), ("/emails", "Bearer re_canary"));
     assert_eq!(request.headers["idempotency-key"], message.id.to_string());
     let expected = json!({
-        "from": from, "to": [EMAIL], "subject": message.subject, "text": message.text, "html": message.html
+        "from": format!("\"Example\" <{}>", message.from.as_ref().unwrap().address), "to": [EMAIL], "subject": message.subject, "text": message.text, "html": message.html
     });
     assert_eq!(request.json(), expected);
 }

@@ -147,7 +147,9 @@ async fn each_due_message_is_sent_once_to_the_exact_address_with_a_link_and_a_co
     let challenge = request_reset(&test, "+447911123456", Channel::Phone).await;
     soon(test.drain()).await;
 
-    let sent = test.messages().messages();
+    let mut sent = test.messages().messages();
+    // A further address that is proven is told to the first one.
+    sent.retain(|message| message.kind != MessageKind::ContactAdded);
     let deliveries = deliveries(&test.recorded());
     assert_eq!((sent.len(), deliveries.len()), (4, 4));
     let verification = format!("{BASE_URL}/accounts/user_verification_confirm/");

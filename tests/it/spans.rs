@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use majordomo::testing::TestAccounts;
-use majordomo::{Authenticate, Command, Context, Password, Register};
+use majordomo::{Authenticate, Command, Context, Filter, Password, Register, Start};
 use tracing::Instrument;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::listening::{PASSWORD, soon};
+use crate::listening::{PASSWORD, Recorder, soon};
 
 /// A span, as it was told.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +85,7 @@ async fn a_flow_is_a_span_of_its_asker_with_its_hops_below_it() {
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
     let test = TestAccounts::start().await;
+    soon(test.subscribe("ear", Filter::all(), Start::Beginning, Recorder::default())).await.unwrap();
     let request = Register {
         username: Some("ada".into()),
         email: Some("ada.lovelace@example.com".into()),
@@ -118,9 +119,8 @@ async fn a_flow_is_a_span_of_its_asker_with_its_hops_below_it() {
         let of_commit = |(_, told): &&(u64, Told)| told.follows.contains(&commits[0].0);
         assert_eq!(transactions.iter().filter(of_commit).count(), 1, "{transactions:?}");
         let handled: Vec<_> = spans.named("handle").into_iter().map(|(_, handled)| handled.fields).collect();
-        let of_flow = |fields: &&BTreeMap<&str, String>| {
-            fields["subscription"] == "auditor" && fields["flow"] == told.fields["flow"]
-        };
+        let of_flow =
+            |fields: &&BTreeMap<&str, String>| fields["subscription"] == "ear" && fields["flow"] == told.fields["flow"];
         assert!(handled.iter().filter(of_flow).count() >= 2);
     }
     let everything = format!("{:?}", spans.0.lock().unwrap());

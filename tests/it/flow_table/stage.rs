@@ -231,7 +231,9 @@ impl Stage {
 }
 
 fn with_links(builder: Builder) -> Builder {
-    builder.templates(Templates::embedded().with_template("verify_phone.txt", "{{ code }}\n{{ link }}\n"))
+    builder.templates(
+        Templates::embedded().with_template("verify_phone.txt", "{% if code %}{{ code }}\n{% endif %}{{ link }}\n"),
+    )
 }
 
 pub fn email(name: &str) -> String {
