@@ -217,7 +217,7 @@ pub(super) fn claim(
     let address = personal_address(address);
     let allowance = facts.messages.spend(true, terms.now, &policy.messages);
     let supersedes = superseded.last().map(|token| token.id);
-    let (token, told) = allowance.claim(user.id, facts.holder, token, &address, supersedes);
+    let (token, told) = allowance.claim(user.id, taken, token, &address, supersedes);
     writes.push(Write::PutToken(Box::new(token.clone())));
     allowance.changes.enter(&mut checks, &mut writes);
     let (contact, challenge, expires_at) = (claim.contact, token.id, token.expires_at);

@@ -38,7 +38,7 @@ const ADDRESSES: [(&str, &str, Channel); 6] = [
 const PASSWORDS: [&str; 3] =
     ["nine lanterns over a quiet harbour", "seventeen purple elephants on ice", "the kettle sang an octave too low"];
 
-const CASES: u32 = 60;
+const CASES: u32 = 90;
 const COMMANDS: usize = 30;
 /// How many messages an address may be sent in an hour: so few that they come to an end.
 const BUDGET: usize = 3;

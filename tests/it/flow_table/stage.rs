@@ -10,8 +10,8 @@ use majordomo::ractor::{self, Actor as _, ActorProcessingErr, ActorRef};
 use majordomo::testing::{BASE_URL, TestAccounts};
 use majordomo::{
     Actor, Answer, Authenticate, Builder, Command, Config, ConfirmEmail, ConfirmPhone, Context, Envelope, Error,
-    Filter, Flow, FlowId, FlowKind, HashParameters, Live, LoggedIn, OneTimeCode, Password, Proof, Question, Reason,
-    Register, Signal, SignalClass, SignalKind, TokenId, UserId,
+    Filter, Flow, FlowId, FlowKind, HashParameters, Lane, Live, LoggedIn, OneTimeCode, Password, Proof, Question,
+    Reason, Register, Signal, SignalClass, SignalKind, TokenId, UserId,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -169,7 +169,8 @@ impl Stage {
         if let Err(Error::Refused(reason)) = &answer {
             self.reasons.insert((F::KIND.as_str(), reason.as_str()));
         }
-        let starts = |envelope: &Envelope| envelope.context == context && envelope.signal.kind().starts() == [F::KIND];
+        let told = |told: &Context| told.told_request_id() == context.told_request_id();
+        let starts = |envelope: &Envelope| told(&envelope.context) && envelope.signal.kind().starts() == [F::KIND];
         let log = self.test.signals(before, 1_000).await.unwrap();
         let signals = run_of(&log, starts);
         let live = self.heard.next(starts).await;
@@ -177,7 +178,11 @@ impl Stage {
         assert_eq!((live.seq, live.id, live.flow, live.at), (None, start.id, start.flow, start.at));
         assert_eq!(live.signal, start.signal, "the durable copy of the start is the same signal");
         for envelope in &signals {
-            assert_eq!((&envelope.actor, &envelope.context), (&actor, &context));
+            assert!(envelope.actor == actor && told(&envelope.context));
+            // What is personal in it is sealed under the user's key, and gone with the user.
+            let gone = matches!(envelope.lane, Lane::User(user) if self.test.user(user).unwrap().is_none());
+            let personal = |told: &Context| (told.told_client_ip(), told.told_user_agent().map(str::to_owned));
+            assert_eq!(personal(&envelope.context), if gone { (None, None) } else { personal(&context) });
             assert_eq!(envelope.sender, envelope.signal.kind().sender(), "{:?}", envelope.signal.kind());
         }
         Ran { answer, signals }
