@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::scenarios;
-use super::stage::{OTHER_PHONE, PASSWORD, PHONE, Ran, Stage, Table, assert_tells, email};
+use super::stage::{OTHER_PHONE, PASSWORD, PHONE, Ran, Stage, Table, assert_tells, email, personal};
 
 scenarios! {
     a_message_that_was_accepted_ends_its_delivery
@@ -34,7 +34,8 @@ async fn delivered<F: Flow>(stage: &Stage, ran: &Ran<F>) -> Vec<(FlowId, Vec<Env
     for (_, signals) in &deliveries {
         for (envelope, sender) in signals.iter().zip(["user_manager", "notifier"]) {
             assert_eq!(envelope.cause, Some(first.flow), "led to by its requester");
-            assert_eq!((&envelope.actor, &envelope.context), (&first.actor, &first.context));
+            assert_eq!((&envelope.actor, personal(&envelope.context)), (&first.actor, personal(&first.context)));
+            assert_eq!(envelope.context.told_request_id(), first.context.told_request_id());
             assert_eq!((envelope.lane, envelope.sender.as_str()), (first.lane, sender));
         }
         assert!(signals.iter().all(|envelope| envelope.seq > first.seq && envelope.at >= first.at));

@@ -181,7 +181,6 @@ impl Stage {
             assert!(envelope.actor == actor && told(&envelope.context));
             // What is personal in it is sealed under the user's key, and gone with the user.
             let gone = matches!(envelope.lane, Lane::User(user) if self.test.user(user).unwrap().is_none());
-            let personal = |told: &Context| (told.told_client_ip(), told.told_user_agent().map(str::to_owned));
             assert_eq!(personal(&envelope.context), if gone { (None, None) } else { personal(&context) });
             assert_eq!(envelope.sender, envelope.signal.kind().sender(), "{:?}", envelope.signal.kind());
         }
@@ -259,6 +258,11 @@ pub fn wrong_code(right: &Proof) -> Proof {
     let Proof::Code { challenge, code } = right else { panic!("not a code") };
     let wrong = code.expose().chars().map(|digit| if digit == '9' { '0' } else { '9' }).collect::<String>();
     Proof::Code { challenge: *challenge, code: OneTimeCode::new(wrong) }
+}
+
+/// What a context tells of a person. It is sealed under another nonce each time.
+pub fn personal(context: &Context) -> (Option<IpAddr>, Option<&str>) {
+    (context.told_client_ip(), context.told_user_agent())
 }
 
 /// Takes one run out of the log: what lies from its start to its end is its own, or starts a delivery that it led to.
