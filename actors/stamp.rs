@@ -71,6 +71,15 @@ pub fn seal_context(envelope: &mut Envelope, key: Option<SealKey>) {
     }
 }
 
+/// Of signals that name a user whose key is not at hand, what is personal in the context is not stored rather than
+/// stored in clear.
+pub fn withhold_unsealed(envelopes: &mut [Envelope]) {
+    let names_user = envelopes.iter().any(|envelope| envelope.signal.user().is_some());
+    for envelope in envelopes.iter_mut().filter(|envelope| names_user && envelope.context.sealed().is_none()) {
+        envelope.context.withhold_personal();
+    }
+}
+
 /// What the sealed context of a signal is bound to.
 #[must_use]
 pub fn context_place(signal: SignalId) -> Vec<u8> {

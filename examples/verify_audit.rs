@@ -3,7 +3,7 @@
 //!
 //! `cargo run --example verify_audit -- trail.jsonl keys.json [held.json]`
 
-#![allow(clippy::print_stdout, reason = "it is a program for a terminal")]
+#![allow(clippy::print_stdout, clippy::indexing_slicing, reason = "for a terminal; an absent field is null")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -11,9 +11,6 @@ use std::io::{BufRead, BufReader, Read};
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-
-/// No line of an export is longer, its line feed included.
-const LINE_LIMIT: u64 = 256 * 1024 + 1;
 
 fn main() -> Result<(), String> {
     let mut paths = std::env::args().skip(1);
@@ -35,7 +32,7 @@ pub fn verify(mut export: impl BufRead, keys: &str, held: Option<&str>) -> Resul
     for number in 1_u64.. {
         let mut line = Vec::new();
         let wrong = |reason: String| format!("line {number}: {reason}");
-        export.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line).map_err(|error| wrong(error.to_string()))?;
+        export.by_ref().take(256 * 1024 + 1).read_until(b'\n', &mut line).map_err(|error| wrong(error.to_string()))?;
         let Some(last) = line.pop() else { break };
         let line = String::from_utf8(line).map_err(|_| wrong("no text".to_owned()))?;
         if last != b'\n' || end.is_some() {
@@ -70,6 +67,7 @@ struct Chain {
     number: u64,
     seq: u64,
     hash: Vec<u8>,
+    unsigned: u64,
 }
 
 fn begin(line: &str) -> Result<Chain, String> {
@@ -78,7 +76,7 @@ fn begin(line: &str) -> Result<Chain, String> {
     let (number, seq) = (header["number"].as_u64().ok_or("no number")?, header["seq"].as_u64().ok_or("no place")?);
     let is_first = seq == 0 && hash == Sha256::digest(fields(&[b"majordomo/v1/audit_genesis", &store])).to_vec();
     let fits = header["majordomo_audit"] == 1 && (number > 0 || is_first);
-    if fits { Ok(Chain { store, number, seq, hash }) } else { Err("no header of this format and store".to_owned()) }
+    fits.then_some(Chain { store, number, seq, hash, unsigned: 0 }).ok_or("no header of this format".to_owned())
 }
 
 /// Follows the chain by one link: `{"number":N,"hash":"H","body":B}`, where H covers the bytes of B as they stand there.
@@ -96,7 +94,8 @@ fn follow(chain: &mut Chain, line: &str, keys: &Value) -> Result<(), String> {
         return Err(format!("link {next} (place {place}) was altered, or does not belong here"));
     }
     let body = json(body)?;
-    let (from, to) = if body["checkpoint"].is_object() {
+    chain.unsigned = if body["checkpoint"].is_object() { 0 } else { chain.unsigned + 1 };
+    let (from, to) = if chain.unsigned == 0 {
         check_head(&body["checkpoint"], "checkpoint", &[], keys, chain)?;
         (Some(place), Some(chain.seq))
     } else if body["gap"].is_object() {
@@ -105,7 +104,8 @@ fn follow(chain: &mut Chain, line: &str, keys: &Value) -> Result<(), String> {
         (body["record"]["seq"].as_u64(), body["record"]["seq"].as_u64())
     };
     (chain.number, chain.seq, chain.hash) = (next, to.unwrap_or_default(), bytes(&hash.into()));
-    if from == Some(place) { Ok(()) } else { Err(format!("link {next} does not follow on the place before {place}")) }
+    let fits = from == Some(place) && chain.unsigned <= 4_096;
+    fits.then_some(()).ok_or(format!("link {next} does not follow on the place before {place}, or is not signed"))
 }
 
 /// Checks that a head is rightly signed, and over what was read so far.

@@ -68,8 +68,8 @@ impl Config {
         if !(1..=1_000_000).contains(&self.requests) {
             faults.push("requests: 1 to 1,000,000".to_owned());
         }
-        if self.audit_checkpoint_every == 0 {
-            faults.push("audit_checkpoint_every: at least 1".to_owned());
+        if !(1..=4_000).contains(&self.audit_checkpoint_every) {
+            faults.push("audit_checkpoint_every: 1 to 4,000".to_owned());
         }
         if self.storage.queue == 0 || self.storage.group == 0 {
             faults.push("storage.queue and storage.group: at least 1".to_owned());

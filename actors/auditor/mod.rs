@@ -19,7 +19,7 @@ pub use head::{AuditHead, AuditKeyId, AuditPublicKey, AuditSigner, HeadPurpose};
 pub use hex::{Hex, InvalidHex};
 pub use query::{AuditPage, AuditQuery, AuditReadError, TrailRange};
 pub use record::{AuditFault, AuditRecord};
-pub use verify::{AuditFlaw, AuditVerifier, LINE_LIMIT, VerifiedAudit, verify_audit};
+pub use verify::{AuditFlaw, AuditVerifier, LINE_LIMIT, UNSIGNED_LIMIT, VerifiedAudit, verify_audit};
 
 use self::chain::{Growth, HEAD, Head};
 use self::record::record_key;
@@ -27,6 +27,8 @@ use crate::subscriber::{Outcome, Subscriber, SubscriberContext};
 
 /// After how many links the trail is signed, unless told otherwise.
 const CHECKPOINT_EVERY: u64 = 1_024;
+/// The most links between two signatures: a gap and a record may come at once, before it is looked.
+const CHECKPOINT_LIMIT: u64 = 4_000;
 
 /// Keeps a record of every signal, chained to the one before it by a hash, and tells it to `tracing` under the target
 /// `audit`.
@@ -53,10 +55,10 @@ impl Auditor {
         Self { signer, checkpoint_every: CHECKPOINT_EVERY }
     }
 
-    /// Signs after every so many links, 1 at least.
+    /// Signs after every so many links: 1 to 4,000, so that there is no stretch that a verifier takes for unsigned.
     #[must_use]
     pub fn checkpoint_every(self, links: u64) -> Self {
-        Self { checkpoint_every: links.max(1), ..self }
+        Self { checkpoint_every: links.clamp(1, CHECKPOINT_LIMIT), ..self }
     }
 
     /// Adds a signal to the trail; answers whether it was not there yet.

@@ -611,6 +611,16 @@ fn a_trail_that_lost_its_end_is_not_signed_as_whole() {
 }
 
 #[test]
+fn a_stretch_without_a_signature_is_a_flaw() {
+    let mut trail = Trail::default();
+    (1..=UNSIGNED_LIMIT).for_each(|place| trail.miss(place, place));
+    assert_eq!(trail.verify().unwrap().missed, UNSIGNED_LIMIT);
+    let number = UNSIGNED_LIMIT + 1;
+    trail.miss(number, number);
+    assert_eq!(trail.verify(), Err(AuditFlaw::Unsigned { number }));
+}
+
+#[test]
 fn keys_are_rotated_and_tell_nothing_of_themselves() {
     let rotated = Arc::new(AuditSigner::new([4; 8], &[4; 32]).earlier(KEY, &[KEY[0]; 32]));
     let mut trail = Trail::default();

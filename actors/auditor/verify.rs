@@ -10,6 +10,8 @@ use super::head::{AuditHead, AuditKeyId, AuditPublicKey, HeadPurpose};
 
 /// The longest line of an export, in bytes: a body of 64 KiB, and the header with every key that a keyring can hold.
 pub const LINE_LIMIT: usize = 256 * 1024;
+/// How many links may come without a checkpoint: whoever can write the store, but has no keys, can write no more anew.
+pub const UNSIGNED_LIMIT: u64 = 4_096;
 
 /// What was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +128,12 @@ pub enum AuditFlaw {
         /// The number that the head tells.
         number: u64,
     },
+    /// More links than [`UNSIGNED_LIMIT`] come without a checkpoint: signatures are missing.
+    #[error("no checkpoint signs the links up to link {number}")]
+    Unsigned {
+        /// The link that is one too many.
+        number: u64,
+    },
     /// It ends before its end, which is signed.
     #[error("the export is cut off behind link {number}")]
     CutOff {
@@ -172,6 +180,7 @@ impl AuditFlaw {
             Self::WrongBeginning => "wrong_beginning",
             Self::ForeignStore { .. } => "foreign_store",
             Self::Missing { .. } => "missing",
+            Self::Unsigned { .. } => "unsigned",
             Self::OutOfOrder { .. } => "out_of_order",
             Self::Altered { .. } => "altered",
             Self::WrongPlace { .. } => "wrong_place",
@@ -209,6 +218,8 @@ struct State {
     hash: AuditHash,
     records: u64,
     missed: u64,
+    /// Links since the last checkpoint.
+    unsigned: u64,
     is_held_met: bool,
 }
 
@@ -316,6 +327,11 @@ impl State {
             }
             Body::Checkpoint(head) => self.signed(head, HeadPurpose::Checkpoint, keys)?,
         }
+        let is_signed = matches!(body, Body::Checkpoint(_));
+        self.unsigned = if is_signed { 0 } else { self.unsigned.saturating_add(1) };
+        if self.unsigned > UNSIGNED_LIMIT {
+            return Err(AuditFlaw::Unsigned { number: found });
+        }
         (self.number, self.hash) = (found, link.hash);
         Ok(())
     }
@@ -367,6 +383,7 @@ fn begun(line: &[u8], malformed: AuditFlaw) -> Result<State, AuditFlaw> {
         hash: previous,
         records: 0,
         missed: 0,
+        unsigned: 0,
         is_held_met: false,
     })
 }

@@ -366,7 +366,8 @@ fn class_of(error: &reqwest::Error) -> Unreached {
         if let Some(ours) = cause.downcast_ref::<Unreached>() {
             return *ours;
         }
-        if cause.is::<rustls::Error>() {
+        // Behind the handshake the request may have been sent.
+        if cause.is::<rustls::Error>() && error.is_connect() {
             return Unreached::TlsFailed;
         }
         // What an I/O error wraps is not its source: that is the source of what it wraps.

@@ -60,6 +60,8 @@ struct Standing {
     out_since: Option<Timestamp>,
     /// Until when it is left alone.
     rests_until: Option<Timestamp>,
+    /// Until when it asked to be left alone: an answer to another call does not take that back.
+    asked_until: Option<Timestamp>,
 }
 
 impl Standing {
@@ -147,7 +149,8 @@ impl Webhook {
             Err(unreached) => Outcome::reject(unreached.to_string()),
             Ok(answer) => {
                 // It is there, whatever it thinks of this signal.
-                *self.standing() = Standing::default();
+                let asked_until = self.standing().asked_until.filter(|until| *until > now);
+                *self.standing() = Standing { rests_until: asked_until, asked_until, ..Standing::default() };
                 match answer.status {
                     200..=299 => Outcome::done(),
                     410 => Outcome::halt("the endpoint answered 410: it wants no more"),
@@ -161,13 +164,22 @@ impl Webhook {
     fn put_off(&self, retry_after: Option<Duration>, envelope: &Envelope, now: Timestamp) -> Outcome {
         let mut standing = self.standing();
         standing.out_since.get_or_insert(now);
-        standing.failures = standing.failures.saturating_add(1);
+        // Others that were under way at the same time have found it out too: that is one failure.
+        let resting = standing.rests_until.filter(|until| *until > now && retry_after.is_none());
+        if resting.is_none() {
+            standing.failures = standing.failures.saturating_add(1);
+        }
         let growing = RetryPolicy { cap: Duration::from_secs(3_600), growth: 2, ..Self::retry_policy() };
         let growing = growing.pause(standing.failures, getrandom::u32().unwrap_or(u32::MAX));
-        let until = now.plus(retry_after.unwrap_or(growing).max(PAUSE_MIN));
+        let until = resting.unwrap_or_else(|| now.plus(retry_after.unwrap_or(growing).max(PAUSE_MIN)));
         standing.rests_until = Some(until);
+        standing.asked_until = retry_after.map_or(standing.asked_until, |_| Some(until));
         match standing.has_missed(envelope, now) {
             true => Outcome::reject("the endpoint could not be reached for 75 hours"),
+            // So old, and others get through: it is this signal, and from now on it costs attempts.
+            false if now.since(envelope.at) >= GIVE_UP_AFTER => {
+                Outcome::retry("the endpoint does not take this signal")
+            }
             false => Outcome::defer(until),
         }
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
 use majordomo_model::{
-    Command, Envelope, Error, Failure, Flow, FlowId, FlowKind, Lane, Personal, Reason, RefusalCause, Signal,
-    SignalClass, SignalId, Timestamp, UserId,
+    Command, Envelope, Error, Failure, Flow, FlowId, FlowKind, Lane, Reason, RefusalCause, Signal, SignalClass,
+    SignalId, Timestamp, UserId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -350,6 +350,7 @@ impl<'a, F: Perform> Run<'a, F> {
             Ok(Verdict::Conflict | Verdict::AlreadyApplied(_)) => {
                 decision.subject = None;
                 batch = Batch { outcome: None, ..self.batch(&decision, now) };
+                stamp::withhold_unsealed(&mut batch.signals);
                 if self.services.storage.commit(batch.clone()).await.is_ok() {
                     return;
                 }
@@ -357,6 +358,7 @@ impl<'a, F: Perform> Run<'a, F> {
             Err(_) => {}
         }
         batch.signals.iter().skip(1).for_each(|envelope| self.publish(envelope));
+        stamp::withhold_unsealed(&mut batch.signals);
         self.services.storage.commit_with_next(batch);
     }
 
@@ -441,11 +443,6 @@ impl<'a, F: Perform> Run<'a, F> {
 /// Whether live subscribers hear of it before it is stored.
 fn is_told_ahead(told: &Envelope) -> bool {
     told.signal.kind().class() == SignalClass::Start
-}
-
-/// An optional typed identifier, as a start signal shows it.
-pub(crate) fn typed_optional(services: &Services, text: Option<&String>) -> Option<Personal> {
-    text.map(|text| super::policy::typed(&services.keys, text))
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub struct MessageLimits {
     /// Zero switches it off.
     pub cool_down: Duration,
     /// The most messages to one address within any hour, of all that somebody else could have asked for by typing the
-    /// address or its user's name. Default 5, at most 100. `None` is no limit.
+    /// address or its user's name; resets are counted by themselves. Default 5, at most 100. `None` is no limit.
     pub per_hour: Option<u32>,
     /// The same within any 24 hours. Default 10.
     pub per_day: Option<u32>,
@@ -220,15 +220,20 @@ impl Asked {
         keys.identifier_hash(&["cool_down", self.purpose.as_str(), self.kind].join("/"), &self.text)
     }
 
-    /// What messages are counted under that go to this address; if there is none, none go, and something is kept
+    /// What messages are counted under that go to this address: resets apart from what proves it, so that nobody who
+    /// registers with it again and again keeps its owner from a reset. If there is none, none go, and something is kept
     /// under what was typed.
     pub(super) fn budget(&self, keys: &Keyring, channel: Channel, address: Option<&str>) -> [u8; 32] {
         let nowhere = || keys.identifier_hash(&["message_budget", "nowhere", self.kind].join("/"), &self.text);
-        address.map_or_else(nowhere, |address| budget(keys, channel, address))
+        let spent = |address: &str| match self.purpose.is_reset() {
+            true => keys.identifier_hash(&["message_budget", "reset", channel.as_str()].join("/"), address),
+            false => budget(keys, channel, address),
+        };
+        address.map_or_else(nowhere, spent)
     }
 }
 
-/// What the messages to an address are counted under.
+/// What the messages to an address are counted under, but for resets.
 pub(super) fn budget(keys: &Keyring, channel: Channel, canonical: &str) -> [u8; 32] {
     keys.identifier_hash(&["message_budget", channel.as_str()].join("/"), canonical)
 }

@@ -220,6 +220,11 @@ macro_rules! password_reason {
 }
 pub(super) use password_reason;
 
+/// The same of an optional identifier.
+pub(super) fn typed_optional(keys: &Keyring, text: Option<&String>) -> Option<Personal> {
+    text.map(|text| typed(keys, text))
+}
+
 /// What somebody typed, before it is known whether it names a user: a keyed hash, and a redaction that shows nothing
 /// of a text that may as well be a password.
 pub(super) fn typed(keys: &Keyring, text: &str) -> Personal {

@@ -44,13 +44,15 @@ impl<'a> Proven<'a> {
         if self.already {
             return Vec::new();
         }
-        let changed = self.replaced.map(|replaced| Signal::ContactChanged {
+        // Whoever never proved an address is nobody to be told that it was replaced: a stranger may have claimed it.
+        let proven = self.replaced.filter(|_| self.replaces_proven());
+        let changed = proven.map(|replaced| Signal::ContactChanged {
             user: self.user.id,
             contact: self.contact.id,
             address: personal_contact(self.contact),
             previous: personal_recipient(replaced),
             channel: self.contact.channel,
-            undo: self.undo.filter(|_| self.replaces_proven()),
+            undo: self.undo,
         });
         std::iter::once(verified).chain(changed).map(Told::from).collect()
     }

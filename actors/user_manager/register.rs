@@ -5,11 +5,11 @@ use majordomo_model::{
     RegisterReason, Signal, Timestamp, UserId, UserStatus, Username,
 };
 
-use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember, typed_optional};
+use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
 use super::message_budget::{Remembered, budget};
 use super::policy::{
     FreshToken, Policy, Registration, Requirement, password_failure, password_reason, personal_address,
-    personal_username,
+    personal_username, typed_optional,
 };
 use crate::bytes::Bytes;
 use crate::guard::{Amendment, Proposal};
@@ -132,9 +132,9 @@ struct Typed {
 impl Typed {
     fn of(message: &Register, services: &Services) -> Self {
         Self {
-            username: typed_optional(services, message.username.as_ref()),
-            email: typed_optional(services, message.email.as_ref()),
-            phone: typed_optional(services, message.phone.as_ref()),
+            username: typed_optional(&services.keys, message.username.as_ref()),
+            email: typed_optional(&services.keys, message.email.as_ref()),
+            phone: typed_optional(&services.keys, message.phone.as_ref()),
         }
     }
 

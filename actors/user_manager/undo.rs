@@ -45,7 +45,14 @@ impl<'a> Undo<'a> {
             return Recorded::default();
         };
         let (user, version) = (before.id, before.version.saturating_add(1));
-        let (expires_at, token) = (now.plus(self.policy.undo_lifetime), self.token.token);
+        // Whoever came by a change that can still be undone must not outlast the link that takes that change back.
+        let knew = |change: &ChangeRow| {
+            change.contacts.iter().any(|one| one.channel == told.channel && one.canonical == told.canonical)
+        };
+        let elder = earlier.iter().filter(|change| change.is_open(now) && !knew(change));
+        let last = now.plus(self.policy.undo_lifetime);
+        let expires_at = elder.map(|change| change.expires_at).fold(last, Timestamp::min);
+        let token = self.token.token;
         let contacts = before.contacts.iter().filter(|contact| contact.proven_at.is_some()).cloned().collect();
         let change = ChangeRow { user, version, kind, at: now, expires_at, contacts, told: told.clone(), token };
         let (purpose, binding) = (TokenPurpose::UndoChange, Binding::Change(version));

@@ -147,6 +147,36 @@ async fn the_old_address_gets_its_account_back_and_a_new_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_at_an_address_that_came_by_a_change_does_not_outlast_the_one_that_takes_it_back() {
+    let test = TestAccounts::start().await;
+    let ada = ada(&test).await;
+    replace(&test, ada, EMAIL, EVIL, PASSWORD).await;
+    test.advance(Duration::from_secs(24 * 3600));
+    // The owner, who is still signed in, changes back, which is told to the address that came in between.
+    replace(&test, ada, EVIL, EMAIL, PASSWORD).await;
+    let notice = last_notice(&test);
+    assert_eq!(notice.to, EVIL);
+    test.advance(Duration::from_secs(6 * 24 * 3600));
+    assert_eq!((undo(&test, &notice.link).await, truth(&test)), (Err(INVALID), Failure::TokenMismatchOrExpired));
+    assert_eq!(test.find_user(EMAIL).unwrap().map(|user| user.id), Some(ada));
+    assert_laws(&test);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_was_only_claimed_is_not_told_that_it_was_replaced() {
+    let test = TestAccounts::start().await;
+    let eve = proven(&test, Some("eve"), Some(EVIL), None).await;
+    let stranger = "stranger@example.com";
+    let authority = by_password(PASSWORD);
+    test.add_contact(AddContact { user: eve, address: claim(stranger), authority }).await.unwrap();
+    soon(test.drain()).await;
+    drop(test.messages().take());
+    replace(&test, eve, stranger, "more@example.net", PASSWORD).await;
+    assert!(test.messages().last_to(stranger).is_none());
+    assert!(!test.recorded().iter().any(|told| told.signal.kind() == SignalKind::ContactChanged));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_change_is_told_where_it_can_be_taken_back() {
     let test = TestAccounts::start().await;
     let ada = proven(&test, Some("ada"), Some(EMAIL), None).await;

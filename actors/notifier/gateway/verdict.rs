@@ -114,7 +114,7 @@ fn text_of(value: &Value) -> Option<String> {
 
 /// What a failure means by its status alone (RFC 9110, section 15).
 const fn class_of(answer: &HttpAnswer) -> FailureClass {
-    if answer.retry_after.is_some() {
+    if answer.retry_after.is_some() && !matches!(answer.status, 200..=299) {
         return FailureClass::Unavailable;
     }
     match answer.status {

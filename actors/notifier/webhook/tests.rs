@@ -83,8 +83,30 @@ fn an_endpoint_that_is_out_is_left_alone_for_longer_and_longer_and_given_up_in_t
     let fresh = Envelope { at: now, ..sample() };
     assert!(matches!(webhook.weigh(Err(Unreached::NotConnected), &fresh, now), Outcome::Defer { .. }));
     webhook.weigh(answered(500, None), &fresh, now);
-    let Outcome::Defer { until } = webhook.weigh(Err(Unreached::NotConnected), &envelope, now) else { panic!() };
+    let Outcome::Defer { until } = webhook.weigh(Err(Unreached::NotConnected), &fresh, now) else { panic!() };
     assert!(until.since(now) <= Duration::from_secs(5), "it has been out for less than an hour");
+    let old = webhook.weigh(Err(Unreached::TimedOut), &envelope, now);
+    assert!(matches!(old, Outcome::Retry { .. }), "others get through: from now on this one costs attempts: {old:?}");
+}
+
+#[test]
+fn what_several_find_out_at_once_is_one_failure_and_a_wish_to_be_left_alone_outlives_an_answer() {
+    let (webhook, envelope) = (webhook(), sample());
+    let weigh = |answer, now| webhook.weigh(answer, &envelope, now);
+    let Outcome::Defer { until } = weigh(Err(Unreached::NotConnected), SENT) else { panic!() };
+    for _ in 0..7 {
+        let Outcome::Defer { until: same } = weigh(Err(Unreached::NotConnected), SENT) else { panic!() };
+        assert_eq!(same, until);
+    }
+    let Outcome::Defer { until: second } = weigh(Err(Unreached::NotConnected), until) else { panic!() };
+    assert!(second.since(until) <= Duration::from_secs(10), "the second failure, not the ninth");
+
+    let asked = second.plus(Duration::from_secs(600));
+    assert!(matches!(weigh(answered(429, Some(600)), second), Outcome::Defer { until } if until == asked));
+    assert!(matches!(weigh(answered(200, None), second), Outcome::Done(_)));
+    assert_eq!(webhook.standing().rests_until, Some(asked));
+    assert!(matches!(weigh(answered(200, None), asked), Outcome::Done(_)));
+    assert_eq!(webhook.standing().rests_until, None);
 }
 
 #[test]

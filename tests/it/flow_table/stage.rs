@@ -333,7 +333,7 @@ impl<F: Flow> Ran<F> {
 
     /// Whether every signal of the run is in the lane of this user.
     pub fn lane_of(&self, user: UserId) -> bool {
-        self.signals.iter().all(|envelope| envelope.lane == majordomo::Lane::User(user))
+        self.signals.iter().all(|envelope| envelope.lane == Lane::User(user))
     }
 }
 
