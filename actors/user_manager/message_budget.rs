@@ -363,7 +363,9 @@ mod tests {
         let hashes: std::collections::BTreeSet<_> = all.iter().map(|asked| asked.cool_down(&keys)).collect();
         assert_eq!(hashes.len(), all.len());
         let budgets = all.each_ref().map(|asked| asked.budget(&keys, Channel::Email, Some("ada@example.com")));
-        assert!(budgets.iter().all(|key| *key == budget(&keys, Channel::Email, "ada@example.com")), "one an address");
+        let [proof, resets @ ..] = budgets;
+        assert_eq!(proof, budget(&keys, Channel::Email, "ada@example.com"), "one an address");
+        assert!(resets.iter().all(|key| *key == resets[0] && *key != proof), "and one for resets");
         assert_ne!(budgets[0], budget(&keys, Channel::Phone, "ada@example.com"));
         assert_ne!(budgets[0], all[0].budget(&keys, Channel::Email, None));
     }

@@ -273,7 +273,7 @@ mod tests {
 
     use super::super::fixture::{
         Fixture, NOW, OTHER_PASSWORD, PASSWORD, any_sessions, any_user, assert_one_end, assert_well_formed, authority,
-        user_row,
+        unlimited, user_row,
     };
     use super::*;
     use crate::keys::Keyring;
@@ -480,7 +480,7 @@ mod tests {
 
     #[tokio::test]
     async fn however_often_an_account_is_changed_the_earliest_links_are_kept() {
-        let fixture = Fixture::new().await;
+        let fixture = Fixture::with(unlimited()).await;
         let user = fixture.register_proven("ada", Some("a@example.com"), None).await;
         let first = replace(&fixture, user, "a@example.com", "b@example.com").await;
         for number in 0..60 {

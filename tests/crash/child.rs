@@ -52,6 +52,10 @@ async fn spawn(folder: &Path, terms: Terms) -> Result<Accounts, String> {
             config.hashing.queue = Some(10_000);
             config.messages = Some(NotifierSettings::new("Example", "https://accounts.example.com"));
             config.policy.failures_per_source = u32::MAX;
+            // What is asked for again and again is to be done each time.
+            config.policy.messages.cool_down = Duration::ZERO;
+            config.policy.messages.per_hour = None;
+            config.policy.messages.per_day = None;
             config.storage.idle_flush = Duration::from_millis(20);
             if terms == Terms::Prunes {
                 config.storage.keep_signals = Duration::ZERO;

@@ -256,7 +256,7 @@ struct Model {
     /// What messages were asked for by, when, and what that was answered.
     asked: Vec<(String, u64, TokenId)>,
     /// When messages to an address were started that anybody can ask for.
-    started: Vec<(&'static str, u64)>,
+    started: Vec<(String, u64)>,
     /// Whether one was not.
     over_budget: bool,
 }
@@ -326,10 +326,11 @@ impl Model {
         self.asked.iter().find(same).map(|asked| asked.2)
     }
 
-    /// Whether one more message may go to an address: so many an hour, and no run is longer than that.
-    fn spends(&mut self, canonical: &'static str) -> bool {
-        let may = self.started.iter().filter(|started| started.0 == canonical).count() < BUDGET;
-        self.started.extend(may.then_some((canonical, self.now)));
+    /// Whether one more message may go to an address, or one more that resets a password: so many an hour, and no run is
+    /// longer than that.
+    fn spends(&mut self, subject: String) -> bool {
+        let may = self.started.iter().filter(|started| started.0 == subject).count() < BUDGET;
+        self.started.extend(may.then_some((subject, self.now)));
         self.over_budget |= !may;
         may
     }
@@ -337,7 +338,7 @@ impl Model {
     /// A message to somebody who claims an address, or to whoever has proven it, unless it was sent too many; to nobody
     /// while it is kept for another.
     fn claimed(&mut self, claimant: UserId, address: Address) {
-        if !self.spends(address.1) {
+        if !self.spends(address.1.to_owned()) {
             return;
         }
         let kind = match (self.owner(address.1), address.2) {
@@ -553,7 +554,7 @@ impl Model {
                 Channel::Phone => MessageKind::ResetPasswordPhone,
             };
             let same = |sent: &Sent| matches!(sent.bound, Bound::Epoch(_)) && sent.channel == channel;
-            if self.spends(reach.address.1) {
+            if self.spends(format!("reset {}", reach.address.1)) {
                 self.due.push((kind, reach.address.1.to_owned()));
                 self.supersede(|sent| sent.user == person.id && same(sent));
             }

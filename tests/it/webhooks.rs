@@ -344,7 +344,10 @@ async fn personal_data_is_redacted_unless_it_is_exposed_on_purpose_and_no_secret
         attempts.len() > 3 && attempts.iter().all(|attempt| attempt.answer.is_none()),
         "it would hold what was sent"
     );
-    assert!(listed(&test).await.iter().all(|attempt| attempt.answer.as_ref().is_some_and(|text| text.len() <= 200)));
+    let attempts = listed(&test).await;
+    let mut answered = attempts.iter().filter(|attempt| attempt.status.is_some()).peekable();
+    assert!(answered.peek().is_some());
+    assert!(answered.all(|attempt| attempt.answer.as_ref().is_some_and(|text| text.len() <= 200)), "{attempts:?}");
     for secret in [PASSWORD, new, &token, "sealed", "$argon2", "whsec_"] {
         assert!(!plain_bodies.contains(secret) && !exposed_bodies.contains(secret), "{secret}");
     }
