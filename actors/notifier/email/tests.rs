@@ -1,3 +1,5 @@
+//! SMTP against a server of the tests' own, which answers as each case says.
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
