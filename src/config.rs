@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use majordomo_actors::auditor::CHECKPOINT_LIMIT;
 use majordomo_actors::hasher::HasherSettings;
 use majordomo_actors::notifier::NotifierSettings;
 use majordomo_actors::storage::StorageSettings;
@@ -31,7 +32,7 @@ pub struct Config {
     /// What messages say of the app and where their links lead. Needed where the builder is given a transport.
     pub messages: Option<NotifierSettings>,
     /// After how many links the audit trail is signed, besides once an hour: what is not signed yet can be cut off unseen
-    /// by whoever can write the file and not the keys. Default 1,024.
+    /// by whoever can write the file and not the keys. Default 1,024, at most 4,000.
     pub audit_checkpoint_every: u64,
     /// How many requests may be under way; one more is refused with `Overloaded`. Default 4,096: each holds a few
     /// kilobytes, and what cannot be done soon is better refused at once.
@@ -68,7 +69,7 @@ impl Config {
         if !(1..=1_000_000).contains(&self.requests) {
             faults.push("requests: 1 to 1,000,000".to_owned());
         }
-        if !(1..=4_000).contains(&self.audit_checkpoint_every) {
+        if !(1..=CHECKPOINT_LIMIT).contains(&self.audit_checkpoint_every) {
             faults.push("audit_checkpoint_every: 1 to 4,000".to_owned());
         }
         if self.storage.queue == 0 || self.storage.group == 0 {

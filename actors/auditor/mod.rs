@@ -28,7 +28,7 @@ use crate::subscriber::{Outcome, Subscriber, SubscriberContext};
 /// After how many links the trail is signed, unless told otherwise.
 const CHECKPOINT_EVERY: u64 = 1_024;
 /// The most links between two signatures: a gap and a record may come at once, before it is looked.
-const CHECKPOINT_LIMIT: u64 = 4_000;
+pub const CHECKPOINT_LIMIT: u64 = 4_000;
 
 /// Keeps a record of every signal, chained to the one before it by a hash, and tells it to `tracing` under the target
 /// `audit`.
