@@ -289,7 +289,8 @@ impl Accounts {
     /// let in and in the same credential epoch. Its use is noted, to the minute.
     ///
     /// # Errors
-    /// [`Unreadable`] while storage is out: then nobody is known to be signed in, or not to be.
+    /// [`Unreadable`] while storage is out, unless the session was checked lately: then nobody is known to be signed in, or
+    /// not to be.
     pub fn check_session(&self, token: &SessionToken) -> Result<Option<(Session, User)>, Unreadable> {
         self.system().check_session(token)
     }

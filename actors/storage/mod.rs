@@ -4,6 +4,7 @@ mod actor;
 mod batch;
 mod change;
 mod dispatch;
+mod known_sessions;
 mod letter;
 mod log;
 mod lookup;
@@ -42,6 +43,7 @@ pub use self::change::ChangeRow;
 pub use self::dispatch::DispatchRow;
 #[cfg(any(test, feature = "testing"))]
 pub use self::faulty_disk::{Counts, FaultyDisk, Operation};
+use self::known_sessions::KnownSessions;
 pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
 pub use self::message::{Answered, MessagesRow};
@@ -86,6 +88,9 @@ pub struct StorageSettings {
     /// How much room the file system is to have left, in bytes: with less, registrations are answered
     /// `StorageUnavailable`, so that there is room for logins and for whatever frees some. Default 64 MiB; 0 is none.
     pub reserve_bytes: u64,
+    /// How many live sessions are kept in memory, so that checking one that was checked lately reads nothing. Default
+    /// 16,384, about 2 KiB each; 0 keeps none.
+    pub sessions_kept: usize,
     /// The page cache. Default 128 MiB.
     pub engine: EngineSettings,
 }
@@ -100,6 +105,7 @@ impl Default for StorageSettings {
             keep_signals,
             max_lag: MaxLag { age: Some(keep_signals * 2), bytes: Some(4 << 30) },
             reserve_bytes: 64 << 20,
+            sessions_kept: 16_384,
             engine: EngineSettings::default(),
         }
     }
@@ -144,6 +150,7 @@ pub struct Storage {
 
 struct Shared {
     engine: EngineHandle,
+    sessions: KnownSessions,
     location: Location,
     settings: StorageSettings,
     clock: Clock,
@@ -167,6 +174,7 @@ struct Counters {
     lost: AtomicU64,
     lost_signals: AtomicU64,
     queued: AtomicU64,
+    sessions_looked_up: AtomicU64,
     /// The number of the last transaction that anybody was told of.
     acknowledged: AtomicU64,
     /// The place of the last signal that the hook was given.
@@ -208,6 +216,8 @@ pub struct StorageState {
     pub lost: u64,
     /// Batches waiting for the writer, or being committed.
     pub queued: u64,
+    /// How often a session that was checked was looked up in the store, because memory did not know it, or no longer.
+    pub sessions_looked_up: u64,
     /// The size on the device, in bytes; 0 while the store is out.
     pub size_bytes: u64,
     /// Whether less room is left around the file than [`StorageSettings::reserve_bytes`].
@@ -256,6 +266,7 @@ impl Storage {
         let (writing, released) = (tokio::sync::Mutex::new(()), AtomicBool::new(false));
         let shared = Shared {
             engine: handle,
+            sessions: KnownSessions::new(settings.sessions_kept),
             location,
             settings,
             clock,
@@ -374,6 +385,7 @@ impl Storage {
             reopenings: read(&counters.reopenings),
             lost: read(&counters.lost),
             queued: read(&counters.queued),
+            sessions_looked_up: read(&counters.sessions_looked_up),
             size_bytes: self.shared.engine.with_engine(Engine::size_bytes).unwrap_or(0),
             low_space: !self.has_room(),
             log: self.reader().log_state().unwrap_or_default(),

@@ -358,6 +358,11 @@ impl ContactRow {
 }
 
 impl SessionRow {
+    /// Whether it was opened by this user, in the epoch that they are in, and they are let in (ASVS 7.4.2).
+    pub fn is_of(&self, user: &UserRow) -> bool {
+        self.user == user.id && self.epoch == user.epoch && user.status == UserStatus::Active
+    }
+
     /// The session as a list shows it.
     pub fn view(&self) -> Session {
         Session {

@@ -381,7 +381,11 @@ fn commit_group(shared: &Shared, work: &[Arc<Prepared>]) -> Result<Done, GroupEr
         Ok::<_, ReadError>(())
     });
     match committed {
-        Ok(()) => Ok(done),
+        Ok(()) => {
+            // Here, where nobody has been told yet, and where it is done even if the writer is killed meanwhile.
+            shared.sessions.changed(work.iter().flat_map(|prepared| &prepared.batch.writes));
+            Ok(done)
+        }
         Err(EngineCommitError::Aborted(error)) => Err(error.into()),
         Err(EngineCommitError::Failed(error)) => {
             let done = error.is_outcome_unknown().then_some(done);
@@ -412,6 +416,7 @@ fn reopen_once(shared: &Shared) -> Result<u64, String> {
         return Err(format!("the store ends with transaction {found}, but {acknowledged} was acknowledged"));
     }
     shared.engine.install(engine);
+    shared.sessions.doubt_all();
     if shared.released.load(Ordering::SeqCst) {
         // Let go of meanwhile: whoever did so expects the file to be closed.
         let _ = shared.engine.revoke();

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use majordomo_model::{FlowId, Session, SessionToken, Timestamp, User, UserId, UserStatus};
+use majordomo_model::{FlowId, Session, SessionToken, Timestamp, User, UserId};
 
 use super::flow::Services;
 use super::policy::Policy;
 use crate::session_secret;
-use crate::storage::{Batch, Check, Lookup, SessionRow, Unreadable, UserRow, Write};
+use crate::storage::{Batch, Check, SessionRow, Unreadable, UserRow, Write};
 
 /// How coarsely the last use of a session is noted.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
@@ -15,30 +15,26 @@ const TOUCH_EVERY: Duration = Duration::from_secs(60);
 /// Whether a session opens anything now: its user is let in and in the epoch that it was opened in, and it has neither
 /// expired nor lain idle (ASVS 7.3.1, 7.3.2, 7.4.2).
 pub(crate) fn is_live(session: &SessionRow, user: &UserRow, now: Timestamp, policy: &Policy) -> bool {
-    session.user == user.id
-        && session.epoch == user.epoch
-        && user.status == UserStatus::Active
-        && now < session.expires_at
-        && now < session.last_seen_at.plus(policy.session_idle)
+    session.is_of(user) && is_in_time(session.last_seen_at, session.expires_at, now, policy)
+}
+
+fn is_in_time(last_seen_at: Timestamp, expires_at: Timestamp, now: Timestamp, policy: &Policy) -> bool {
+    now < expires_at && now < last_seen_at.plus(policy.session_idle)
 }
 
 /// The live session that a token opens, and its user; that it was used is noted with the next commit.
 ///
 /// # Errors
-/// Storage is out: nothing is known about the session.
+/// Storage is out, and the session is none of those that were checked lately: nothing is known about it.
 pub(crate) fn check(services: &Services, token: &SessionToken) -> Result<Option<(Session, User)>, Unreadable> {
     let Some(hash) = session_secret::hash(token.expose()) else { return Ok(None) };
     let now = services.clock.now();
-    let found = services.reader.snapshot(|view| {
-        let Some(session) = view.session(&hash)? else { return Ok(None) };
-        let Some(user) = view.user(session.user)? else { return Ok(None) };
-        Ok(Some((session, user.view(view.activity(user.id)?.as_ref()), user)))
-    })?;
-    let Some((session, shown, user)) = found else { return Ok(None) };
-    if !is_live(&session, &user, now, &services.policy) {
+    let Some(known) = services.storage.known_session(&hash)? else { return Ok(None) };
+    let session = &known.session;
+    if !is_in_time(session.last_seen_at, session.expires_at, now, &services.policy) {
         return Ok(None);
     }
-    if now.since(session.last_seen_at) >= TOUCH_EVERY {
+    if known.is_use_to_note(now, TOUCH_EVERY) {
         services.storage.commit_with_next(Batch {
             flow: FlowId::new(),
             outcome: None,
@@ -47,7 +43,7 @@ pub(crate) fn check(services: &Services, token: &SessionToken) -> Result<Option<
             signals: Vec::new(),
         });
     }
-    Ok(Some((session.view(), shown)))
+    Ok(Some((session.clone(), known.user.clone())))
 }
 
 /// The checks that hold as long as a user has exactly these sessions.
@@ -63,6 +59,7 @@ pub(super) fn count<T>(sessions: &[T]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use majordomo_model::UserStatus;
     use proptest::prelude::*;
 
     use super::super::fixture::{Fixture, NOW, any_sessions, any_user};
@@ -111,6 +108,39 @@ mod tests {
         fixture.write(Vec::new(), vec![Write::RemoveSession(hash)]).await;
         fixture.services.storage.flush().await;
         assert_eq!(check(&fixture.services, &opened.token).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_was_checked_is_looked_up_again_only_once_something_changed() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", None, None).await;
+        let opened = fixture.session("ada").await;
+        let looked_up = || fixture.services.storage.observe().sessions_looked_up;
+        let shown = || check(&fixture.services, &opened.token).unwrap().unwrap();
+        let before = looked_up();
+        for _ in 0..100 {
+            assert_eq!(shown().1.version, fixture.user(user).version);
+        }
+        assert_eq!(looked_up(), before + 1);
+        let row = UserRow { version: 9, ..fixture.user(user) };
+        fixture.write(Vec::new(), vec![Write::PutUser(Box::new(row))]).await;
+        assert_eq!(shown().1.version, 9);
+        assert_eq!(looked_up(), before + 2);
+    }
+
+    #[tokio::test]
+    async fn its_use_is_noted_once_however_often_it_is_checked_before_the_next_commit() {
+        let fixture = Fixture::new().await;
+        fixture.register_proven("ada", None, None).await;
+        let opened = fixture.session("ada").await;
+        fixture.pass(TOUCH_EVERY);
+        fixture.services.storage.flush().await;
+        let before = fixture.services.storage.observe().batches;
+        for _ in 0..100 {
+            check(&fixture.services, &opened.token).unwrap().unwrap();
+        }
+        fixture.services.storage.flush().await;
+        assert_eq!(fixture.services.storage.observe().batches, before + 1);
     }
 
     proptest! {

@@ -4,15 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use majordomo::{
-    Accounts, Authenticate, Clock, Config, EngineSettings, HashParameters, Identifier, Keyring, Password, Register,
-    SessionToken, StorageSettings, UserId,
+    Accounts, Authenticate, Clock, Config, Context, EngineSettings, HashParameters, Identifier, Keyring, Password,
+    Policy, Register, SessionId, SessionToken, StorageSettings, UserId,
 };
 use majordomo_actors::hasher::Hasher;
-use majordomo_actors::storage::{Batch, CredentialRow, Location, Storage, UniqueKey, UserRow, Verdict, Write};
+use majordomo_actors::storage::{
+    Batch, CredentialRow, Location, SessionRow, Storage, UniqueKey, UserRow, Verdict, Write,
+};
 use majordomo_actors::supervision::{Limits, Plan, spawn_supervisor};
 use majordomo_model::{FlowId, Username};
 
 use crate::Failure;
+use crate::arrivals::Draws;
 
 /// Everybody's.
 pub const PASSWORD: &str = "nine lanterns over a quiet harbour";
@@ -48,7 +51,17 @@ pub fn registration(name: String) -> Register {
     Register { username: Some(name), ..Register::new(PASSWORD) }
 }
 
-/// Makes a store with `users` users, `user0` and so on, all with [`PASSWORD`] hashed as `config` says, unless it is there
+/// The path of a store of so many users among the figures, made there unless it is.
+///
+/// # Errors
+/// It cannot be made.
+pub async fn kept(users: u64, config: &Config) -> Result<PathBuf, Failure> {
+    let path = crate::report::folder()?.join(format!("users-{users}.redb"));
+    seed(&path, users, config).await?;
+    Ok(path)
+}
+
+/// Makes a store with `users` users, `user0` and so on, each with a session and with [`PASSWORD`] hashed as `config` says, unless it is there
 /// already. The first is registered as every user is; the others are copies of what that left.
 ///
 /// # Errors
@@ -85,6 +98,7 @@ async fn copy(path: &Path, first: UserId, users: u64, config: &Config) -> Result
     hasher.start(Some(root.get_cell())).await?;
     let phc = hasher.hash(PASSWORD.as_bytes().to_vec().into(), None).await?.into_string();
     let credential = CredentialRow { phc, revision: 1, set_at: user.created_at };
+    let mut draws = Draws::new(users);
     let mut numbers = (1..users).collect::<std::collections::VecDeque<_>>();
     while !numbers.is_empty() {
         let mut committing = Vec::new();
@@ -92,7 +106,7 @@ async fn copy(path: &Path, first: UserId, users: u64, config: &Config) -> Result
             let some = numbers.len().min(usize::try_from(BATCH)?);
             let mut writes = Vec::new();
             for number in numbers.drain(..some) {
-                writes.extend(copied(&user, &credential, number)?);
+                writes.extend(copied(&user, &credential, number, &mut draws)?);
             }
             let batch = Batch { flow: FlowId::new(), outcome: None, checks: Vec::new(), writes, signals: Vec::new() };
             let storage = storage.clone();
@@ -112,7 +126,7 @@ async fn copy(path: &Path, first: UserId, users: u64, config: &Config) -> Result
     Ok(())
 }
 
-fn copied(user: &UserRow, credential: &CredentialRow, number: u64) -> Result<[Write; 4], Failure> {
+fn copied(user: &UserRow, credential: &CredentialRow, number: u64, draws: &mut Draws) -> Result<[Write; 5], Failure> {
     let (id, name) = (UserId::new(), Username::parse(&username(number))?);
     let mut row = user.clone();
     row.id = id;
@@ -121,7 +135,19 @@ fn copied(user: &UserRow, credential: &CredentialRow, number: u64) -> Result<[Wr
         username.original = name.original().to_owned();
         username.skeleton = name.skeleton().to_owned();
     }
+    let session = SessionRow {
+        id: SessionId::new(),
+        user: id,
+        epoch: row.epoch,
+        created_at: row.created_at,
+        last_seen_at: row.created_at,
+        expires_at: row.created_at.plus(Policy::default().session_lifetime),
+        context: Context::new(),
+    };
+    let mut hash = [0; 32];
+    hash.chunks_mut(8).for_each(|part| part.copy_from_slice(&draws.next().to_le_bytes()));
     Ok([
+        Write::PutSession(hash, Box::new(session)),
         Write::PutUser(Box::new(row)),
         Write::PutCredential(id, credential.clone()),
         Write::PutOwner(UniqueKey::identifier(&Identifier::Username(name.clone())), id),
