@@ -1,0 +1,193 @@
+//! Overload: what logins come to at once, three times and nine times as many as the hash permits, open-loop.
+//!
+//! `cargo bench --bench overload`. `SECONDS=n` is how long each load is offered (10), `ROUNDS=n` how often (4). Latency is
+//! taken from the instant at which a login was meant to begin. The hasher alone, over the same threads and the same
+//! kernel, has its turn between the loads; its rate is what is called capacity.
+
+#![allow(clippy::print_stdout, reason = "it reports")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use majordomo::{Accounts, Config, Error};
+use majordomo_actors::hasher::Hasher;
+use measure::arrivals::{Arrival, Draws, open_loop};
+use measure::pairs::{Ratio, median, percentile, sorted};
+use measure::plot::{Axes, draw};
+use measure::report::{Figure, Report};
+use measure::{Failure, is_quick, process, report, setting, world};
+
+/// How many users there are.
+const USERS: u64 = 1_000;
+/// The loads, in parts of the capacity.
+const LOADS: [f64; 5] = [0.5, 0.8, 1.0, 3.0, 9.0];
+
+/// What a load came to.
+struct Served {
+    /// Logins that succeeded, a second.
+    goodput: f64,
+    /// The time from the meant beginning to the answer of those that succeeded, in milliseconds, sorted.
+    took: Vec<f64>,
+    /// How late a timer of a millisecond was meanwhile, in milliseconds, sorted.
+    timer: Vec<f64>,
+}
+
+/// How many hashes a second the hasher computes that is asked for more all the time.
+async fn capacity(hasher: &Hasher, phc: &str, span: Duration) -> Result<f64, Failure> {
+    let threads = std::thread::available_parallelism()?.get();
+    let (begun, mut callers) = (Instant::now(), tokio::task::JoinSet::new());
+    for _ in 0..threads * 2 {
+        let (hasher, phc) = (hasher.clone(), phc.to_owned());
+        callers.spawn(async move {
+            let mut count = 0_u64;
+            while begun.elapsed() < span {
+                let password = world::PASSWORD.as_bytes().to_vec().into();
+                hasher.verify(password, Some(phc.clone()), [0; 32], None).await?;
+                count += 1;
+            }
+            Ok::<_, Failure>(count)
+        });
+    }
+    let mut all = 0;
+    for count in callers.join_all().await {
+        all += count?;
+    }
+    Ok(all as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// How many logins a second there are of callers that each begin the next when one is answered: a load of just 1.
+async fn closed_loop(accounts: &Accounts, span: Duration) -> Result<f64, Failure> {
+    let threads = std::thread::available_parallelism()?.get();
+    let (begun, mut callers) = (Instant::now(), tokio::task::JoinSet::new());
+    for caller in 0..threads * 2 {
+        let (accounts, mut draws) = (accounts.clone(), Draws::new(caller as u64));
+        callers.spawn(async move {
+            let mut count = 0_u64;
+            while begun.elapsed() < span {
+                accounts.authenticate(world::login(draws.below(USERS))).await?;
+                count += 1;
+            }
+            Ok::<_, Failure>(count)
+        });
+    }
+    let mut all = 0;
+    for count in callers.join_all().await {
+        all += count?;
+    }
+    Ok(all as f64 / begun.elapsed().as_secs_f64())
+}
+
+async fn timer(over: Arc<AtomicBool>) -> Vec<f64> {
+    let mut late = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        late.push(begun.elapsed().as_secs_f64() * 1e3 - 1.0);
+    }
+    late
+}
+
+async fn offer(accounts: &Accounts, rate: f64, span: Duration, seed: u64) -> Result<Served, Failure> {
+    let over = Arc::new(AtomicBool::new(false));
+    let watched = tokio::spawn(timer(Arc::clone(&over)));
+    let begun = Instant::now();
+    let arrivals = open_loop(rate, span, seed, |number| {
+        let (accounts, user) = (accounts.clone(), Draws::new(number).below(USERS));
+        async move { accounts.authenticate(world::login(user)).await.map(drop) }
+    });
+    let arrivals = arrivals.await;
+    let elapsed = begun.elapsed().as_secs_f64();
+    over.store(true, Ordering::Relaxed);
+    let is_unexpected = |arrival: &&Arrival<_>| !matches!(arrival.outcome, Ok(()) | Err(Error::Overloaded));
+    if let Some(arrival) = arrivals.iter().find(is_unexpected) {
+        return Err(format!("a login came to {:?}", arrival.outcome).into());
+    }
+    let took: Vec<_> =
+        arrivals.iter().filter(|arrival| arrival.outcome.is_ok()).map(|arrival| arrival.seconds * 1e3).collect();
+    Ok(Served { goodput: took.len() as f64 / elapsed, took: sorted(took), timer: sorted(watched.await?) })
+}
+
+/// What the loads of one kind came to.
+#[derive(Default)]
+struct Row {
+    pairs: Vec<(f64, f64)>,
+    took: Vec<f64>,
+    timer: Vec<f64>,
+}
+
+async fn measured(accounts: &Accounts, hasher: &Hasher, phc: &str) -> Result<(Vec<(f64, f64)>, Vec<Row>), Failure> {
+    let span = Duration::from_millis(setting("SECONDS", 10, 0)?.saturating_mul(1_000).max(500));
+    let (mut closed, mut rows) = (Vec::new(), LOADS.map(|_| Row::default()));
+    for round in 0..setting("ROUNDS", 4, 1)? {
+        let before = capacity(hasher, phc, span / 2).await?;
+        closed.push((closed_loop(accounts, span).await?, before));
+        for (place, row) in rows.iter_mut().enumerate() {
+            let Some(load) = LOADS.get(place) else { continue };
+            let before = capacity(hasher, phc, span / 2).await?;
+            let served = offer(accounts, before * load, span, round * 100 + place as u64).await?;
+            let after = capacity(hasher, phc, span / 2).await?;
+            row.pairs.push((served.goodput, before.midpoint(after)));
+            row.took.extend(served.took);
+            row.timer.extend(served.timer);
+        }
+    }
+    Ok((closed, rows.into_iter().collect()))
+}
+
+fn tell(report: &mut Report, closed: &[(f64, f64)], rows: Vec<Row>, patience: Duration) -> Result<(), Failure> {
+    let all: Vec<_> = rows.iter().flat_map(|row| row.pairs.iter().map(|(_, capacity)| *capacity)).collect();
+    report.add(Figure::new("capacity: the hasher alone, logins a second", median(&all), "/s"));
+    report.add(Figure::ratio("closed loop, 2 callers a core: goodput / capacity", Ratio::of(closed)).at_least(0.99));
+    let (mut goodputs, mut middles, mut slowest) = (Vec::new(), Vec::new(), Vec::new());
+    for (load, row) in LOADS.into_iter().zip(rows) {
+        let (goodput, took, timer) = (Ratio::of(&row.pairs), sorted(row.took), sorted(row.timer));
+        let name = |what: &str| format!("{load} x capacity: {what}");
+        let figure = Figure::ratio(name("goodput / capacity"), goodput);
+        report.add(if load > 1.0 { figure.at_least(0.95) } else { figure });
+        let (p50, p99) = (percentile(&took, 0.5), percentile(&took, 0.99));
+        report.add(Figure::new(name("p50 of the served"), p50, "ms"));
+        // The line is as long as the workers finish within their patience; the hash itself comes on top.
+        report.add(Figure::new(name("p99 of the served"), p99, "ms").at_most(patience.as_secs_f64() * 1e3 + 100.0));
+        report.add(Figure::new(name("lateness of a 1 ms timer, p99"), percentile(&timer, 0.99), "ms").at_most(5.0));
+        goodputs.push((load, goodput.value));
+        middles.push((load, p50));
+        slowest.push((load, p99));
+    }
+    let folder = report::folder()?;
+    let axes =
+        Axes { title: "Logins served", across: "offered / capacity", up: "served / capacity", logarithmic: false };
+    draw(&folder.join("overload-goodput.svg"), axes, &[("goodput", goodputs)])?;
+    let axes = Axes { title: "Time to the answer", up: "ms from the intended start", ..axes };
+    draw(&folder.join("overload-latency.svg"), axes, &[("p50", middles), ("p99", slowest)])
+}
+
+async fn run() -> Result<(), Failure> {
+    let mut report = Report::new("overload");
+    let config = Config::default();
+    let path = report::folder()?.join("overload.redb");
+    world::seed(&path, USERS, &config).await?;
+    let accounts = world::open(&path, config.clone()).await?;
+    let hasher = Hasher::new(&config.hashing)?;
+    hasher.start(None).await?;
+    let phc = hasher.hash(world::PASSWORD.as_bytes().to_vec().into(), None).await?.into_string();
+    process::reset_peak()?;
+    let (closed, rows) = measured(&accounts, &hasher, &phc).await?;
+    tell(&mut report, &closed, rows, config.hashing.patience)?;
+    let (status, cache) = (process::status()?, process::mebibytes(config.storage.engine.cache_bytes as u64));
+    let peak = process::mebibytes(status.peak.saturating_sub(hasher.observe().memory_bytes));
+    let what = format!("memory at most, of that {cache:.0} MiB page cache, without the second hasher");
+    report.add(Figure::new(what, peak, "MiB").at_most(64.0 + cache));
+    report.add(Figure::new("threads", status.threads as f64, ""));
+    if !accounts.shutdown().await {
+        return Err("the system did not shut down".into());
+    }
+    report.finish()
+}
+
+fn main() -> Result<(), Failure> {
+    if is_quick() {
+        println!("only to show that it works");
+    }
+    tokio::runtime::Runtime::new()?.block_on(run())
+}
