@@ -2,6 +2,7 @@
 
 use argon2::{Argon2, Block, Params};
 
+use super::huge_pages;
 use super::parameters::HashParameters;
 use super::phc::{Algorithm, Recipe, Version};
 
@@ -68,9 +69,14 @@ impl Kernel {
     }
 }
 
-/// Makes `memory` hold `blocks` blocks, and never aborts the process where the machine has none left.
+/// Makes `memory` hold `blocks` blocks, in huge pages where there are any, and never aborts the process where the machine
+/// has none left.
 fn grow(memory: &mut Vec<Block>, blocks: usize) -> Result<(), Refused> {
-    memory.try_reserve_exact(blocks.saturating_sub(memory.len())).map_err(|_| Refused)?;
+    let missing = blocks.saturating_sub(memory.len());
+    if missing > 0 {
+        memory.try_reserve_exact(missing).map_err(|_| Refused)?;
+        huge_pages::advise(memory.spare_capacity_mut());
+    }
     memory.resize(blocks, Block::new());
     Ok(())
 }

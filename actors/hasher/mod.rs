@@ -6,6 +6,7 @@
 
 mod actor;
 mod crew;
+mod huge_pages;
 mod kernel;
 mod parameters;
 mod phc;
