@@ -23,7 +23,9 @@ pub use majordomo_actors::gauge::GaugeReading;
 pub use majordomo_actors::guard::{
     Amendment, FailMode, GUARDED_FLOWS, Guard, GuardRegistration, GuardRequest, GuardState, Proposal, Ruling,
 };
-pub use majordomo_actors::hasher::{Ceiling, HashParameters, HasherSettings, HasherSettingsError, HasherState};
+pub use majordomo_actors::hasher::{
+    Ceiling, HashKernel, HashParameters, HasherSettings, HasherSettingsError, HasherState,
+};
 pub use majordomo_actors::keys::{KeyError, KeyId, Keyring};
 pub use majordomo_actors::live::Live;
 pub use majordomo_actors::notifier;

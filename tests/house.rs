@@ -110,6 +110,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
 /// Crates that one room alone may name.
 const ALONE: &[(&str, &str)] = &[
     ("argon2", "actors/hasher/"),
+    ("argon2_rust", "actors/hasher/simd.rs"),
     ("redb", "actors/storage/redb/"),
     ("minijinja", "actors/notifier/"),
     ("lettre", "actors/notifier/email"),
@@ -270,12 +271,34 @@ fn every_file_opens_with_a_sentence_and_is_short() {
 
 #[test]
 fn nothing_can_panic_outside_tests() {
-    let forbidden = [".unwrap()", ".expect(\"", "todo!(", "unimplemented!(", "dbg!(", "unsafe {"];
+    let forbidden = [".unwrap()", ".expect(\"", "todo!(", "unimplemented!(", "dbg!("];
     for source in sources() {
         for line in source.code.lines().filter(|line| !line.trim_start().starts_with("//")) {
             assert!(!forbidden.iter().any(|word| line.contains(word)), "{}: {line}", source.path);
         }
     }
+}
+
+/// The one block that the compiler does not vouch for, and its leave to be there, have one home in the whole project.
+#[test]
+fn unsafe_code_has_one_home() {
+    const HOME: &str = "actors/hasher/huge_pages.rs";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["src", "actors", "tests", "benches", "examples"] {
+        collect(&root.join(folder), &mut files);
+    }
+    let word = ["un", "safe"].concat();
+    let mut at_home = Vec::new();
+    for file in files.iter().filter(|file| !file.ends_with("tests/house.rs")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        for line in text.lines().filter(|line| line.split("//").next().unwrap_or_default().contains(&word)) {
+            assert!(file.ends_with(HOME), "{}: {line}", file.display());
+            at_home.push(line.trim().to_owned());
+        }
+    }
+    let [leave, block] = at_home.as_slice() else { panic!("{HOME} has {at_home:?}") };
+    assert!(leave.starts_with("#[expect(") && block.contains(&format!("{word} {{ rustix::mm::madvise(")));
 }
 
 #[test]

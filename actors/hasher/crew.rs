@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant as StdInstant;
+use std::time::{Duration, Instant as StdInstant};
 
 use subtle::ConstantTimeEq;
 use tokio::runtime::Handle;
@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use tracing::Span;
 use zeroize::Zeroizing;
 
-use super::kernel::{Kernel, Refused};
+use super::kernel::{HashKernel, Input, Kernel, Refused};
+use super::pace::Pace;
 use super::parameters::{Ceiling, HashParameters};
 use super::phc::{PhcString, Recipe, SALT_BYTES, StoredHash, TAG_BYTES};
 use super::queue::Queue;
@@ -91,7 +92,10 @@ pub(super) struct Shared {
     pub(super) parameters: HashParameters,
     pub(super) ceiling: Ceiling,
     pub(super) workers: usize,
+    pub(super) kernel: HashKernel,
     pub(super) queue: Queue<Job>,
+    /// Bounds the queue, where the settings do not.
+    pub(super) pace: Option<Pace>,
     pub(super) counters: Counters,
     pub(super) gauge: Gauge,
     /// How many of the next jobs panic.
@@ -161,7 +165,7 @@ struct Worker<'a> {
 impl<'a> Worker<'a> {
     fn new(shared: &'a Shared) -> Self {
         count(&shared.counters.workers);
-        let mut worker = Self { shared, kernel: Kernel::new(&shared.parameters), counted_bytes: 0 };
+        let mut worker = Self { shared, kernel: Kernel::new(shared.kernel, &shared.parameters), counted_bytes: 0 };
         if worker.kernel.reserve().is_err() {
             tracing::warn!("no memory for a hash thread yet, the next job asks again");
         }
@@ -256,9 +260,19 @@ impl<'a> Worker<'a> {
     fn compute(&mut self, recipe: &Recipe, password: &[u8], salt: &[u8], tag: &mut [u8]) -> Result<(), Refused> {
         #[cfg(any(test, feature = "testing"))]
         self.inject_fault();
-        self.kernel.compute(recipe, password, salt, tag)?;
+        let begun = StdInstant::now();
+        self.kernel.compute(&Input::new(recipe, password, salt), tag)?;
+        if *recipe == Recipe::current(self.shared.parameters) {
+            self.note_pace(begun.elapsed());
+        }
         count(&self.shared.counters.jobs_done);
         Ok(())
+    }
+
+    fn note_pace(&self, lasted: Duration) {
+        if let Some(bound) = self.shared.pace.as_ref().and_then(|pace| pace.measured_bound(lasted)) {
+            self.shared.queue.set_bound(bound);
+        }
     }
 
     #[cfg(any(test, feature = "testing"))]

@@ -1,155 +1,218 @@
-//! The kernel: one thread's argon2 memory, and the only file that calls the hash itself.
+//! The kernel: what a hash thread computes with, in memory of its own.
 
-use argon2::{Argon2, Block, Params};
+use serde::{Deserialize, Serialize};
 
 use super::parameters::HashParameters;
-use super::phc::{Algorithm, Recipe, Version};
+use super::phc::Recipe;
+use super::plain::Plain;
+#[cfg(feature = "argon2-simd")]
+use super::{self_test, simd::Simd};
 
-/// Computes argon2 tags in memory that is taken once and kept. Only a hash dearer than the resident parameters takes
-/// more, and gives it back at its end.
-pub(super) struct Kernel {
-    resident: Vec<Block>,
-    resident_blocks: usize,
+/// Which crate computes the hashes. Both compute the same ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum HashKernel {
+    /// `argon2`.
+    Argon2,
+    /// `argon2-rust`, in the widest instructions that the processor has. Only with the feature `argon2-simd`, and only
+    /// where it passed its self-test.
+    #[cfg(feature = "argon2-simd")]
+    Argon2Simd,
+}
+
+impl HashKernel {
+    /// The fastest that is built in and computes what it ought to.
+    #[cfg(feature = "argon2-simd")]
+    pub(super) fn choose() -> Self {
+        let mut simd = Simd::new(&HashParameters { memory_kib: 512, passes: 1, lanes: 1 });
+        Self::judge(&mut |input, tag| simd.compute(input, tag))
+    }
+
+    /// The only one that is built in.
+    #[cfg(not(feature = "argon2-simd"))]
+    pub(super) const fn choose() -> Self {
+        Self::Argon2
+    }
+
+    /// The faster one, if what computes in it passes the self-test.
+    #[cfg(feature = "argon2-simd")]
+    pub(super) fn judge(candidate: &mut self_test::Candidate<'_>) -> Self {
+        match self_test::run(candidate) {
+            Ok(()) => Self::Argon2Simd,
+            Err(fault) => {
+                tracing::warn!(fault, "argon2-rust failed its self-test, crate argon2 hashes in its place");
+                Self::Argon2
+            }
+        }
+    }
+}
+
+/// What a tag is computed from.
+pub(super) struct Input<'a> {
+    pub(super) recipe: &'a Recipe,
+    pub(super) password: &'a [u8],
+    pub(super) salt: &'a [u8],
+    pub(super) secret: &'a [u8],
+    pub(super) data: &'a [u8],
+}
+
+impl<'a> Input<'a> {
+    /// A password and its salt, and nothing beside them.
+    pub(super) const fn new(recipe: &'a Recipe, password: &'a [u8], salt: &'a [u8]) -> Self {
+        Self { recipe, password, salt, secret: &[], data: &[] }
+    }
 }
 
 /// The machine refused the memory, or argon2 refused the inputs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refused;
 
+/// Computes argon2 tags in memory that is taken once and kept. Only a hash dearer than the resident parameters takes
+/// more, and gives it back at its end.
+pub(super) enum Kernel {
+    Plain(Plain),
+    #[cfg(feature = "argon2-simd")]
+    Simd(Simd),
+}
+
 impl Kernel {
     /// A kernel whose own memory fits `resident`; it is taken at [`Kernel::reserve`] or at the first hash.
-    pub(super) fn new(resident: &HashParameters) -> Self {
-        Self { resident: Vec::new(), resident_blocks: resident.memory_kib as usize }
+    pub(super) fn new(which: HashKernel, resident: &HashParameters) -> Self {
+        match which {
+            HashKernel::Argon2 => Self::Plain(Plain::new(resident)),
+            #[cfg(feature = "argon2-simd")]
+            HashKernel::Argon2Simd => Self::Simd(Simd::new(resident)),
+        }
     }
 
-    /// Takes the resident memory and touches it, so that the first hash is as fast as every other.
+    /// Takes the resident memory ahead of the first hash.
     pub(super) fn reserve(&mut self) -> Result<(), Refused> {
-        grow(&mut self.resident, self.resident_blocks)
+        match self {
+            Self::Plain(plain) => plain.reserve(),
+            #[cfg(feature = "argon2-simd")]
+            Self::Simd(simd) => simd.reserve(),
+        }
     }
 
     /// The bytes that this kernel holds between two hashes.
     pub(super) fn resident_bytes(&self) -> u64 {
-        (self.resident.capacity() * Block::SIZE) as u64
+        match self {
+            Self::Plain(plain) => plain.resident_bytes(),
+            #[cfg(feature = "argon2-simd")]
+            Self::Simd(simd) => simd.resident_bytes(),
+        }
     }
 
-    /// Computes the tag of `password` and `salt`; the tag's length is that of `tag`.
-    pub(super) fn compute(
-        &mut self,
-        recipe: &Recipe,
-        password: &[u8],
-        salt: &[u8],
-        tag: &mut [u8],
-    ) -> Result<(), Refused> {
-        let HashParameters { memory_kib, passes, lanes } = recipe.parameters;
-        let parameters = Params::new(memory_kib, passes, lanes, Some(tag.len())).map_err(|_| Refused)?;
-        let algorithm = match recipe.algorithm {
-            Algorithm::Argon2d => argon2::Algorithm::Argon2d,
-            Algorithm::Argon2i => argon2::Algorithm::Argon2i,
-            Algorithm::Argon2id => argon2::Algorithm::Argon2id,
-        };
-        let version = match recipe.version {
-            Version::V16 => argon2::Version::V0x10,
-            Version::V19 => argon2::Version::V0x13,
-        };
-        self.run(&Argon2::new(algorithm, version, parameters), password, salt, tag)
+    /// Computes the tag of `input`; its length is that of `tag`.
+    pub(super) fn compute(&mut self, input: &Input<'_>, tag: &mut [u8]) -> Result<(), Refused> {
+        match self {
+            Self::Plain(plain) => plain.compute(input, tag),
+            #[cfg(feature = "argon2-simd")]
+            Self::Simd(simd) => simd.compute(input, tag),
+        }
     }
-
-    fn run(&mut self, argon2: &Argon2<'_>, password: &[u8], salt: &[u8], tag: &mut [u8]) -> Result<(), Refused> {
-        let needed = argon2.params().block_count();
-        let mut wide = Vec::new();
-        let memory = if needed > self.resident_blocks {
-            grow(&mut wide, needed)?;
-            &mut wide
-        } else {
-            self.reserve()?;
-            &mut self.resident
-        };
-        argon2.hash_password_into_with_memory(password, salt, tag, memory).map_err(|_| Refused)
-    }
-}
-
-/// Makes `memory` hold `blocks` blocks, and never aborts the process where the machine has none left.
-fn grow(memory: &mut Vec<Block>, blocks: usize) -> Result<(), Refused> {
-    memory.try_reserve_exact(blocks.saturating_sub(memory.len())).map_err(|_| Refused)?;
-    memory.resize(blocks, Block::new());
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::parameters::Ceiling;
     use super::super::phc::StoredHash;
+    use super::super::self_test;
     use super::*;
 
-    /// RFC 9106, 5.3: Argon2id with a secret and associated data.
+    const BUILT_IN: &[HashKernel] = &[
+        HashKernel::Argon2,
+        #[cfg(feature = "argon2-simd")]
+        HashKernel::Argon2Simd,
+    ];
+
     #[test]
-    fn the_kernel_computes_the_test_vector_of_rfc_9106() {
-        let parameters = argon2::ParamsBuilder::new()
-            .m_cost(32)
-            .t_cost(3)
-            .p_cost(4)
-            .output_len(32)
-            .data(argon2::AssociatedData::new(&[4; 12]).unwrap())
-            .build()
-            .unwrap();
-        let argon2 =
-            Argon2::new_with_secret(&[3; 8], argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters).unwrap();
-        let mut kernel = Kernel::new(&HashParameters::cheap_for_tests());
-        let mut tag = [0; 32];
-        kernel.run(&argon2, &[1; 32], &[2; 16], &mut tag).unwrap();
-        let expected = [
-            0x0d, 0x64, 0x0d, 0xf5, 0x8d, 0x78, 0x76, 0x6c, 0x08, 0xc0, 0x37, 0xa3, 0x4a, 0x8b, 0x53, 0xc9, 0xd0, 0x1e,
-            0xf0, 0x45, 0x2d, 0x75, 0xb6, 0x5e, 0xb5, 0x25, 0x20, 0xe9, 0x6b, 0x01, 0xe6, 0x59,
-        ];
-        assert_eq!(tag, expected);
+    fn every_kernel_computes_the_test_vector_of_rfc_9106() {
+        for which in BUILT_IN {
+            let mut kernel = Kernel::new(*which, &HashParameters::cheap_for_tests());
+            assert!(self_test::computes_the_vector_of_rfc_9106(&mut |input, tag| kernel.compute(input, tag)));
+        }
     }
 
     /// Strings for the password `password` from the reference implementation (phc-winner-argon2, `src/test.c`).
     #[test]
-    fn the_kernel_agrees_with_the_reference_implementation() {
+    fn every_kernel_agrees_with_the_reference_implementation() {
         let vectors = [
             "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
             "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc",
             "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
             "$argon2i$v=19$m=65536,t=1,p=1$c29tZXNhbHQAAAAAAAAAAA$+r0d29hqEB0yasKr55ZgICsQGSkl0v0kgwhd+U3wyRo",
         ];
-        let mut kernel = Kernel::new(&HashParameters { memory_kib: 256, passes: 2, lanes: 1 });
-        for text in vectors {
-            let stored = StoredHash::parse(text, &Ceiling::default()).unwrap();
-            let mut tag = vec![0; stored.tag.len()];
-            kernel.compute(&stored.recipe, b"password", &stored.salt, &mut tag).unwrap();
-            assert_eq!(tag, stored.tag, "{text}");
+        for which in BUILT_IN {
+            let mut kernel = Kernel::new(*which, &HashParameters { memory_kib: 256, passes: 2, lanes: 1 });
+            for text in vectors {
+                let stored = StoredHash::parse(text, &Ceiling::default()).unwrap();
+                let mut tag = vec![0; stored.tag.len()];
+                kernel.compute(&Input::new(&stored.recipe, b"password", &stored.salt), &mut tag).unwrap();
+                assert_eq!(tag, stored.tag, "{which:?} {text}");
+            }
         }
     }
 
     #[test]
     fn memory_is_taken_once_and_a_dearer_hash_leaves_no_trace() {
         let cheap = HashParameters::cheap_for_tests();
-        let mut kernel = Kernel::new(&cheap);
-        assert_eq!(kernel.resident_bytes(), 0);
-        kernel.reserve().unwrap();
-        let address = kernel.resident.as_ptr();
-        for memory_kib in [64, 8, 4_096, 64, 63] {
-            let recipe = Recipe::current(HashParameters { memory_kib, ..cheap });
-            kernel.compute(&recipe, b"password", &[7; 16], &mut [0; 32]).unwrap();
-            assert_eq!(kernel.resident_bytes(), 64 * 1_024);
-            assert_eq!(kernel.resident.as_ptr(), address);
+        for which in BUILT_IN {
+            let mut kernel = Kernel::new(*which, &cheap);
+            assert_eq!(kernel.resident_bytes(), 0);
+            for memory_kib in [8, 64, 4_096, 64, 63] {
+                let recipe = Recipe::current(HashParameters { memory_kib, ..cheap });
+                kernel.compute(&Input::new(&recipe, b"password", &[7; 16]), &mut [0; 32]).unwrap();
+                assert_eq!(kernel.resident_bytes(), 64 * 1_024, "{which:?}");
+            }
         }
     }
 
     #[test]
     fn reused_memory_does_not_change_a_tag() {
         let recipe = Recipe::current(HashParameters::cheap_for_tests());
-        let mut used = Kernel::new(&recipe.parameters);
-        used.compute(&recipe, b"something else", &[1; 16], &mut [0; 32]).unwrap();
-        let (mut first, mut second) = ([0; 32], [0; 32]);
-        used.compute(&recipe, b"password", &[7; 16], &mut first).unwrap();
-        Kernel::new(&recipe.parameters).compute(&recipe, b"password", &[7; 16], &mut second).unwrap();
-        assert_eq!(first, second);
+        let input = Input::new(&recipe, b"password", &[7; 16]);
+        for which in BUILT_IN {
+            let mut used = Kernel::new(*which, &recipe.parameters);
+            used.compute(&Input::new(&recipe, b"something else", &[1; 16]), &mut [0; 32]).unwrap();
+            let (mut first, mut second) = ([0; 32], [0; 32]);
+            used.compute(&input, &mut first).unwrap();
+            Kernel::new(*which, &recipe.parameters).compute(&input, &mut second).unwrap();
+            assert_eq!(first, second);
+        }
     }
 
+    #[cfg(feature = "argon2-simd")]
     #[test]
-    fn memory_that_no_machine_has_is_refused_and_not_fatal() {
-        assert_eq!(grow(&mut Vec::new(), usize::MAX / 2), Err(Refused));
+    fn the_faster_kernel_is_chosen_unless_it_is_at_fault() {
+        assert_eq!(HashKernel::choose(), HashKernel::Argon2Simd);
+        let mut simd = Simd::new(&HashParameters::cheap_for_tests());
+        let mut flipped = |input: &Input<'_>, tag: &mut [u8]| {
+            simd.compute(input, tag)?;
+            tag[0] ^= u8::from(input.secret.is_empty());
+            Ok(())
+        };
+        assert_eq!(HashKernel::judge(&mut flipped), HashKernel::Argon2);
+        assert_eq!(serde_json::to_string(&HashKernel::Argon2Simd).unwrap(), r#""argon2_simd""#);
+    }
+
+    #[cfg(feature = "argon2-simd")]
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(10_000))]
+
+        #[test]
+        fn both_kernels_compute_the_same_tags(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), self_test::Sample::BYTES),
+        ) {
+            let sample = self_test::Sample::drawn(&bytes.try_into().unwrap());
+            let resident = HashParameters { memory_kib: 128, passes: 1, lanes: 1 };
+            let (mut plain, mut simd) = (Plain::new(&resident), Simd::new(&resident));
+            let alike = sample.is_computed_alike(
+                &mut |input, tag| plain.compute(input, tag),
+                &mut |input, tag| simd.compute(input, tag),
+            );
+            proptest::prop_assert!(alike, "{sample:?}");
+        }
     }
 }

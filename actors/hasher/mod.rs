@@ -6,15 +6,22 @@
 
 mod actor;
 mod crew;
+mod huge_pages;
 mod kernel;
+mod pace;
 mod parameters;
 mod phc;
+mod plain;
 mod queue;
+#[cfg(any(test, feature = "argon2-simd"))]
+mod self_test;
+#[cfg(feature = "argon2-simd")]
+mod simd;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Instant as StdInstant;
 
 use ractor::{ActorCell, ActorRef, SpawnErr};
 use serde::{Deserialize, Serialize};
@@ -26,10 +33,13 @@ use zeroize::Zeroizing;
 
 pub use self::actor::HasherMessage;
 use self::crew::{Claim, Counters, Job, Reply, Shared, Task, count};
-use self::kernel::Kernel;
-use self::parameters::queue_bound;
+pub use self::kernel::HashKernel;
+#[cfg(any(test, feature = "testing"))]
+use self::kernel::{Input, Kernel};
+use self::pace::Pace;
 pub use self::parameters::{Ceiling, HashParameters, HasherSettings, HasherSettingsError};
 pub use self::phc::PhcString;
+#[cfg(any(test, feature = "testing"))]
 use self::phc::{Recipe, SALT_BYTES, TAG_BYTES};
 use self::queue::{Priority, Queue};
 use crate::gauge::{Gauge, GaugeReading};
@@ -44,29 +54,33 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// Checks `settings` and makes the queue. Where `settings.queue` is not given, two hashes are computed on the
-    /// calling thread to find out how long one lasts.
+    /// Checks `settings` and makes the queue. With the feature `argon2-simd` the faster kernel is put to its self-test,
+    /// which lasts a few milliseconds.
     ///
     /// # Errors
-    /// A setting breaks its rule, or there is no memory for one hash.
+    /// A setting breaks its rule.
     pub fn new(settings: &HasherSettings) -> Result<Self, HasherSettingsError> {
         settings.validate()?;
+        Ok(Self::with_kernel(settings, HashKernel::choose()))
+    }
+
+    fn with_kernel(settings: &HasherSettings, kernel: HashKernel) -> Self {
         let workers = settings.worker_count();
-        let bound = match settings.queue {
-            Some(bound) => bound,
-            None => queue_bound(settings.patience, workers, time_one_hash(settings.parameters)?),
-        };
+        let pace = Pace::new(settings.patience, workers);
+        let bound = settings.queue.unwrap_or_else(|| pace.assumed_bound(&settings.parameters));
         let shared = Shared {
             parameters: settings.parameters,
             ceiling: settings.ceiling,
             workers,
+            kernel,
             queue: Queue::new(bound),
+            pace: settings.queue.is_none().then_some(pace),
             counters: Counters::default(),
             gauge: Gauge::new(),
             #[cfg(any(test, feature = "testing"))]
             faults: AtomicU64::new(0),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
     }
 
     /// Starts an incarnation of the actor and its threads, linked to `supervisor` if there is one. At most one
@@ -115,9 +129,10 @@ impl Hasher {
     /// The present state, read without asking the actor.
     #[must_use]
     pub fn observe(&self) -> HasherState {
-        let Shared { queue, counters, .. } = &*self.shared;
+        let Shared { queue, counters, kernel, .. } = &*self.shared;
         let read = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
         HasherState {
+            kernel: *kernel,
             queued: queue.len(),
             bound: queue.bound(),
             workers: read(&counters.workers),
@@ -146,6 +161,18 @@ impl Hasher {
     #[cfg(any(test, feature = "testing"))]
     pub fn hold(&self, held: bool) {
         self.shared.queue.hold(held);
+    }
+
+    /// What a hash thread computes with, without the thread and the queue: each call computes one hash on the calling
+    /// thread, in memory of its own. Beside it one sees what the queue costs.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn bare_kernel(&self) -> impl FnMut() -> Result<(), HashError> + use<> {
+        let recipe = Recipe::current(self.shared.parameters);
+        let mut kernel = Kernel::new(self.shared.kernel, &recipe.parameters);
+        move || {
+            let input = Input::new(&recipe, b"password", &[0; SALT_BYTES]);
+            kernel.compute(&input, &mut [0; TAG_BYTES]).map_err(|_| HashError::Failed)
+        }
     }
 
     async fn ask<T>(
@@ -180,21 +207,6 @@ impl fmt::Debug for Hasher {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_tuple("Hasher").field(&self.observe()).finish()
     }
-}
-
-/// How long a hash with `parameters` lasts once its memory is there.
-fn time_one_hash(parameters: HashParameters) -> Result<Duration, HasherSettingsError> {
-    let mut kernel = Kernel::new(&parameters);
-    let mut shortest = Duration::MAX;
-    for _ in 0..2 {
-        let start = StdInstant::now();
-        let mut tag = [0; TAG_BYTES];
-        kernel
-            .compute(&Recipe::current(parameters), b"", &[0; SALT_BYTES], &mut tag)
-            .map_err(|_| HasherSettingsError::MemoryRefused)?;
-        shortest = shortest.min(start.elapsed());
-    }
-    Ok(shortest)
 }
 
 /// What came of checking a password. Everything but a match is the same "no" to whoever typed it.
@@ -254,9 +266,11 @@ impl HashError {
 /// What an operator or a test can see of the hasher. Every count runs since [`Hasher::new`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HasherState {
+    /// What computes the hashes.
+    pub kernel: HashKernel,
     /// Jobs that wait.
     pub queued: usize,
-    /// Jobs that may wait.
+    /// Jobs that may wait. Where the settings do not say, it changes once: when the first hashes were timed.
     pub bound: usize,
     /// Threads that live.
     pub workers: u64,
@@ -275,6 +289,7 @@ pub struct HasherState {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use super::*;
 
@@ -530,12 +545,48 @@ mod tests {
         assert_eq!(serde_json::from_str::<HasherState>(&text).unwrap(), told);
     }
 
-    #[test]
-    fn without_a_given_bound_the_queue_is_measured() {
-        let measured = HasherSettings { queue: None, ..settings(3, 1) };
-        assert!(Hasher::new(&measured).unwrap().observe().bound > 3);
-        let impatient = HasherSettings { patience: Duration::ZERO, ..measured };
-        assert_eq!(Hasher::new(&impatient).unwrap().observe().bound, 3);
+    #[tokio::test]
+    async fn without_a_given_bound_the_first_hashes_set_it() {
+        let hasher = Hasher::new(&HasherSettings { queue: None, ..settings(3, 1) }).unwrap();
+        let assumed = hasher.observe().bound;
+        assert_eq!(assumed, 3 * 15_625);
+        let _actor = hasher.start(None).await.unwrap();
+        let dearer = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+        for _ in 0..pace::TIMED {
+            verify(&hasher, "password", Some(dearer)).await.unwrap();
+        }
+        for _ in 1..pace::TIMED {
+            hash(&hasher, "password").await.unwrap();
+        }
+        assert_eq!(hasher.observe().bound, assumed);
+        hash(&hasher, "password").await.unwrap();
+        let pace = hasher.shared.pace.as_ref().unwrap();
+        assert_eq!(pace.measured_bound(Duration::ZERO), None);
+        assert!(hasher.observe().bound > 3);
+    }
+
+    #[tokio::test]
+    async fn without_patience_as_many_wait_as_there_are_workers() {
+        let impatient = HasherSettings { queue: None, patience: Duration::ZERO, ..settings(3, 1) };
+        let hasher = Hasher::new(&impatient).unwrap();
+        let _actor = hasher.start(None).await.unwrap();
+        for _ in 0..=pace::TIMED {
+            assert_eq!(hasher.observe().bound, 3);
+            hash(&hasher, "password").await.unwrap();
+        }
+    }
+
+    #[cfg(feature = "argon2-simd")]
+    #[tokio::test]
+    async fn what_fails_its_self_test_hashes_no_password_and_the_state_tells() {
+        let fallen_back = HashKernel::judge(&mut |_, _| Err(kernel::Refused));
+        let plain = Hasher::with_kernel(&settings(1, 8), fallen_back);
+        assert_eq!(plain.observe().kernel, HashKernel::Argon2);
+        let (simd, _actor) = running(1, 8).await;
+        assert_eq!(simd.observe().kernel, HashKernel::Argon2Simd);
+        let _actor = plain.start(None).await.unwrap();
+        let stored = hash(&plain, "password").await.unwrap().into_string();
+        assert_eq!(verify(&simd, "password", Some(&stored)).await, Ok(Verified::Match { needs_rehash: false }));
     }
 
     #[test]

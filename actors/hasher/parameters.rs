@@ -1,4 +1,4 @@
-//! What one hash costs, which stored costs are honoured, and how many jobs may wait.
+//! What one hash costs, which stored costs are honoured, and the other settings.
 
 use std::num::NonZero;
 use std::thread::available_parallelism;
@@ -103,7 +103,8 @@ impl Ceiling {
 pub struct HasherSettings {
     /// Threads that hash, at least 1. Default: one for each core.
     pub workers: Option<usize>,
-    /// Jobs that may wait, at least 1. Default: as many as the workers finish within `patience`.
+    /// Jobs that may wait, at least 1. Default: as many as the workers finish within `patience`, by the shortest of the
+    /// first four hashes that they compute; until then a hash is taken to need 1 us for every KiB and pass.
     pub queue: Option<usize>,
     /// How long a job may wait for its turn; it sizes the queue where `queue` is not given. Default: 1 second.
     pub patience: Duration,
@@ -150,12 +151,6 @@ impl HasherSettings {
     }
 }
 
-/// How many jobs `workers` finish within `patience`, and never fewer than there are workers.
-pub(super) fn queue_bound(patience: Duration, workers: usize, one_hash: Duration) -> usize {
-    let finished = patience.as_nanos().saturating_mul(workers as u128) / one_hash.as_nanos().max(1);
-    usize::try_from(finished).unwrap_or(usize::MAX).max(workers)
-}
-
 /// Why settings were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -175,9 +170,6 @@ pub enum HasherSettingsError {
     /// `queue` is zero.
     #[error("the hasher's queue needs at least one place")]
     NoQueue,
-    /// The machine refused the memory for one hash.
-    #[error("the machine refused the memory for one hash")]
-    MemoryRefused,
 }
 
 impl HasherSettingsError {
@@ -190,7 +182,6 @@ impl HasherSettingsError {
             Self::AboveCeiling => "above_ceiling",
             Self::NoWorkers => "no_workers",
             Self::NoQueue => "no_queue",
-            Self::MemoryRefused => "memory_refused",
         }
     }
 }
@@ -239,14 +230,6 @@ mod tests {
         assert_eq!(settings(|it| it.workers = Some(0)), Err("no_workers"));
         assert_eq!(settings(|it| it.queue = Some(0)), Err("no_queue"));
         assert_eq!(settings(|it| it.parameters.memory_kib = 8), Err("below_floor"));
-    }
-
-    #[test]
-    fn the_queue_holds_what_is_finished_within_patience() {
-        let second = Duration::from_secs(1);
-        assert_eq!(queue_bound(second, 2, Duration::from_millis(20)), 100);
-        assert_eq!(queue_bound(second, 4, Duration::from_secs(60)), 4);
-        assert_eq!(queue_bound(Duration::MAX, 8, Duration::ZERO), usize::MAX);
     }
 
     #[test]

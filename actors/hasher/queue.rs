@@ -17,15 +17,15 @@ pub(super) enum Priority {
 
 /// A bounded queue with two priorities, first in first out within each.
 ///
-/// The bound counts both priorities. A login that finds no place takes that of the youngest background job, so a
+/// The bound counts both priorities, and may change; who waits by then stays. A login that finds no place takes that of the youngest background job, so a
 /// flood of registrations cannot shut the door.
 pub(super) struct Queue<T> {
-    bound: usize,
     waiting: Mutex<Waiting<T>>,
     ready: Condvar,
 }
 
 struct Waiting<T> {
+    bound: usize,
     login: VecDeque<T>,
     background: VecDeque<T>,
     closed: bool,
@@ -34,12 +34,17 @@ struct Waiting<T> {
 
 impl<T> Queue<T> {
     pub(super) fn new(bound: usize) -> Self {
-        let waiting = Waiting { login: VecDeque::new(), background: VecDeque::new(), closed: false, held: false };
-        Self { bound, waiting: Mutex::new(waiting), ready: Condvar::new() }
+        let (login, background) = (VecDeque::new(), VecDeque::new());
+        let waiting = Waiting { bound, login, background, closed: false, held: false };
+        Self { waiting: Mutex::new(waiting), ready: Condvar::new() }
     }
 
-    pub(super) const fn bound(&self) -> usize {
-        self.bound
+    pub(super) fn bound(&self) -> usize {
+        self.lock().bound
+    }
+
+    pub(super) fn set_bound(&self, bound: usize) {
+        self.lock().bound = bound;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -54,7 +59,7 @@ impl<T> Queue<T> {
             return Some((job, HashError::Stopped));
         }
         let mut displaced = None;
-        if waiting.len() >= self.bound {
+        if waiting.len() >= waiting.bound {
             match (priority, waiting.background.pop_back()) {
                 (Priority::Login, Some(youngest)) => displaced = Some((youngest, HashError::Overloaded)),
                 (_, youngest) => {
@@ -169,6 +174,20 @@ mod tests {
         assert_eq!(queue.push(Priority::Login, 4), Some((1, HashError::Overloaded)));
         assert_eq!(queue.push(Priority::Login, 5), Some((5, HashError::Overloaded)));
         assert_eq!(drain(&queue), [3, 4]);
+    }
+
+    #[test]
+    fn a_lower_bound_turns_nobody_away_who_waits_and_a_higher_one_makes_room() {
+        let queue = Queue::new(3);
+        for job in [1, 2, 3] {
+            assert_eq!(queue.push(Priority::Background, job), None);
+        }
+        queue.set_bound(1);
+        assert_eq!(queue.push(Priority::Background, 4), Some((4, HashError::Overloaded)));
+        assert_eq!(queue.push(Priority::Login, 5), Some((3, HashError::Overloaded)));
+        queue.set_bound(4);
+        assert_eq!((queue.push(Priority::Background, 6), queue.bound()), (None, 4));
+        assert_eq!(drain(&queue), [5, 1, 2, 6]);
     }
 
     #[test]

@@ -283,6 +283,7 @@ fn later(one: Option<LastFailure>, other: Option<LastFailure>) -> Option<LastFai
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hasher::HashKernel;
 
     fn child(name: &str, status: ChildStatus, failed_at: Option<i64>) -> ChildState {
         let failure = |micros| LastFailure { at: Timestamp::from_micros(micros), failure: "killed".to_owned() };
@@ -298,6 +299,7 @@ mod tests {
         let core = ["storage", "hasher", "user_manager", "subscribers"];
         let core = core.map(|name| child(name, ChildStatus::Running, Some(5))).into();
         let hasher = HasherState {
+            kernel: HashKernel::Argon2,
             queued: 0,
             bound: 8,
             workers: 1,
