@@ -11,7 +11,8 @@ use super::message::MessagesRow;
 use super::progress::{CursorRow, LetterRow};
 use super::redb::{EngineError, View};
 use super::row::{
-    ActivityRow, AppliedRow, AttemptRow, CredentialRow, DeliveryState, RowError, SessionRow, TokenRow, UserRow, decode,
+    ActivityRow, AppliedRow, AttemptRow, CredentialRow, DeliveryState, RowError, SessionRow, Standing, TokenRow,
+    UserRow, decode,
 };
 use super::table::{Key, KeyReader, MalformedKey, NulInText, Table};
 
@@ -160,6 +161,11 @@ pub(crate) trait Lookup: View + Sized {
         self.row(Table::Users, id.as_bytes())
     }
 
+    /// What checks compare of a user.
+    fn standing(&self, id: UserId) -> Result<Option<Standing>, ReadError> {
+        self.row(Table::Users, id.as_bytes())
+    }
+
     /// Who has this name or proven address.
     fn owner(&self, key: &UniqueKey) -> Result<Option<UserId>, ReadError> {
         let bytes = self.get(Table::Unique, key.bytes())?;
@@ -277,6 +283,11 @@ pub(crate) trait Lookup: View + Sized {
             }
         }
         Ok(sessions)
+    }
+
+    /// Whether a user has more than so many sessions: a look at their index only.
+    fn has_more_sessions(&self, user: UserId, many: usize) -> Result<bool, ReadError> {
+        Ok(self.prefix(Table::SessionsByUser, user.as_bytes())?.nth(many).transpose()?.is_some())
     }
 
     /// The outcome of a command.

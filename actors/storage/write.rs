@@ -86,9 +86,14 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
     }
 }
 
-/// Stores the outcome of a command.
-pub(super) fn remember(transaction: &mut WriteView<'_>, command: CommandId, row: &AppliedRow) -> Result<(), ReadError> {
-    if let Some(earlier) = transaction.applied(command)? {
+/// Stores the outcome of a command, in the place of an earlier one.
+pub(super) fn remember(
+    transaction: &mut WriteView<'_>,
+    command: CommandId,
+    earlier: Option<&AppliedRow>,
+    row: &AppliedRow,
+) -> Result<(), ReadError> {
+    if let Some(earlier) = earlier {
         forget(transaction, earlier.expires_at, Expiring::Applied, command.as_bytes())?;
     }
     expire(transaction, row.expires_at, Expiring::Applied, command.as_bytes())?;
