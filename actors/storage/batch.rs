@@ -290,7 +290,7 @@ impl Check {
             }
             Self::Messages(subject, row) => view.messages(subject)? == *row,
             Self::SessionCount(user, count) => {
-                let sessions = view.prefix(Table::SessionsByUser, user.as_bytes())?.take(count.saturating_add(1));
+                let sessions = view.session_index(*user)?.take(count.saturating_add(1));
                 sessions.map(|row| row.map(|_| 1)).sum::<Result<usize, _>>()? == *count
             }
             Self::SessionsAtMost(user, most) => !view.has_more_sessions(*user, *most)?,

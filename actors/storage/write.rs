@@ -255,14 +255,14 @@ fn session_index(user: UserId, session: SessionId) -> Key {
 }
 
 fn put_session(transaction: &mut WriteView<'_>, hash: &[u8; 32], row: &SessionRow) -> Result<(), ReadError> {
-    transaction.put(Table::SessionsByUser, &session_index(row.user, row.id), hash)?;
+    transaction.put(Table::Activity, &session_index(row.user, row.id), hash)?;
     expire(transaction, row.expires_at, Expiring::Session, hash)?;
     put(transaction, Table::Sessions, hash, row)
 }
 
 fn remove_session(transaction: &mut WriteView<'_>, hash: &[u8; 32]) -> Result<(), ReadError> {
     let Some(row) = transaction.session(hash)? else { return Ok(()) };
-    remove(transaction, Table::SessionsByUser, &session_index(row.user, row.id))?;
+    remove(transaction, Table::Activity, &session_index(row.user, row.id))?;
     forget(transaction, row.expires_at, Expiring::Session, hash)?;
     remove(transaction, Table::Sessions, hash)
 }

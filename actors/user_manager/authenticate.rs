@@ -256,7 +256,7 @@ impl Perform for Authenticate {
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let services = run.services;
         let attempt = attempt(self, run).await?;
-        let (token, hash) = session_secret::generate()?;
+        let (token, hash) = session_secret::generate(services.clock.now())?;
         let fresh = Fresh { token: SessionToken::new(token.as_str()), hash, session: SessionId::new() };
         let terms = Terms { policy: &services.policy, context: &run.command.context };
         let facts = |view: &ReadView, now| Facts::read(view, &attempt, &services.policy, now);
@@ -412,7 +412,7 @@ mod tests {
         let command = majordomo_model::Command::new(Authenticate { identifier, password });
         let run = Run::new(&fixture.services, &command, majordomo_model::FlowId::new(), None, None);
         let attempt = attempt(&command.message, &run).await.unwrap();
-        let (token, hash) = session_secret::generate().unwrap();
+        let (token, hash) = session_secret::generate(fixture.clock.now()).unwrap();
         let fresh = Fresh { token: SessionToken::new(token.as_str()), hash, session: SessionId::new() };
         let terms = Terms { policy: &fixture.services.policy, context: &command.context };
         let decided = || {

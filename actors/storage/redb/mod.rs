@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::disk::{Disk, MemoryDisk};
 pub(crate) use self::error::{CommitError, EngineError};
 pub(crate) use self::handle::EngineHandle;
-pub(crate) use self::view::{ReadView, Row, View, WriteView};
+pub(crate) use self::view::{ReadView, Row, Rows, View, WriteView};
 
 use self::disk::DiskBackend;
 use self::view::definition;
@@ -415,7 +415,7 @@ mod tests {
         read.unwrap()
     }
 
-    fn keys(rows: view::Rows<'_>) -> Vec<u8> {
+    fn keys(rows: Rows<'_>) -> Vec<u8> {
         rows.map(|row| row.unwrap().key()[0]).collect()
     }
 
