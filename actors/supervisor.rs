@@ -407,7 +407,9 @@ impl fmt::Debug for System {
 fn commit_hook(live: LiveGroup, doorbell: Doorbell) -> CommitHook {
     Arc::new(move |committed| {
         doorbell.ring();
-        live.publish(committed);
+        if !live.is_empty() {
+            live.publish(&committed.envelopes());
+        }
     })
 }
 

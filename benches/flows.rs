@@ -1,79 +1,229 @@
-//! Flows: what a login and a registration cost beside the hash.
+//! Flows: what a login and a registration cost of the processors beside the hash, and who spends it.
 //!
-//! `cargo bench --bench flows`. `CALLERS=n` is how many requests are under way at a time (256).
+//! `cargo bench --bench flows`. `EACH=n` is how many of a kind each of the 256 callers asks for in a round (40), `ROUNDS=n`
+//! how many rounds (5), `USERS=n` how many users the store holds (10,000). Two systems take turns, each on a store of its
+//! own: one without any subscription, and the whole, whose auditor has caught up before its time is taken. Hashes cost
+//! next to nothing here, and what one costs by itself is subtracted.
 
 #![allow(clippy::print_stdout, reason = "it reports")]
 
-use std::time::Instant;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use majordomo::Accounts;
+use majordomo::{Accounts, Clock, Config, Keyring};
+use majordomo_actors::storage::Location;
+use majordomo_actors::supervisor::{Setup, System};
+use majordomo_model::Command;
 use measure::report::{Figure, Report};
-use measure::{Failure, is_quick, process, setting, world};
+use measure::{Failure, is_quick, pairs, process, setting, world};
 use tokio::task::JoinSet;
 
-async fn many<F>(
-    accounts: &Accounts,
+/// What a flow may cost beside its hash, in microseconds: a login of the processors, a registration of time.
+const LOGIN_AIM: f64 = 50.0;
+const REGISTRATION_AIM: f64 = 200.0;
+
+/// Who is asked.
+#[derive(Clone)]
+enum Site {
+    /// A system without subscriptions.
+    Bare(System),
+    /// The system that an app has.
+    Whole(Accounts),
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+enum Deed {
+    Login,
+    Registration,
+}
+
+impl Site {
+    async fn bare(path: &Path, config: Config) -> Result<Self, Failure> {
+        let setup = Setup {
+            location: Location::File(path.to_owned()),
+            storage: config.storage,
+            hashing: config.hashing,
+            policy: config.policy,
+            places: config.requests,
+            patience: config.patience,
+            keys: Keyring::open_or_create(&world::key_path(path), false)?,
+            clock: Clock::system(),
+            subscriptions: Vec::new(),
+            guards: Vec::new(),
+        };
+        Ok(Self::Bare(System::spawn(setup).await?))
+    }
+
+    async fn ask(&self, deed: Deed, number: u64, users: u64) -> Result<(), Failure> {
+        match (self, deed) {
+            (Self::Bare(system), Deed::Login) => drop(system.ask(Command::new(world::login(number % users))).await?),
+            (Self::Whole(accounts), Deed::Login) => drop(accounts.authenticate(world::login(number % users)).await?),
+            (Self::Bare(system), Deed::Registration) => {
+                system.ask(Command::new(world::registration(format!("new{number}")))).await?;
+            }
+            (Self::Whole(accounts), Deed::Registration) => {
+                accounts.register(world::registration(format!("new{number}"))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what is left to do once everybody was answered.
+    async fn settle(&self) {
+        match self {
+            Self::Bare(system) => system.drained().await,
+            Self::Whole(accounts) => accounts.drain().await,
+        }
+    }
+
+    async fn shutdown(&self) {
+        match self {
+            Self::Bare(system) => system.shutdown(Duration::from_secs(60)).await,
+            Self::Whole(accounts) => accounts.shutdown().await,
+        };
+    }
+}
+
+/// What one of many took, in microseconds: of time until all were answered, and of processors until all was settled.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    wall: f64,
+    all: f64,
+    flow: f64,
+    commit: f64,
+    hashing: f64,
+}
+
+/// What a round asks for.
+#[derive(Clone, Copy)]
+struct Load {
+    deed: Deed,
     callers: u64,
     each: u64,
-    ask: impl Fn(Accounts, u64) -> F,
-) -> Result<(f64, f64), Failure>
-where
-    F: Future<Output = Result<(), Failure>> + Send + 'static,
-{
-    let (mut under_way, begun, used) = (JoinSet::new(), Instant::now(), process::processor_time());
-    for number in 0..callers {
-        let mut asked = Vec::new();
-        for turn in 0..each {
-            asked.push(ask(accounts.clone(), number * each + turn));
-        }
+    users: u64,
+    /// The number of the first; no two registrations have the same.
+    from: u64,
+}
+
+async fn cost(site: &Site, load: Load) -> Result<Cost, Failure> {
+    let (mut under_way, begun) = (JoinSet::new(), Instant::now());
+    let (used, threads) = (process::processor_time(), process::thread_times()?);
+    for caller in 0..load.callers {
+        let site = site.clone();
         under_way.spawn(async move {
-            for ask in asked {
-                ask.await?;
+            for turn in 0..load.each {
+                site.ask(load.deed, load.from + caller * load.each + turn, load.users).await?;
             }
             Ok::<_, Failure>(())
         });
     }
-    for done in under_way.join_all().await {
-        done?;
+    while let Some(done) = under_way.join_next().await {
+        done??;
     }
-    let count = (callers * each) as f64;
-    let elapsed = begun.elapsed().as_secs_f64();
-    Ok(((process::processor_time() - used).as_secs_f64() * 1e6 / count, elapsed * 1e6 / count))
+    let wall = begun.elapsed();
+    site.settle().await;
+    let (all, now) = (process::processor_time() - used, process::thread_times()?);
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / (load.callers * load.each) as f64;
+    let of = |name: &str| {
+        let spent = |times: &std::collections::BTreeMap<String, Duration>| {
+            times.iter().filter(|(thread, _)| thread.starts_with(name)).map(|(_, time)| *time).sum::<Duration>()
+        };
+        each(spent(&now).saturating_sub(spent(&threads)))
+    };
+    let hashing = of("majordomo-hash");
+    Ok(Cost { wall: each(wall), all: each(all), flow: of(FLOW), commit: of(COMMIT), hashing })
+}
+
+/// What one hash costs by itself, in microseconds.
+fn bare_hash(config: &Config) -> Result<f64, Failure> {
+    let cost = config.hashing.parameters;
+    let parameters = argon2::Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32));
+    let parameters = parameters.map_err(|error| error.to_string())?;
+    let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
+    let mut memory = vec![argon2::Block::new(); argon2.params().block_count()];
+    let (mut tag, count) = ([0; 32], if is_quick() { 200 } else { 10_000 });
+    let used = process::processor_time();
+    for _ in 0..count {
+        let hashed = argon2.hash_password_into_with_memory(world::PASSWORD.as_bytes(), &[7; 16], &mut tag, &mut memory);
+        hashed.map_err(|error| error.to_string())?;
+    }
+    Ok((process::processor_time() - used).as_secs_f64() * 1e6 / f64::from(count))
+}
+
+/// The figures of one kind of flow by so many callers.
+fn report(report: &mut Report, (deed, callers): (Deed, u64), bare: &[Cost], whole: &[Cost], hash: f64) {
+    let what = match deed {
+        Deed::Login => "login",
+        Deed::Registration => "registration",
+    };
+    let middle = |costs: &[Cost], part: fn(&Cost) -> f64| pairs::median(&costs.iter().map(part).collect::<Vec<_>>());
+    let title = |part: &str| format!("{what}, {callers} at a time: {part}");
+    let all = middle(bare, |cost| cost.all) - hash;
+    let total = Figure::new(title("processor, all but the hash and the auditor"), all, "us");
+    report.add(if matches!(deed, Deed::Login) && callers > 1 { total.at_most(LOGIN_AIM) } else { total });
+    for (part, value) in [
+        ("processor of the flow", middle(bare, |cost| cost.flow)),
+        ("processor of the transaction", middle(bare, |cost| cost.commit)),
+        ("processor around the hash", middle(bare, |cost| cost.hashing) - hash),
+        ("processor of the auditor, when it has caught up", middle(whole, |cost| cost.all) - all - hash),
+    ] {
+        report.add(Figure::new(title(part), value, "us"));
+    }
+    let wall = Figure::new(title("time, the hash included"), middle(whole, |cost| cost.wall), "us");
+    let timed = matches!(deed, Deed::Registration) && callers > 1;
+    report.add(if timed { wall.at_most(REGISTRATION_AIM) } else { wall });
 }
 
 async fn run() -> Result<(), Failure> {
-    let mut report = Report::new("flows");
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("accounts.redb");
-    let users = if is_quick() { 100 } else { 10_000 };
-    let callers = setting("CALLERS", 256, 8)?;
-    world::seed(&path, users, &world::without_hashing()).await?;
-    let accounts = world::open(&path, world::without_hashing()).await?;
-    let each = if is_quick() { 4 } else { setting("EACH", 40, 40)? };
-    for round in 0..3 {
-        let (cpu, wall) = many(&accounts, callers, each, move |accounts, number| async move {
-            accounts.authenticate(world::login(number % users)).await?;
-            Ok(())
-        })
-        .await?;
-        println!("round {round}");
-        report.add(Figure::new("authenticate: processor", cpu, "us"));
-        report.add(Figure::new("authenticate: wall", wall, "us"));
-        let (cpu, wall) = many(&accounts, callers, each, move |accounts, number| async move {
-            accounts.register(world::registration(format!("new{round}x{number}"))).await?;
-            Ok(())
-        })
-        .await?;
-        report.add(Figure::new("register: processor", cpu, "us"));
-        report.add(Figure::new("register: wall", wall, "us"));
-        let begun = Instant::now();
-        accounts.drain().await;
-        println!("drained in {:?}", begun.elapsed());
+    let mut figures = Report::new("flows");
+    let (folder, config) = (tempfile::tempdir()?, world::without_hashing());
+    let users = setting("USERS", 10_000, 100)?;
+    let (each, rounds) = (setting("EACH", 40, 2)?, setting("ROUNDS", 5, 1)?);
+    let (first, second) = (folder.path().join("bare.redb"), folder.path().join("whole.redb"));
+    world::seed(&first, users, &config).await?;
+    world::seed(&second, users, &config).await?;
+    let hash = bare_hash(&config)?;
+    figures.add(Figure::new("a hash by itself", hash, "us"));
+    let sites = [Site::bare(&first, config.clone()).await?, Site::Whole(world::open(&second, config).await?)];
+    let mut from = 0;
+    for (deed, callers) in [(Deed::Login, 256), (Deed::Registration, 256), (Deed::Login, 1), (Deed::Registration, 1)] {
+        let each = if callers == 1 { each * 5 } else { each };
+        let mut costs = [Vec::new(), Vec::new()];
+        // The first round warms up.
+        for round in 0..=rounds {
+            for (site, costs) in sites.iter().zip(&mut costs) {
+                let taken = cost(site, Load { deed, callers, each, users, from }).await?;
+                if round > 0 {
+                    costs.push(taken);
+                }
+            }
+            from += callers * each;
+        }
+        let [bare, whole] = &costs;
+        report(&mut figures, (deed, callers), bare, whole, hash);
     }
-    accounts.shutdown().await;
-    report.finish()
+    for site in sites {
+        site.shutdown().await;
+    }
+    figures.finish()
 }
 
+/// The names of the threads that run flows, and of those that run transactions.
+const FLOW: &str = "flow";
+const COMMIT: &str = "commit";
+
 fn main() -> Result<(), Failure> {
-    tokio::runtime::Runtime::new()?.block_on(run())
+    let (workers, started) = (std::thread::available_parallelism()?.get(), Arc::new(AtomicUsize::new(0)));
+    // A runtime starts its workers first; who comes later is there for what blocks.
+    let name = move || if started.fetch_add(1, Ordering::Relaxed) < workers { FLOW } else { COMMIT }.to_owned();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name_fn(name)
+        .thread_keep_alive(Duration::from_secs(3600))
+        .enable_all()
+        .build()?;
+    runtime.block_on(runtime.spawn(run()))?
 }

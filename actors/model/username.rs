@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::LazyLock;
 
 use precis_profiles::UsernameCaseMapped;
 use precis_profiles::precis_core::profile::PrecisFastInvocation;
@@ -105,23 +106,60 @@ impl Username {
 }
 
 fn enforce(input: &str) -> Result<String, InvalidIdentifier> {
+    if input.is_ascii() {
+        // Of ASCII, the profile maps case alone, and refuses what shows nothing.
+        let shows = input.bytes().all(|byte| byte.is_ascii_graphic());
+        return shows.then(|| input.to_ascii_lowercase()).ok_or(InvalidIdentifier::DisallowedCharacter);
+    }
+    enforce_any(input)
+}
+
+fn enforce_any(input: &str) -> Result<String, InvalidIdentifier> {
     UsernameCaseMapped::enforce(input)
         .map(std::borrow::Cow::into_owned)
         .map_err(|_| InvalidIdentifier::DisallowedCharacter)
 }
 
-/// Lower-casing a skeleton can make it confusable again (`0` looks like `O`), so the two steps repeat until nothing changes.
+/// The stable skeletons of those ASCII characters that look like ASCII, by their code. A text of these alone has no
+/// combinations: its skeleton is theirs, one after the other.
+static ASCII_SKELETONS: LazyLock<[Option<String>; 128]> = LazyLock::new(|| {
+    std::array::from_fn(|code| {
+        let mut current = char::from(u8::try_from(code).ok()?).to_string();
+        for _ in 0..MAX_SKELETON_ROUNDS {
+            let next = look(&current);
+            if !next.is_ascii() {
+                return None;
+            }
+            if next == current {
+                return Some(next);
+            }
+            current = next;
+        }
+        None
+    })
+});
+
 fn stable_skeleton(canonical: &str) -> Result<String, InvalidIdentifier> {
+    let of_ascii = |byte: u8| ASCII_SKELETONS.get(usize::from(byte)).and_then(Option::as_deref);
+    canonical.bytes().map(of_ascii).collect::<Option<String>>().map_or_else(|| stable_skeleton_of_any(canonical), Ok)
+}
+
+/// Lower-casing a skeleton can make it confusable again (`0` looks like `O`), so the two steps repeat until nothing changes.
+fn stable_skeleton_of_any(canonical: &str) -> Result<String, InvalidIdentifier> {
     let mut current = canonical.to_owned();
     for _ in 0..MAX_SKELETON_ROUNDS {
-        let lower = skeleton(&current).collect::<String>().to_lowercase();
-        let next = lower.nfc().collect::<String>();
+        let next = look(&current);
         if next == current {
             return Ok(next);
         }
         current = next;
     }
     Err(InvalidIdentifier::DisallowedCharacter)
+}
+
+/// One round: what a text looks like, in lower case.
+fn look(text: &str) -> String {
+    skeleton(text).collect::<String>().to_lowercase().nfc().collect()
 }
 
 impl PartialEq for Username {
@@ -242,8 +280,22 @@ mod tests {
         accepted.iter().for_each(assert_stable);
     }
 
+    #[test]
+    fn most_ascii_characters_have_a_skeleton_of_their_own() {
+        let without: String = (' '..='~').filter(|shown| ASCII_SKELETONS[*shown as usize].is_none()).collect();
+        assert!(!without.contains(|shown: char| shown.is_ascii_alphanumeric() || "._-".contains(shown)), "{without}");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn the_way_of_ascii_leads_where_every_text_goes(
+            text in prop_oneof!["[ -~]{1,20}", "[\\x00-\\x7f]{1,8}", "[0OolI1|m`'\"%,.-]{1,64}"],
+        ) {
+            prop_assert_eq!(enforce(&text), enforce_any(&text));
+            prop_assert_eq!(stable_skeleton(&text), stable_skeleton_of_any(&text));
+        }
 
         #[test]
         fn canonical_and_skeleton_are_stable(input in prop_oneof!["\\PC{1,12}", "\\p{L}{1,8}", "[a-zA-Z0-9İıſßΣς._-]{1,16}"]) {

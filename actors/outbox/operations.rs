@@ -396,7 +396,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::keys::Keyring;
     use crate::stamp::Stamp;
-    use crate::storage::{FailureRow, Location, MemoryDisk, OpenRow, OpenState, Storage, StorageSettings};
+    use crate::storage::{Committed, FailureRow, Location, MemoryDisk, OpenRow, OpenState, Storage, StorageSettings};
     use crate::subscriber::{Outcome, Subscriber, SubscriberContext};
     use crate::token::Tokens;
 
@@ -427,7 +427,7 @@ mod tests {
         async fn new() -> Self {
             let (clock, keys) = (Clock::manual(NOW), Keyring::ephemeral().unwrap());
             let location = Location::Memory(MemoryDisk::new());
-            let hook = Arc::new(|_: &[Arc<Envelope>]| {});
+            let hook = Arc::new(|_: &Committed<'_>| {});
             let storage = Storage::open(location, StorageSettings::default(), &keys, clock.clone(), hook).unwrap();
             let (supervisor, _) = ractor::Actor::spawn(None, Nobody, ()).await.unwrap();
             storage.start(supervisor.get_cell()).await.unwrap();

@@ -21,8 +21,8 @@ use crate::bytes::Bytes;
 use crate::keys::Keyring;
 use crate::stamp::Stamp;
 use crate::storage::{
-    Batch, ContactRow, DeliveryState, FaultyDisk, Location, MemoryDisk, StorageSettings, TokenRow, UniqueKey, UserRow,
-    Verdict, Write,
+    Batch, Committed, ContactRow, DeliveryState, FaultyDisk, Location, MemoryDisk, StorageSettings, TokenRow,
+    UniqueKey, UserRow, Verdict, Write,
 };
 use crate::subscriber::{Capability, Claim, Delivery, Effect, Outcome, Subscriber, SubscriberContext, Unanswered};
 use crate::supervision::{Limits, Plan, SupervisorMessage, spawn_supervisor};
@@ -51,7 +51,7 @@ impl System {
     async fn with(location: Location, settings: StorageSettings, keys: &Keyring) -> Self {
         let (clock, doorbell) = (Clock::manual(NOW), Doorbell::new(SystemId::new()));
         let bell = doorbell.clone();
-        let ring = Arc::new(move |_: &[Arc<Envelope>]| bell.ring());
+        let ring = Arc::new(move |_: &Committed<'_>| bell.ring());
         let storage = Storage::open(location, settings, keys, clock.clone(), ring).unwrap();
         let outbox = Outbox::new(storage.clone(), Tokens::new(keys.clone()), clock.clone(), doorbell, CODE_LIFETIME);
         let mut system = Self { storage: storage.clone(), outbox, clock, supervisors: Vec::new() };

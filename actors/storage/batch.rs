@@ -219,6 +219,7 @@ impl Prepared {
     /// Checks, then writes, within a transaction that others share. Every check precedes the first write, so a refused
     /// batch leaves no trace and its neighbours commit.
     pub(super) fn apply(&self, transaction: &mut WriteView<'_>, log: &mut LogEnd) -> Result<Applied, ReadError> {
+        let mut earlier = None;
         if let Some(outcome) = &self.batch.outcome
             && let Some(applied) = transaction.applied(outcome.command)?
         {
@@ -228,6 +229,7 @@ impl Prepared {
             if applied.settled && !outcome.renew {
                 return Ok(Verdict::AlreadyApplied(Box::new(applied)).into());
             }
+            earlier = Some(applied);
         }
         for check in &self.batch.checks {
             if !check.holds(transaction)? {
@@ -242,7 +244,8 @@ impl Prepared {
             log.append(transaction, bytes, envelope.at)?;
         }
         if let Some(outcome) = &self.batch.outcome {
-            write::remember(transaction, outcome.command, &outcome.row(self.batch.flow, first_seq))?;
+            let row = outcome.row(self.batch.flow, first_seq);
+            write::remember(transaction, outcome.command, earlier.as_ref(), &row)?;
         }
         Ok(Verdict::Committed(first_seq).into())
     }
@@ -265,9 +268,9 @@ impl Outcome {
 impl Check {
     fn holds<V: View>(&self, view: &V) -> Result<bool, ReadError> {
         Ok(match self {
-            Self::UserVersion(user, version) => view.user(*user)?.is_some_and(|row| row.version == *version),
+            Self::UserVersion(user, version) => view.standing(*user)?.is_some_and(|row| row.version == *version),
             Self::UserExists(user) => view.get(Table::Users, user.as_bytes())?.is_some(),
-            Self::Epoch(user, epoch) => view.user(*user)?.is_some_and(|row| row.epoch == *epoch),
+            Self::Epoch(user, epoch) => view.standing(*user)?.is_some_and(|row| row.epoch == *epoch),
             Self::CredentialRevision(user, revision) => {
                 view.credential(*user)?.map(|credential| credential.revision) == *revision
             }
@@ -287,12 +290,10 @@ impl Check {
             }
             Self::Messages(subject, row) => view.messages(subject)? == *row,
             Self::SessionCount(user, count) => {
-                let sessions = view.prefix(Table::SessionsByUser, user.as_bytes())?.take(count.saturating_add(1));
+                let sessions = view.session_index(*user)?.take(count.saturating_add(1));
                 sessions.map(|row| row.map(|_| 1)).sum::<Result<usize, _>>()? == *count
             }
-            Self::SessionsAtMost(user, most) => {
-                view.prefix(Table::SessionsByUser, user.as_bytes())?.nth(*most).transpose()?.is_none()
-            }
+            Self::SessionsAtMost(user, most) => !view.has_more_sessions(*user, *most)?,
             Self::Session(hash, id) => view.session(hash)?.is_some_and(|session| session.id == *id),
             Self::Cursor(subscription, revision) => {
                 view.cursor(subscription)?.is_some_and(|row| row.revision == *revision)

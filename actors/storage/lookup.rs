@@ -9,11 +9,12 @@ use super::change::ChangeRow;
 use super::dispatch::DispatchRow;
 use super::message::MessagesRow;
 use super::progress::{CursorRow, LetterRow};
-use super::redb::{EngineError, View};
+use super::redb::{EngineError, Rows, View};
 use super::row::{
-    ActivityRow, AppliedRow, AttemptRow, CredentialRow, DeliveryState, RowError, SessionRow, TokenRow, UserRow, decode,
+    ActivityRow, AppliedRow, AttemptRow, CredentialRow, DeliveryState, RowError, SessionRow, Standing, TokenRow,
+    UserRow, decode,
 };
-use super::table::{Key, KeyReader, MalformedKey, NulInText, Table};
+use super::table::{Key, KeyReader, MalformedKey, NulInText, Table, prefix_end};
 
 /// Why a read answered nothing: the store is out or broken.
 #[derive(Debug, thiserror::Error)]
@@ -160,6 +161,11 @@ pub(crate) trait Lookup: View + Sized {
         self.row(Table::Users, id.as_bytes())
     }
 
+    /// What checks compare of a user.
+    fn standing(&self, id: UserId) -> Result<Option<Standing>, ReadError> {
+        self.row(Table::Users, id.as_bytes())
+    }
+
     /// Who has this name or proven address.
     fn owner(&self, key: &UniqueKey) -> Result<Option<UserId>, ReadError> {
         let bytes = self.get(Table::Unique, key.bytes())?;
@@ -267,16 +273,28 @@ pub(crate) trait Lookup: View + Sized {
         self.row(Table::Sessions, hash)
     }
 
+    /// The index of a user's sessions, oldest first: as values the hashes of their secrets.
+    fn session_index(&self, user: UserId) -> Result<Rows<'_>, ReadError> {
+        // Their keys are longer than that of what the user did, which stands before them.
+        let from = Key::new().fixed(user.as_bytes()).u8(0);
+        Ok(self.range(Table::Activity, &from, prefix_end(user.as_bytes()).as_deref())?)
+    }
+
     /// The sessions of a user, with the hash of their secret, oldest first.
     fn sessions_of(&self, user: UserId) -> Result<Vec<([u8; 32], SessionRow)>, ReadError> {
         let mut sessions = Vec::new();
-        for row in self.prefix(Table::SessionsByUser, user.as_bytes())? {
+        for row in self.session_index(user)? {
             let hash: [u8; 32] = KeyReader::new(row?.value()).fixed()?;
             if let Some(session) = self.session(&hash)? {
                 sessions.push((hash, session));
             }
         }
         Ok(sessions)
+    }
+
+    /// Whether a user has more than so many sessions: a look at their index only.
+    fn has_more_sessions(&self, user: UserId, many: usize) -> Result<bool, ReadError> {
+        Ok(self.session_index(user)?.nth(many).transpose()?.is_some())
     }
 
     /// The outcome of a command.

@@ -14,7 +14,7 @@ const FIRST_GENERATION: [u8; 4] = [0; 4];
 type Step = fn(&mut WriteView<'_>) -> Result<(), ReadError>;
 
 /// Every step with the version that it leads to.
-const STEPS: &[(u64, Step)] = &[(2, number_projections)];
+const STEPS: &[(u64, Step)] = &[(2, number_projections), (4, move_sessions)];
 
 /// Brings a store of version `found` up to this build's. Takes time in proportion to what has to be rewritten.
 ///
@@ -68,4 +68,22 @@ fn number_projections(transaction: &mut WriteView<'_>) -> Result<(), ReadError> 
         transaction.put(Table::Projections, &key, &value)?;
     }
     Ok(())
+}
+
+/// To version 4: the index of users' sessions moves beside what the users did; its keys do not change.
+fn move_sessions(transaction: &mut WriteView<'_>) -> Result<(), ReadError> {
+    loop {
+        let rows: Vec<(Vec<u8>, Vec<u8>)> = transaction
+            .range(Table::SessionsByUser, &[], None)?
+            .take(CHUNK)
+            .map(|row| row.map(|row| (row.key().to_vec(), row.value().to_vec())))
+            .collect::<Result<_, _>>()?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for (key, hash) in rows {
+            transaction.put(Table::Activity, &key, &hash)?;
+            transaction.remove(Table::SessionsByUser, &key)?;
+        }
+    }
 }

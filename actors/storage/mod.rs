@@ -138,7 +138,20 @@ impl From<AskError> for CommitError {
 }
 
 /// What happens with the signals of a commit, called in the order of commits. Must be quick.
-pub type CommitHook = Arc<dyn Fn(&[Arc<Envelope>]) + Send + Sync>;
+pub type CommitHook = Arc<dyn Fn(&Committed<'_>) + Send + Sync>;
+
+/// Signals that were committed, with their places; never none.
+#[derive(Debug)]
+pub struct Committed<'a>(&'a [(u64, &'a Envelope)]);
+
+impl Committed<'_> {
+    /// A copy of each, in the order of their places, for whoever listens; often nobody does.
+    #[must_use]
+    pub fn envelopes(&self) -> Vec<Arc<Envelope>> {
+        let placed = |(seq, envelope): &(u64, &Envelope)| Arc::new(Envelope { seq: Some(*seq), ..(*envelope).clone() });
+        self.0.iter().map(placed).collect()
+    }
+}
 
 /// The handle of the storage actor. Cloning shares it; it outlives the actor's incarnations.
 #[derive(Clone)]

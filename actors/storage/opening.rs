@@ -13,7 +13,7 @@ use crate::keys::{KeyId, Keyring};
 ///
 /// 1: the first. 2: the keys of projections carry a generation. 3: further tables, which an older build would leave
 /// unread.
-pub(super) const SCHEMA: u64 = 3;
+pub(super) const SCHEMA: u64 = 4;
 pub(super) const SCHEMA_NAME: &str = "schema";
 pub(super) const DATABASE: &str = "database";
 pub(super) const KEY_PROOF: &str = "key_proof";

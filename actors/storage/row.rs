@@ -18,6 +18,9 @@ use crate::token::{Binding, KeyId, TokenClaims};
 /// with a default, and a reader skips fields it does not know.
 const FORMAT: u8 = 1;
 
+/// As many bytes as most rows take, so that none of these grows step by step.
+const USUAL_BYTES: usize = 512;
+
 /// A stored row that cannot be read: corruption, or a newer build's format.
 #[derive(Debug, thiserror::Error)]
 #[error("a stored {what} cannot be decoded: {fault}")]
@@ -28,7 +31,8 @@ pub struct RowError {
 
 /// Encodes a row: the format byte, then its named fields.
 pub(crate) fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, RowError> {
-    let mut bytes = vec![FORMAT];
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    bytes.push(FORMAT);
     rmp_serde::encode::write_named(&mut bytes, row).map_err(|fault| row_error::<T>(&fault))?;
     Ok(bytes)
 }
@@ -75,6 +79,15 @@ pub struct UserRow {
     pub verify_by: Option<Timestamp>,
     /// The key that the user's personal data in the log is sealed under; it goes with the row.
     pub seal_key: Bytes<32>,
+}
+
+/// The part of a user's row that says whether it has changed; the rest is not even copied.
+#[derive(Deserialize)]
+pub(crate) struct Standing {
+    /// As [`UserRow::version`].
+    pub(crate) version: u64,
+    /// As [`UserRow::epoch`].
+    pub(crate) epoch: u64,
 }
 
 /// A username as stored.

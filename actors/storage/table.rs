@@ -14,7 +14,8 @@ pub(crate) enum Table {
     Users,
     /// What proves a user: password hashes and credential epochs.
     Credentials,
-    /// When a user last did what; written without raising the user's version.
+    /// When a user last did what, written without raising the user's version; behind it the user's sessions, so that a
+    /// login writes both on one page.
     Activity,
     /// Normalised names and proven addresses, each owned by one user.
     Unique,
@@ -28,7 +29,7 @@ pub(crate) enum Table {
     Expiry,
     /// Sessions, by the hash of their secret.
     Sessions,
-    /// The sessions of a user.
+    /// Empty: the sessions of a user, up to version 3.
     SessionsByUser,
     /// Failed attempts, for locks and delays.
     Attempts,

@@ -86,9 +86,14 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
     }
 }
 
-/// Stores the outcome of a command.
-pub(super) fn remember(transaction: &mut WriteView<'_>, command: CommandId, row: &AppliedRow) -> Result<(), ReadError> {
-    if let Some(earlier) = transaction.applied(command)? {
+/// Stores the outcome of a command, in the place of an earlier one.
+pub(super) fn remember(
+    transaction: &mut WriteView<'_>,
+    command: CommandId,
+    earlier: Option<&AppliedRow>,
+    row: &AppliedRow,
+) -> Result<(), ReadError> {
+    if let Some(earlier) = earlier {
         forget(transaction, earlier.expires_at, Expiring::Applied, command.as_bytes())?;
     }
     expire(transaction, row.expires_at, Expiring::Applied, command.as_bytes())?;
@@ -250,14 +255,14 @@ fn session_index(user: UserId, session: SessionId) -> Key {
 }
 
 fn put_session(transaction: &mut WriteView<'_>, hash: &[u8; 32], row: &SessionRow) -> Result<(), ReadError> {
-    transaction.put(Table::SessionsByUser, &session_index(row.user, row.id), hash)?;
+    transaction.put(Table::Activity, &session_index(row.user, row.id), hash)?;
     expire(transaction, row.expires_at, Expiring::Session, hash)?;
     put(transaction, Table::Sessions, hash, row)
 }
 
 fn remove_session(transaction: &mut WriteView<'_>, hash: &[u8; 32]) -> Result<(), ReadError> {
     let Some(row) = transaction.session(hash)? else { return Ok(()) };
-    remove(transaction, Table::SessionsByUser, &session_index(row.user, row.id))?;
+    remove(transaction, Table::Activity, &session_index(row.user, row.id))?;
     forget(transaction, row.expires_at, Expiring::Session, hash)?;
     remove(transaction, Table::Sessions, hash)
 }

@@ -15,7 +15,7 @@ use super::log::LogEnd;
 use super::lookup::{Lookup, ReadError};
 use super::redb::{CommitError as EngineCommitError, Engine, EngineError, WriteView};
 use super::table::{Key, Table};
-use super::{CommitError, Reader, Shared};
+use super::{CommitError, Committed, Reader, Shared};
 use crate::address::Reply;
 use crate::telemetry;
 
@@ -268,14 +268,14 @@ impl Writer {
             counters.acknowledged.fetch_max(commit, Ordering::Relaxed);
         }
         let mut applied = done.applied.into_iter();
-        let mut told = Vec::new();
+        let mut committed = Vec::new();
         for pending in group {
             let applied = pending.work.as_ref().and_then(|_| applied.next());
             match (&pending.work, &applied) {
                 (Some(work), Some(Applied { verdict: Verdict::Committed(first_seq), repeated: false })) => {
                     counters.batches.fetch_add(1, Ordering::Relaxed);
                     counters.commands.fetch_add(u64::from(work.batch.outcome.is_some()), Ordering::Relaxed);
-                    told.extend(placed(work, *first_seq));
+                    committed.push((Arc::clone(work), *first_seq));
                 }
                 (_, Some(Applied { verdict: Verdict::Conflict, .. })) => {
                     counters.conflicts.fetch_add(1, Ordering::Relaxed);
@@ -285,14 +285,16 @@ impl Writer {
             }
             pending.answer(applied.map(|applied| applied.verdict));
         }
+        let told: Vec<_> =
+            committed.iter().flat_map(|(work, first_seq)| (*first_seq..).zip(&work.batch.signals)).collect();
         self.tell(&told);
     }
 
-    fn tell(&self, signals: &[Arc<Envelope>]) {
-        if let Some(last) = signals.last().and_then(|envelope| envelope.seq) {
-            self.shared.counters.told.store(last, Ordering::Relaxed);
-            signals.iter().for_each(|told| telemetry::signal(told.signal.kind().as_str()));
-            (self.shared.on_commit)(signals);
+    fn tell(&self, signals: &[(u64, &Envelope)]) {
+        if let Some((last, _)) = signals.last() {
+            self.shared.counters.told.store(*last, Ordering::Relaxed);
+            signals.iter().for_each(|(_, told)| telemetry::signal(told.signal.kind().as_str()));
+            (self.shared.on_commit)(&Committed(signals));
         }
     }
 
@@ -303,7 +305,9 @@ impl Writer {
             let told = self.shared.counters.told.load(Ordering::Relaxed);
             match reader.page_after(told, UNTOLD_PAGE, usize::MAX) {
                 Ok(signals) if signals.is_empty() => return,
-                Ok(signals) => self.tell(&signals.into_iter().map(Arc::new).collect::<Vec<_>>()),
+                Ok(signals) => {
+                    self.tell(&signals.iter().filter_map(|told| Some((told.seq?, told))).collect::<Vec<_>>())
+                }
                 Err(error) => return tracing::warn!(%error, "signals may have been committed and not told live"),
             }
         }
@@ -356,14 +360,6 @@ async fn reached(until: Option<Instant>) {
         Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
     }
-}
-
-fn placed(work: &Prepared, first_seq: u64) -> impl Iterator<Item = Arc<Envelope>> {
-    (first_seq..).zip(&work.batch.signals).map(|(seq, envelope)| {
-        let mut envelope = envelope.clone();
-        envelope.seq = Some(seq);
-        Arc::new(envelope)
-    })
 }
 
 /// Commits a group as one durable transaction.

@@ -7,7 +7,7 @@ use majordomo_model::{
 use serde::{Deserialize, Serialize};
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told};
-use super::policy::{Policy, revoked, seal_key, typed};
+use super::policy::{Policy, revoked, seal_key, shown, typed};
 use crate::guard::Proposal;
 use crate::hasher::{HashError, Verified};
 use crate::session_secret;
@@ -41,21 +41,29 @@ struct Attempt {
 /// What the store says.
 struct Facts {
     user: Option<UserRow>,
+    /// The credential, if a new hash is to take its place.
     credential: Option<CredentialRow>,
+    /// The user's sessions, if one of them may have to give way.
     sessions: Vec<([u8; 32], SessionRow)>,
     now: Timestamp,
 }
 
 impl Facts {
-    fn read(view: &ReadView, attempt: &Attempt, now: Timestamp) -> Result<Self, ReadError> {
+    fn read(view: &ReadView, attempt: &Attempt, policy: &Policy, now: Timestamp) -> Result<Self, ReadError> {
         let user = attempt.identifier.as_ref().map_or(Ok(None), |identifier| view.user_named(identifier))?;
-        let matched = matches!(attempt.verdict, Ok(Verified::Match { .. }));
+        let mut facts = Self { user, credential: None, sessions: Vec::new(), now };
         // Only for whoever may enter: a wrong password costs the same with sessions as without a user.
-        let (credential, sessions) = match user.as_ref().filter(|_| matched) {
-            Some(user) => (view.credential(user.id)?, view.sessions_of(user.id)?),
-            None => (None, Vec::new()),
-        };
-        Ok(Self { user, credential, sessions, now })
+        let matched = matches!(attempt.verdict, Ok(Verified::Match { .. }));
+        if let Some(user) = facts.user.as_ref().filter(|_| matched) {
+            if attempt.rehashed.is_some() {
+                facts.credential = view.credential(user.id)?;
+            }
+            let room = policy.sessions_per_user.saturating_sub(1);
+            if attempt.repeated.is_some() || view.has_more_sessions(user.id, room)? {
+                facts.sessions = view.sessions_of(user.id)?;
+            }
+        }
+        Ok(facts)
     }
 }
 
@@ -221,8 +229,10 @@ fn failed(attempt: &Attempt, user: Option<&UserRow>, reason: Failure) -> Signal 
 
 impl Perform for Authenticate {
     fn started(&self, services: &Services) -> Signal {
-        let kind = Identifier::guess(&self.identifier).map_or(IdentifierKind::Username, |identifier| identifier.kind());
-        Signal::UserAuthenticationStarted { identifier_kind: kind, identifier: typed(&services.keys, &self.identifier) }
+        let identifier = Identifier::guess(&self.identifier).ok();
+        let identifier_kind = identifier.as_ref().map_or(IdentifierKind::Username, Identifier::kind);
+        let identifier = shown(&services.keys, &self.identifier, identifier.as_ref());
+        Signal::UserAuthenticationStarted { identifier_kind, identifier }
     }
 
     fn failed(&self, services: &Services, why: Failure) -> Signal {
@@ -246,10 +256,11 @@ impl Perform for Authenticate {
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let services = run.services;
         let attempt = attempt(self, run).await?;
-        let (token, hash) = session_secret::generate()?;
+        let (token, hash) = session_secret::generate(services.clock.now())?;
         let fresh = Fresh { token: SessionToken::new(token.as_str()), hash, session: SessionId::new() };
         let terms = Terms { policy: &services.policy, context: &run.command.context };
-        run.settle(|view, now| Ok(decide(&attempt, &fresh, &Facts::read(view, &attempt, now)?, &terms))).await
+        let facts = |view: &ReadView, now| Facts::read(view, &attempt, &services.policy, now);
+        run.settle(|view, now| Ok(decide(&attempt, &fresh, &facts(view, now)?, &terms))).await
     }
 
     fn remember(answer: &Result<LoggedIn, AuthenticateReason>) -> Vec<u8> {
@@ -274,7 +285,7 @@ struct Opened {
 async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<Attempt, Fault> {
     let services = run.services;
     let identifier = Identifier::guess(&message.identifier).ok();
-    let shown = typed(&services.keys, &message.identifier);
+    let shown = shown(&services.keys, &message.identifier, identifier.as_ref());
     let subject = shown.hash().copied().unwrap_or_default();
     let repeated = run.earlier.as_ref().and_then(|row| rmp_serde::from_slice::<Option<Opened>>(&row.outcome).ok()?);
     let (compared, repeated) = services.reader.snapshot(|view| {
@@ -401,12 +412,13 @@ mod tests {
         let command = majordomo_model::Command::new(Authenticate { identifier, password });
         let run = Run::new(&fixture.services, &command, majordomo_model::FlowId::new(), None, None);
         let attempt = attempt(&command.message, &run).await.unwrap();
-        let (token, hash) = session_secret::generate().unwrap();
+        let (token, hash) = session_secret::generate(fixture.clock.now()).unwrap();
         let fresh = Fresh { token: SessionToken::new(token.as_str()), hash, session: SessionId::new() };
         let terms = Terms { policy: &fixture.services.policy, context: &command.context };
         let decided = || {
             let now = fixture.clock.now();
-            let facts = fixture.services.reader.snapshot(|view| Facts::read(view, &attempt, now)).unwrap();
+            let facts =
+                fixture.services.reader.snapshot(|view| Facts::read(view, &attempt, terms.policy, now)).unwrap();
             decide(&attempt, &fresh, &facts, &terms)
         };
         let before = decided();

@@ -174,12 +174,18 @@ impl<F: Flow> Decision<F> {
         self
     }
 
-    /// Its checks, and that its user still exists unless it makes that user: nothing is told in the lane of somebody
-    /// who was deleted meanwhile.
-    fn guarded(&self) -> Vec<Check> {
+    /// Adds the check that its user still exists, unless it makes that user or expects something of their row anyway:
+    /// nothing is told in the lane of somebody who was deleted meanwhile.
+    fn guard(&mut self) {
+        let Some((subject, _)) = self.subject else { return };
         let is_first = |write: &Write| matches!(write, Write::PutUser(row) if row.version == 1);
-        let subject = self.subject.filter(|_| !self.writes.iter().any(is_first));
-        self.checks.iter().cloned().chain(subject.map(|(user, _)| Check::UserExists(user))).collect()
+        let is_expected = |check: &Check| match check {
+            Check::UserExists(user) | Check::UserVersion(user, _) | Check::Epoch(user, _) => *user == subject,
+            _ => false,
+        };
+        if !self.writes.iter().any(is_first) && !self.checks.iter().any(is_expected) {
+            self.checks.push(Check::UserExists(subject));
+        }
     }
 
     /// Whether it only tells of a failure, so that it may be counted instead of recorded when failures flood.
@@ -310,14 +316,14 @@ impl<'a, F: Perform> Run<'a, F> {
                     return Ok(self.end_uncommitted(decision, now));
                 }
             }
-            let batch = self.batch(&decision, now);
+            let (batch, answer) = self.batch(decision, now);
             if attempt == 0 {
                 batch.signals.iter().skip(1).filter(|told| is_told_ahead(told)).for_each(|told| self.publish(told));
             }
             match self.services.storage.commit(batch).await? {
                 Verdict::Committed(_) => {
                     self.ended.store(true, Ordering::Relaxed);
-                    return Ok(decision.answer);
+                    return Ok(answer);
                 }
                 Verdict::AlreadyApplied(_) => return Err(Fault::CommandIdReused),
                 Verdict::Conflict if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
@@ -341,15 +347,20 @@ impl<'a, F: Perform> Run<'a, F> {
 
     async fn end_with(&self, fault: Fault, end: Signal, subject: Option<(UserId, SealKey)>) {
         let now = self.services.clock.now();
-        let (checks, writes, told, answer) = (Vec::new(), Vec::new(), Vec::new(), Err(fault.error()));
-        let mut decision = Decision { checks, writes, told, end, subject, answer };
-        let mut batch = self.batch(&decision, now);
+        let decision = |subject| Decision {
+            checks: Vec::new(),
+            writes: Vec::new(),
+            told: Vec::new(),
+            end: end.clone(),
+            subject,
+            answer: Err(fault.error()),
+        };
+        let (mut batch, _) = self.batch(decision(subject), now);
         match self.services.storage.commit(batch.clone()).await {
             Ok(Verdict::Committed(_)) => return,
             // The user was deleted meanwhile, or the command is another run's: this run still has an end of its own.
             Ok(Verdict::Conflict | Verdict::AlreadyApplied(_)) => {
-                decision.subject = None;
-                batch = Batch { outcome: None, ..self.batch(&decision, now) };
+                batch = Batch { outcome: None, ..self.batch(decision(None), now).0 };
                 stamp::withhold_unsealed(&mut batch.signals);
                 if self.services.storage.commit(batch.clone()).await.is_ok() {
                     return;
@@ -365,20 +376,23 @@ impl<'a, F: Perform> Run<'a, F> {
     /// Ends the run live only, counted: its source has used up its budget of failures.
     fn end_uncommitted(&self, decision: Decision<F>, now: Timestamp) -> Answer<F> {
         self.services.budget.aggregate(F::KIND);
-        let batch = self.batch(&decision, now);
+        let (batch, answer) = self.batch(decision, now);
         batch.signals.iter().skip(1).for_each(|envelope| self.publish(envelope));
         self.ended.store(true, Ordering::Relaxed);
-        decision.answer
+        answer
     }
 
-    fn batch(&self, decision: &Decision<F>, now: Timestamp) -> Batch {
+    /// What is committed of a decision, and what the caller gets then.
+    fn batch(&self, mut decision: Decision<F>, now: Timestamp) -> (Batch, Answer<F>) {
+        decision.guard();
         let (user, key) = decision.subject.unzip();
         let stamp = self.stamp(user);
         let mut start = self.start_envelope(stamp.clone());
         // What was typed stays a redaction; where it was typed is known to be about the user by now.
         stamp::seal_context(&mut start, key);
-        let mut signals = vec![start];
-        for told in &decision.told {
+        let mut signals = Vec::with_capacity(decision.told.len() + 2);
+        signals.push(start);
+        for told in decision.told {
             let stamp = match told.delivery {
                 Some(delivery) => Stamp { flow: delivery, cause: Some(self.flow), ..stamp.clone() },
                 None => stamp.clone(),
@@ -387,16 +401,12 @@ impl<'a, F: Perform> Run<'a, F> {
                 SignalClass::Start => *self.announced.get_or_init(|| (SignalId::new(), now)),
                 _ => (SignalId::new(), now),
             };
-            signals.push(stamp.envelope(id, at, told.signal.clone(), key));
+            signals.push(stamp.envelope(id, at, told.signal, key));
         }
-        signals.push(stamp.envelope(SignalId::new(), now, decision.end.clone(), key));
-        Batch {
-            flow: self.flow,
-            outcome: Some(self.outcome(&decision.answer, now)),
-            checks: decision.guarded(),
-            writes: decision.writes.clone(),
-            signals,
-        }
+        signals.push(stamp.envelope(SignalId::new(), now, decision.end, key));
+        let outcome = Some(self.outcome(&decision.answer, now));
+        let batch = Batch { flow: self.flow, outcome, checks: decision.checks, writes: decision.writes, signals };
+        (batch, decision.answer)
     }
 
     /// A refusal is an outcome; what could not be decided is remembered only so that it ends once.

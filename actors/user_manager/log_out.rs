@@ -122,7 +122,7 @@ mod tests {
         fixture.pass(Duration::from_secs(14 * 24 * 3600));
         let disabled = fixture.session("ada").await;
         fixture.run(Disable { user }).await.unwrap();
-        let (foreign, _) = session_secret::generate().unwrap();
+        let (foreign, _) = session_secret::generate(fixture.clock.now()).unwrap();
         let foreign = SessionToken::new(foreign.as_str());
         for token in [idle.token, ended.token, disabled.token, foreign, SessionToken::new(""), SessionToken::new("x")] {
             let head = fixture.head();

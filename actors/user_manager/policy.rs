@@ -228,15 +228,20 @@ pub(super) fn typed_optional(keys: &Keyring, text: Option<&String>) -> Option<Pe
 /// What somebody typed, before it is known whether it names a user: a keyed hash, and a redaction that shows nothing
 /// of a text that may as well be a password.
 pub(super) fn typed(keys: &Keyring, text: &str) -> Personal {
-    match Identifier::guess(text) {
-        Ok(Identifier::Username(name)) => {
+    shown(keys, text, Identifier::guess(text).ok().as_ref())
+}
+
+/// As [`typed`], of a text that was parsed already: into this, if it can name a user at all.
+pub(super) fn shown(keys: &Keyring, text: &str, identifier: Option<&Identifier>) -> Personal {
+    match identifier {
+        Some(Identifier::Username(name)) => {
             Personal::unmatched("***", keys.identifier_hash("username", name.canonical()))
         }
-        Ok(identifier) => {
+        Some(identifier) => {
             let hash = keys.identifier_hash(identifier.kind().as_str(), identifier.canonical());
             Personal::unmatched(identifier.redacted(), hash)
         }
-        Err(_) => Personal::unmatched("***", keys.identifier_hash("text", text)),
+        None => Personal::unmatched("***", keys.identifier_hash("text", text)),
     }
 }
 

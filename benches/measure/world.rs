@@ -9,7 +9,7 @@ use majordomo::{
 };
 use majordomo_actors::hasher::Hasher;
 use majordomo_actors::storage::{
-    Batch, CredentialRow, Location, SessionRow, Storage, UniqueKey, UserRow, Verdict, Write,
+    Batch, Committed, CredentialRow, Location, SessionRow, Storage, UniqueKey, UserRow, Verdict, Write,
 };
 use majordomo_actors::supervision::{Limits, Plan, spawn_supervisor};
 use majordomo_model::{FlowId, Username};
@@ -89,7 +89,7 @@ pub async fn seed(path: &Path, users: u64, config: &Config) -> Result<(), Failur
 async fn copy(path: &Path, first: UserId, users: u64, config: &Config) -> Result<(), Failure> {
     let keys = Keyring::open_or_create(&key_path(path), false)?;
     let settings = StorageSettings { engine: EngineSettings::default(), ..config.storage.clone() };
-    let hook = Arc::new(|_: &[Arc<majordomo_model::Envelope>]| ());
+    let hook = Arc::new(|_: &Committed<'_>| ());
     let storage = Storage::open(Location::File(path.to_owned()), settings, &keys, Clock::system(), hook)?;
     let (root, ended) = spawn_supervisor(Plan::new(Limits::default()), None).await?;
     storage.start(root.get_cell()).await?;

@@ -355,8 +355,8 @@ async fn every_login_opens_a_session_with_a_token_of_its_own() {
         sessions.insert(opened.session);
     }
     assert_eq!((tokens.len(), sessions.len()), (20, 20));
-    // 256 bits in base64url behind a prefix that scanners know.
-    assert!(tokens.iter().all(|token| token.len() == 47 && token.starts_with("mds_")));
+    // 256 bits and a time in base64url behind a prefix that scanners know.
+    assert!(tokens.iter().all(|token| token.len() == 55 && token.starts_with("mds_")));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableHandle};
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::disk::{Disk, MemoryDisk};
 pub(crate) use self::error::{CommitError, EngineError};
 pub(crate) use self::handle::EngineHandle;
-pub(crate) use self::view::{ReadView, Row, View, WriteView};
+pub(crate) use self::view::{ReadView, Row, Rows, View, WriteView};
 
 use self::disk::DiskBackend;
 use self::view::definition;
@@ -80,6 +80,9 @@ const BACKUP_CHUNK_BYTES: usize = 4 * 1024 * 1024;
 ///
 /// One engine at a time has a store open, in this process and in all others.
 pub(crate) struct Engine {
+    /// The snapshot that everybody reads who reads before the next commit: beginning one, and finding its tables, costs
+    /// more than most looks do. Stands first, to be let go of before the database is.
+    latest: RwLock<Option<Arc<ReadView>>>,
     database: Database,
     location: Location,
 }
@@ -117,16 +120,36 @@ impl Engine {
         let database = open_database(location, builder, absent)?;
         refuse_foreign(&database)?;
         make_tables(&database)?;
-        Ok(Self { database, location: location.clone() })
+        Ok(Self { latest: RwLock::default(), database, location: location.clone() })
     }
 
-    /// Reads one snapshot. The closure returns soon: while it runs, no page of its snapshot is reused.
+    /// Reads one snapshot, which holds whatever was committed before the call. The closure returns soon: while it runs,
+    /// no page of its snapshot is reused.
     ///
     /// # Errors
     /// The fault of the store, and what `look` answers.
     pub(crate) fn read<T, E: From<EngineError>>(&self, look: impl FnOnce(&ReadView) -> Result<T, E>) -> Result<T, E> {
+        let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let view = match latest {
+            Some(view) => view,
+            None => self.begin_latest()?,
+        };
+        look(&view)
+    }
+
+    /// Begins the snapshot under the lock, so that none which a commit made old is put in its place after that commit.
+    fn begin_latest(&self) -> Result<Arc<ReadView>, EngineError> {
+        let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(view) = &*latest {
+            return Ok(Arc::clone(view));
+        }
         let transaction = self.database.begin_read().map_err(EngineError::from_redb)?;
-        look(&ReadView::new(transaction))
+        Ok(Arc::clone(latest.insert(Arc::new(ReadView::new(transaction)))))
+    }
+
+    /// Lets go of the snapshot: whoever reads from now on begins another.
+    fn forget_latest(&self) {
+        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Runs one transaction; when this answers `Ok`, its changes are durable. Writers take turns.
@@ -152,7 +175,12 @@ impl Engine {
         };
         match outcome {
             Ok(Ok(value)) if changed => {
-                transaction.commit().map_err(EngineError::from_commit)?;
+                // Before, so that it keeps no page from being reused that the commit frees; after, so that nobody who
+                // was told of the commit reads what was there before it.
+                self.forget_latest();
+                let committed = transaction.commit();
+                self.forget_latest();
+                committed.map_err(EngineError::from_commit)?;
                 Ok(value)
             }
             Ok(Ok(value)) => {
@@ -202,6 +230,7 @@ impl Engine {
     /// # Errors
     /// The fault of the device; the next opening repairs what closing left undone.
     pub(crate) fn close(self) -> Result<(), EngineError> {
+        self.forget_latest();
         self.database.close().map_err(EngineError::from_redb)
     }
 }
@@ -386,8 +415,45 @@ mod tests {
         read.unwrap()
     }
 
-    fn keys(rows: view::Rows<'_>) -> Vec<u8> {
+    fn keys(rows: Rows<'_>) -> Vec<u8> {
         rows.map(|row| row.unwrap().key()[0]).collect()
+    }
+
+    #[test]
+    fn readers_share_a_snapshot_until_a_commit_and_none_outlives_it() {
+        let engine = open(&memory()).unwrap();
+        let address = || engine.read(|view| Ok::<_, EngineError>(std::ptr::from_ref(view) as usize)).unwrap();
+        put(&engine, b"k", b"1").unwrap();
+        assert!(engine.latest.read().unwrap().is_none());
+        assert_eq!(address(), address());
+        let held = Arc::clone(engine.latest.read().unwrap().as_ref().unwrap());
+        put(&engine, b"k", b"2").unwrap();
+        assert!(engine.latest.read().unwrap().is_none());
+        assert_eq!(held.get(Table::Users, b"k").unwrap().unwrap().to_vec(), b"1");
+        assert_eq!(get(&engine, b"k").unwrap(), b"2");
+        drop(held);
+        assert!(engine.write(|_| Err::<(), _>(EngineError::foreign())).is_err());
+        assert!(engine.latest.read().unwrap().is_some(), "nothing was committed");
+        engine.close().unwrap();
+    }
+
+    #[test]
+    fn whoever_is_told_of_a_commit_reads_it_however_many_read_meanwhile() {
+        let (engine, ended) = (open(&memory()).unwrap(), std::sync::atomic::AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                        get(&engine, b"k");
+                    }
+                });
+            }
+            for number in 0..200_u8 {
+                put(&engine, b"k", &[number]).unwrap();
+                assert_eq!(get(&engine, b"k").unwrap(), [number]);
+            }
+            ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a closure sees of the store: one snapshot to read, or one transaction to read and write.
 
-use std::cell::OnceCell;
 use std::ops::{Bound, Deref};
+use std::sync::OnceLock;
 
 use redb::{AccessGuard, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
@@ -113,11 +113,11 @@ impl DoubleEndedIterator for Rows<'_> {
 }
 
 /// One place a table.
-struct Opened<T>([OnceCell<T>; Table::COUNT]);
+struct Opened<T>([OnceLock<T>; Table::COUNT]);
 
 impl<T> Opened<T> {
     fn new() -> Self {
-        Self(std::array::from_fn(|_| OnceCell::new()))
+        Self(std::array::from_fn(|_| OnceLock::new()))
     }
 
     fn get(&self, table: Table, open: impl FnOnce() -> Result<T, redb::TableError>) -> Result<&T, EngineError> {
@@ -138,7 +138,7 @@ fn no_place(table: Table) -> EngineError {
     EngineError::from_redb(redb::TableError::TableDoesNotExist(table.name().to_owned()))
 }
 
-/// One snapshot of the whole store: it does not see what is committed after it began.
+/// One snapshot of the whole store: it does not see what is committed after it began. Threads may share it.
 pub(crate) struct ReadView {
     transaction: ReadTransaction,
     tables: Opened<redb::ReadOnlyTable<Bytes, Bytes>>,

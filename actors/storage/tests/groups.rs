@@ -18,7 +18,7 @@ async fn held_with(settings: StorageSettings) -> (Store, impl FnOnce()) {
     let hook_told = Arc::new(Mutex::new(Vec::new()));
     let note = Arc::clone(&hook_told);
     let hook: CommitHook = Arc::new(move |signals| {
-        note.lock().unwrap().extend(signals.iter().filter_map(|envelope| envelope.seq));
+        note.lock().unwrap().extend(signals.envelopes().iter().filter_map(|envelope| envelope.seq));
     });
     let location = Location::Memory(MemoryDisk::new());
     let storage = Storage::open(location, settings, &keys(7), Clock::manual(at(0)), hook).unwrap();

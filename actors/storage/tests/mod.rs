@@ -67,7 +67,7 @@ impl Store {
         let told = Arc::new(Mutex::new(Vec::new()));
         let note = Arc::clone(&told);
         let hook: CommitHook = Arc::new(move |signals| {
-            note.lock().unwrap().extend(signals.iter().filter_map(|envelope| envelope.seq));
+            note.lock().unwrap().extend(signals.envelopes().iter().filter_map(|envelope| envelope.seq));
         });
         let storage = Storage::open(location, settings, &keys(7), Clock::manual(at(0)), hook).unwrap();
         Self::start(storage, told).await

@@ -96,6 +96,38 @@ async fn a_store_of_version_1_is_brought_up_to_this_build() {
     }
 }
 
+#[tokio::test]
+async fn sessions_of_version_3_are_found_where_this_build_looks() {
+    let location = Location::Memory(MemoryDisk::new());
+    let (ada, eve) = (user_id(1), user_id(2));
+    let store = Store::on(location.clone()).await;
+    // 1,500 are more than is moved at a time.
+    let sessions = (0..1_500_u32).map(|number| {
+        let mut hash = [7; 32];
+        hash[..4].copy_from_slice(&number.to_be_bytes());
+        let row = SessionRow { id: SessionId::from_bytes(hash[..16].try_into().unwrap()), ..session_row(1, ada) };
+        Write::PutSession(hash, Box::new(row))
+    });
+    store.write(sessions.chain([put_session(9, eve), Write::RecordLogin(ada, at(1))]).collect()).await;
+    let listed = |store: &Store| [ada, eve].map(|user| store.storage.reader().sessions_of(user).unwrap());
+    let before = listed(&store);
+    store.close().await;
+    tamper(&location, |view| {
+        let rows = view.range(Table::Activity, &[], None)?;
+        let rows = rows.map(|row| row.map(|row| (row.key().to_vec(), row.value().to_vec())));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        for (key, value) in rows.into_iter().filter(|(key, _)| key.len() == 32) {
+            view.remove(Table::Activity, &key)?;
+            view.put(Table::SessionsByUser, &key, &value)?;
+        }
+        view.put(Table::Meta, SCHEMA_NAME.as_bytes(), &table::Key::new().u64(3))
+    });
+    let store = Store::on(location).await;
+    assert_eq!(listed(&store), before);
+    assert_eq!((before[0].len(), store.count(Table::SessionsByUser)), (1_500, 0));
+    assert_eq!(store.look(|view| view.activity(ada)).map(|row| row.logins), Some(1));
+}
+
 #[test]
 fn an_older_store_is_not_touched_before_its_keys_are_recognised() {
     let location = Location::Memory(MemoryDisk::new());

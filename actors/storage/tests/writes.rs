@@ -164,7 +164,7 @@ async fn sessions_are_ended_one_by_one_all_or_all_but_one() {
     assert_eq!(store.look(|view| view.session(&[3; 32])).unwrap().last_seen_at, at(9));
     store.write(vec![Write::RemoveSessionsOf(ada, None), Write::TouchSession([3; 32], at(10))]).await;
     assert_eq!((left(ada), left(eve)), (vec![], vec![9]));
-    let tables = [Table::Sessions, Table::SessionsByUser, Table::Expiry];
+    let tables = [Table::Sessions, Table::Activity, Table::Expiry];
     assert_eq!(tables.map(|table| store.count(table)), [1, 1, 1]);
 }
 
@@ -242,7 +242,7 @@ async fn the_sweeper_removes_what_has_ended_with_its_indexes_and_nothing_else() 
     store.commit(applied(5_000_000)).await;
 
     let tables =
-        [Table::Sessions, Table::SessionsByUser, Table::Tokens, Table::TokensByUser, Table::Attempts, Table::Applied];
+        [Table::Sessions, Table::Activity, Table::Tokens, Table::TokensByUser, Table::Attempts, Table::Applied];
     let counts = || tables.map(|table| store.count(table));
     assert_eq!(counts(), [3, 3, 3, 2, 2, 2]);
     // A token is remembered for a week after its end, so that a late click can be told what happened.
@@ -283,7 +283,7 @@ async fn a_sweep_is_bounded_and_unverified_accounts_do_not_stop_it() {
     store.write(users.iter().map(|user| Write::ExpectVerification(*user, at(0))).collect()).await;
     store.write((1..=10).map(|seed| put_session(seed, user_id(1))).collect()).await;
     store.write(vec![Write::Sweep(at(1_000), 4)]).await;
-    assert_eq!((store.count(Table::Sessions), store.count(Table::SessionsByUser)), (6, 6));
+    assert_eq!((store.count(Table::Sessions), store.count(Table::Activity)), (6, 6));
     store.write(vec![Write::Sweep(at(1_000), 40)]).await;
     assert_eq!(store.count(Table::Sessions), 0);
     let reader = store.storage.reader();
