@@ -5,7 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "it reports")]
 
-use std::sync::Barrier;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 /// What the hash threads of the system are set to, and so whoever is measured beside them.
 const NICENESS: i32 = 10;
 
-/// Hashes that each thread computes before it counts.
+/// How many hashes for each thread are not counted.
 const WARM: u64 = 2;
 
 /// How many callers there are for each thread of the hasher: enough that none ever waits for a job.
@@ -31,26 +31,21 @@ const CALLERS: usize = 8;
 struct Pace {
     /// Hashes a second.
     rate: f64,
-    /// Hashes in a second that a processor was at work: what else the machine does hardly touches it.
+    /// Hashes in a second that a processor was at work: what else the machine does touches it less.
     rate_of_processor: f64,
 }
 
-/// A span under way.
-struct Measuring {
-    begun: Instant,
-    used: Duration,
-}
-
-impl Measuring {
-    fn begin() -> Self {
-        Self { begun: Instant::now(), used: process::processor_time() }
+/// Counts hashes for a span, once every thread is warm. At both ends each thread is in the midst of one.
+fn measure(threads: usize, span: Duration, done: impl Fn() -> u64, ended: impl Fn() -> bool) -> Pace {
+    let warm = done() + WARM * threads as u64;
+    while done() < warm && !ended() {
+        std::thread::sleep(Duration::from_millis(1));
     }
-
-    fn end(&self, hashes: u64) -> Pace {
-        let (elapsed, used) = (self.begun.elapsed(), process::processor_time() - self.used);
-        let per = |span: Duration| hashes as f64 / span.as_secs_f64();
-        Pace { rate: per(elapsed), rate_of_processor: per(used) }
-    }
+    let (before, begun, used) = (done(), Instant::now(), process::processor_time());
+    std::thread::sleep(span);
+    let (hashes, elapsed, used) = (done() - before, begun.elapsed(), process::processor_time() - used);
+    let per = |span: Duration| hashes as f64 / span.as_secs_f64();
+    Pace { rate: per(elapsed), rate_of_processor: per(used) }
 }
 
 /// What crate `argon2` offers first: memory of its own for every hash.
@@ -65,34 +60,25 @@ fn as_it_is() -> Result<impl FnMut() -> Result<(), Failure>, Failure> {
     })
 }
 
-/// Hashes a second on so many threads of nobody's, each with what `make` gives it.
+/// So many threads of nobody's, each with what `make` gives it.
 fn on_threads<F>(threads: usize, span: Duration, make: impl Fn() -> Result<F, Failure> + Sync) -> Result<Pace, Failure>
 where
     F: FnMut() -> Result<(), Failure>,
 {
-    let (ready, ended, done) = (Barrier::new(threads + 1), AtomicBool::new(false), AtomicU64::new(0));
+    let (ended, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let work = || {
-        let warm = || {
-            rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS)?;
-            let mut hash = make()?;
-            (0..WARM).try_for_each(|_| hash())?;
-            Ok::<F, Failure>(hash)
-        };
-        let hash = warm();
-        ready.wait();
-        let mut hash = hash?;
+        rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS)?;
+        let mut hash = make()?;
         while !ended.load(Ordering::Relaxed) {
             hash()?;
             done.fetch_add(1, Ordering::Relaxed);
         }
         Ok::<(), Failure>(())
     };
+    let work = || work().inspect_err(|_| ended.store(true, Ordering::Relaxed));
     std::thread::scope(|scope| {
         let working: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        ready.wait();
-        let measuring = Measuring::begin();
-        std::thread::sleep(span);
-        let pace = measuring.end(done.load(Ordering::Relaxed));
+        let pace = measure(threads, span, || done.load(Ordering::Relaxed), || ended.load(Ordering::Relaxed));
         ended.store(true, Ordering::Relaxed);
         for thread in working {
             thread.join().map_err(|_| "a thread panicked")??;
@@ -101,36 +87,25 @@ where
     })
 }
 
-/// Hashes a second of the hasher, while more callers ask than it has threads.
+/// The hasher, while more callers ask than it has threads.
 fn through_the_hasher(runtime: &Runtime, hasher: &Hasher, threads: usize, span: Duration) -> Result<Pace, Failure> {
-    runtime.block_on(async {
-        let mut callers = JoinSet::new();
-        for _ in 0..threads * CALLERS {
-            let hasher = hasher.clone();
-            callers.spawn(async move {
-                loop {
-                    if let Err(error) = hasher.hash(world::PASSWORD.as_bytes().to_vec().into(), None).await {
-                        return error;
-                    }
-                }
-            });
-        }
-        let warm = hasher.observe().jobs_done + WARM * threads as u64;
-        while hasher.observe().jobs_done < warm && callers.try_join_next().is_none() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        let (before, measuring) = (hasher.observe().jobs_done, Measuring::begin());
-        tokio::time::sleep(span).await;
-        let pace = measuring.end(hasher.observe().jobs_done - before);
-        if let Some(failed) = callers.try_join_next() {
-            return Err(failed?.into());
-        }
-        callers.shutdown().await;
-        while hasher.observe().queued > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        Ok(pace)
-    })
+    let ended = Arc::new(AtomicBool::new(false));
+    let mut callers = JoinSet::new();
+    for _ in 0..threads * CALLERS {
+        let (hasher, ended) = (hasher.clone(), Arc::clone(&ended));
+        let call = async move {
+            while !ended.load(Ordering::Relaxed) {
+                let hashed = hasher.hash(world::PASSWORD.as_bytes().to_vec().into(), None).await;
+                hashed.inspect_err(|_| ended.store(true, Ordering::Relaxed))?;
+            }
+            Ok::<(), Failure>(())
+        };
+        callers.spawn_on(call, runtime.handle());
+    }
+    let pace = measure(threads, span, || hasher.observe().jobs_done, || ended.load(Ordering::Relaxed));
+    ended.store(true, Ordering::Relaxed);
+    runtime.block_on(callers.join_all()).into_iter().collect::<Result<(), _>>()?;
+    Ok(pace)
 }
 
 /// Measures both in turns, and tells what came of it.
@@ -168,11 +143,14 @@ fn main() -> Result<(), Failure> {
     let span = Duration::from_millis(setting("SPAN", 800, 150)?);
     let threads = std::thread::available_parallelism()?.get();
     let runtime = Runtime::new()?;
+    let begun = Instant::now();
     let hasher = Hasher::new(&HasherSettings { queue: Some(threads * CALLERS), ..HasherSettings::default() })?;
+    let made = begun.elapsed().as_secs_f64();
     runtime.block_on(hasher.start(None))?;
     let (name, aim) = if cfg!(feature = "argon2-simd") { ("hash-simd", 2.2) } else { ("hash", 1.2) };
     println!("{threads} threads, kernel {:?}", hasher.observe().kernel);
     let mut report = Report::new(name);
+    report.add(Figure::new("making the hasher, its self-test included", made * 1e6, "us"));
     let ours = || through_the_hasher(&runtime, &hasher, threads, span);
     let as_it_is = || on_threads(threads, span, as_it_is);
     compare(&mut report, ("crate argon2 as it is", Some(aim)), rounds, ours, as_it_is)?;

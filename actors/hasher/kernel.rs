@@ -25,7 +25,7 @@ impl HashKernel {
     /// The fastest that is built in and computes what it ought to.
     #[cfg(feature = "argon2-simd")]
     pub(super) fn choose() -> Self {
-        let mut simd = Simd::new(&HashParameters { memory_kib: 512, passes: 1, lanes: 1 });
+        let mut simd = Simd::new(&self_test::WIDE);
         Self::judge(&mut |input, tag| simd.compute(input, tag))
     }
 

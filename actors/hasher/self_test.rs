@@ -9,10 +9,10 @@ use super::plain::Plain;
 pub(super) type Candidate<'a> = dyn FnMut(&Input<'_>, &mut [u8]) -> Result<(), Refused> + 'a;
 
 /// How many random inputs are compared at start, with costs that make it a matter of a few milliseconds.
-const SAMPLES: usize = 16;
+const SAMPLES: usize = 8;
 
-/// The costs of the first of them, which does not fit into the caches.
-const WIDE: HashParameters = HashParameters { memory_kib: 4_096, passes: 1, lanes: 1 };
+/// The costs of the first of them, whose memory is as large as a huge page.
+pub(super) const WIDE: HashParameters = HashParameters { memory_kib: 2_048, passes: 1, lanes: 1 };
 
 /// Argon2id with a secret and associated data: RFC 9106, 5.3.
 const RFC_9106_TAG: [u8; 32] = [
