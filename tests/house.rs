@@ -100,6 +100,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "policy",
     "proof",
     "proven",
+    "services",
     "session",
     "undelivered",
     "undo",

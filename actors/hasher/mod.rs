@@ -101,6 +101,25 @@ impl Hasher {
         }
     }
 
+    /// Whether a login would be turned away now, which is then counted as if it had asked.
+    pub(crate) fn refuses_logins(&self) -> bool {
+        self.refuses(Priority::Login, "verify")
+    }
+
+    /// As [`Hasher::refuses_logins`], of a new hash.
+    pub(crate) fn refuses_new_hashes(&self) -> bool {
+        self.refuses(Priority::Background, "hash")
+    }
+
+    fn refuses(&self, priority: Priority, kind: &'static str) -> bool {
+        let is_full = self.shared.queue.is_full_for(priority);
+        if is_full {
+            count(&self.shared.counters.refused);
+            telemetry::hash_refused(kind);
+        }
+        is_full
+    }
+
     /// Hashes `password` with the configured parameters and a fresh salt. Waits behind every login.
     ///
     /// # Errors

@@ -51,6 +51,13 @@ impl<T> Queue<T> {
         self.lock().len()
     }
 
+    /// Whether a job of this priority would find no place now.
+    pub(super) fn is_full_for(&self, priority: Priority) -> bool {
+        let waiting = self.lock();
+        let displaces = priority == Priority::Login && !waiting.background.is_empty();
+        !waiting.closed && waiting.len() >= waiting.bound && !displaces
+    }
+
     /// Puts `job` in line. Who finds no place is handed back with the reason: `job` itself or the one it displaced.
     #[must_use]
     pub(super) fn push(&self, priority: Priority, job: T) -> Option<(T, HashError)> {
@@ -174,6 +181,20 @@ mod tests {
         assert_eq!(queue.push(Priority::Login, 4), Some((1, HashError::Overloaded)));
         assert_eq!(queue.push(Priority::Login, 5), Some((5, HashError::Overloaded)));
         assert_eq!(drain(&queue), [3, 4]);
+    }
+
+    #[test]
+    fn it_is_full_for_exactly_whom_it_would_turn_away() {
+        let queue = Queue::new(2);
+        let is_full = |queue: &Queue<u8>| [Priority::Login, Priority::Background].map(|who| queue.is_full_for(who));
+        assert_eq!(queue.push(Priority::Login, 1), None);
+        assert_eq!(is_full(&queue), [false, false]);
+        assert_eq!(queue.push(Priority::Background, 2), None);
+        assert_eq!(is_full(&queue), [false, true], "a login takes the other's place");
+        assert_eq!(queue.push(Priority::Login, 3), Some((2, HashError::Overloaded)));
+        assert_eq!(is_full(&queue), [true, true]);
+        queue.close();
+        assert_eq!(is_full(&queue), [false, false], "the stop is what is to be told");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told};
 use super::policy::{Policy, revoked, seal_key, shown, typed};
 use crate::guard::Proposal;
-use crate::hasher::{HashError, Verified};
+use crate::hasher::{HashError, Hasher, Verified};
 use crate::session_secret;
 use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, SessionRow, UniqueKey, UserRow, Write};
 
@@ -233,6 +233,10 @@ impl Perform for Authenticate {
         let identifier_kind = identifier.as_ref().map_or(IdentifierKind::Username, Identifier::kind);
         let identifier = shown(&services.keys, &self.identifier, identifier.as_ref());
         Signal::UserAuthenticationStarted { identifier_kind, identifier }
+    }
+
+    fn is_turned_away(hasher: &Hasher) -> bool {
+        hasher.refuses_logins()
     }
 
     fn failed(&self, services: &Services, why: Failure) -> Signal {

@@ -14,59 +14,16 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
-use super::budget::Budget;
 pub(crate) use super::fault::Fault;
-use super::policy::Policy;
-use crate::clock::Clock;
-use crate::guard::{self, Amendment, Panel, Proposal};
+pub(crate) use super::services::Services;
+use crate::guard::{Amendment, Proposal};
 use crate::hasher::Hasher;
-use crate::keys::Keyring;
-use crate::live::LiveGroup;
 use crate::stamp::{self, SealKey, Stamp};
-use crate::storage::{
-    AppliedRow, Batch, Check, Outcome, ReadError, ReadView, Reader, Storage, Unreadable, UserRow, Verdict, Write,
-};
+use crate::storage::{AppliedRow, Batch, Check, Outcome, ReadError, ReadView, Unreadable, UserRow, Verdict, Write};
 use crate::telemetry;
-use crate::token::Tokens;
 
 /// How often a flow decides again because others changed what it had read.
 pub(super) const DECISIONS: usize = 1_000;
-
-/// What every flow works with.
-pub(crate) struct Services {
-    pub(crate) storage: Storage,
-    pub(crate) reader: Reader,
-    pub(crate) hasher: Hasher,
-    pub(crate) tokens: Tokens,
-    pub(crate) keys: Keyring,
-    pub(crate) policy: Policy,
-    pub(crate) clock: Clock,
-    pub(crate) live: LiveGroup,
-    pub(crate) budget: Budget,
-    pub(crate) guards: Panel,
-}
-
-impl Services {
-    /// What a request is refused with that finds storage out, counted: an outage, unless the system stops.
-    pub(crate) fn refused_without_storage<R: Reason>(&self) -> Error<R> {
-        let (cause, error) = if self.storage.is_released() {
-            (RefusalCause::Stopped, Error::Stopped)
-        } else {
-            (RefusalCause::StorageUnavailable, Error::StorageUnavailable)
-        };
-        self.budget.refused(cause);
-        error
-    }
-
-    /// Refuses a guard that asks in turn, counted: it could wait for a flow that waits for the guard.
-    pub(crate) fn refuse_guards<R: Reason>(&self) -> Result<(), Error<R>> {
-        if !guard::is_asking() {
-            return Ok(());
-        }
-        self.budget.refused(RefusalCause::CalledFromGuard);
-        Err(Error::CalledFromGuard)
-    }
-}
 
 /// What the caller of a flow gets.
 pub type Answer<F> = Result<<F as Flow>::Reply, Error<<F as Flow>::Reason>>;
@@ -78,6 +35,12 @@ pub(crate) trait Perform: Flow {
 
     /// The signal that ends it when it could not decide: a panic, an outage, a deadline.
     fn failed(&self, services: &Services, why: Failure) -> Signal;
+
+    /// Whether it would surely be turned away by the hasher, counted there if so. Such a request is refused before it starts
+    /// anything: turning away a flood must cost next to nothing.
+    fn is_turned_away(_hasher: &Hasher) -> bool {
+        false
+    }
 
     /// What the guards are asked about before this decision is committed; nothing in a flow that is not guarded.
     fn proposal(&self, _decision: &Decision<Self>) -> Option<Proposal> {
@@ -252,6 +215,10 @@ async fn run_caught<F: Perform>(
     // What is left of a disk that runs full is for those who are users already.
     if F::KIND == FlowKind::Register && !services.storage.has_room() {
         return Err(services.refused_without_storage());
+    }
+    if F::is_turned_away(&services.hasher) {
+        services.budget.refused(RefusalCause::Overloaded);
+        return Err(Error::Overloaded);
     }
     let run = Run::new(services, command, flow, deadline, earlier);
     run.publish(&run.start_envelope(run.stamp(None)));

@@ -34,6 +34,7 @@ mod request_email_verification;
 mod request_password_reset;
 mod request_phone_verification;
 mod reset_password;
+mod services;
 pub(crate) mod session;
 mod undelivered;
 mod undo;

@@ -13,7 +13,7 @@ use super::policy::{
 };
 use crate::bytes::Bytes;
 use crate::guard::{Amendment, Proposal};
-use crate::hasher::HashError;
+use crate::hasher::{HashError, Hasher};
 use crate::stamp::SealKey;
 use crate::storage::{
     Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, UniqueKey, UserRow, UsernameRow, Write,
@@ -260,6 +260,10 @@ impl Perform for Register {
     fn started(&self, services: &Services) -> Signal {
         let Typed { username, email, phone } = Typed::of(self, services);
         Signal::UserRegistrationStarted { username, email, phone }
+    }
+
+    fn is_turned_away(hasher: &Hasher) -> bool {
+        hasher.refuses_new_hashes()
     }
 
     fn failed(&self, services: &Services, why: Failure) -> Signal {

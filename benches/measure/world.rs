@@ -146,6 +146,9 @@ fn copied(user: &UserRow, credential: &CredentialRow, number: u64, draws: &mut D
     };
     let mut hash = [0; 32];
     hash.chunks_mut(8).for_each(|part| part.copy_from_slice(&draws.next().to_le_bytes()));
+    // As what is stored of a real one, it begins with its time.
+    let milliseconds = (row.created_at.as_micros() / 1_000).cast_unsigned().saturating_add(number).to_be_bytes();
+    hash.iter_mut().zip(milliseconds.iter().skip(2)).for_each(|(byte, time)| *byte = *time);
     Ok([
         Write::PutSession(hash, Box::new(session)),
         Write::PutUser(Box::new(row)),

@@ -159,6 +159,24 @@ where
     assert_runs_again(test, command, "overloaded").await;
 }
 
+/// Of floods: what finds no place in the queue begins no flow at all.
+async fn assert_turned_away<F: Question + Clone>(test: &TestAccounts, command: &Command<F>)
+where
+    F::Reply: Debug,
+{
+    let name = command.context.told_request_id().unwrap();
+    test.hold_hashing(true);
+    let first = test.tell(login("nobody", PASSWORD)).unwrap();
+    until(|| test.hasher_state().queued == 1).await;
+    let (head, refused) = (test.head(), test.hasher_state().refused);
+    assert_error(within(test.ask(command.clone())).await, "overloaded", true);
+    assert_eq!((test.head(), test.hasher_state().refused), (head, refused + 1));
+    test.hold_hashing(false);
+    assert_eq!(within(first).await.unwrap().unwrap_err().as_str(), "invalid_credentials", "the first keeps its place");
+    within(test.ask(command.clone())).await.unwrap();
+    assert_eq!(ends(&test.recorded(), name).len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_of_hashes_ends_a_flow_once_and_the_same_command_runs_again() {
     let test = TestAccounts::configured(|config| {
@@ -167,11 +185,12 @@ async fn a_full_queue_of_hashes_ends_a_flow_once_and_the_same_command_runs_again
     })
     .await;
     let all = Hashing::new(&test).await;
-    assert_overload_ends(&test, &all.register).await;
-    assert_overload_ends(&test, &all.authenticate).await;
+    assert_turned_away(&test, &all.register).await;
+    assert_turned_away(&test, &all.authenticate).await;
     assert_overload_ends(&test, &all.change).await;
     assert_overload_ends(&test, &all.reset).await;
     assert_overload_ends(&test, &all.add).await;
+    until(|| refusals(&test, RefusalCause::Overloaded) == 2).await;
     test.drain().await;
     assert_lawful(&test.recorded());
 }
