@@ -4,9 +4,6 @@ use super::follow_up::FollowUps;
 use crate::storage::{Batch, Check, CursorRow, Write};
 use majordomo_model::FlowId;
 
-/// How far ahead of what was looked at signals may be handed over before the store is told again: at most so many are
-/// suspected when a process ends.
-pub(super) const LEASE: u64 = 256;
 /// How much of a projection may wait, in bytes, before it is stored.
 const WEIGHT_LIMIT: usize = 256 * 1_024;
 
@@ -22,13 +19,17 @@ pub(super) struct Cursor {
     weight: usize,
     unconfirmed: usize,
     leased: u64,
+    /// The revision that the store is known to hold at least.
+    stored: u64,
+    /// The least lease of all rows that were left for later since the last renewal.
+    left: u64,
 }
 
 impl Cursor {
     /// The cursor as it is known to be stored.
     pub(super) fn new(name: &str, row: CursorRow) -> Self {
-        let (name, leased) = (name.to_owned(), row.leased);
-        Self { name, told: row, projected: Vec::new(), weight: 0, unconfirmed: 0, leased }
+        let (name, leased, stored) = (name.to_owned(), row.leased, row.revision);
+        Self { name, told: row, projected: Vec::new(), weight: 0, unconfirmed: 0, leased, stored, left: u64::MAX }
     }
 
     /// The row as the store was last told it.
@@ -85,6 +86,9 @@ impl Cursor {
     /// The batch that makes `row` follow, to be left for later.
     pub(super) fn leave(&mut self, row: CursorRow) -> Batch {
         let batch = self.batch(row.clone(), FollowUps::default());
+        // Once it is stored, it is this lease that counts.
+        self.leased = self.leased.min(row.leased);
+        self.left = self.left.min(row.leased);
         self.told = row;
         self.forget_span();
         self.unconfirmed = self.unconfirmed.saturating_add(1);
@@ -94,9 +98,30 @@ impl Cursor {
     /// Notes that the store holds this row.
     pub(super) fn confirm(&mut self, row: CursorRow) {
         self.leased = row.leased;
+        self.stored = row.revision;
         self.told = row;
         self.unconfirmed = 0;
         self.forget_span();
+    }
+
+    /// The batch that makes `row` follow, whose arrival [`Cursor::renewed`] notes.
+    pub(super) fn renew(&mut self, row: CursorRow) -> Batch {
+        let leased = self.leased;
+        let batch = self.leave(row);
+        (self.leased, self.left) = (leased, u64::MAX);
+        batch
+    }
+
+    /// Notes that the store holds the row of this revision, which takes this lease; and that of others may follow.
+    pub(super) fn renewed(&mut self, revision: u64, leased: u64) {
+        if revision <= self.stored {
+            return;
+        }
+        self.stored = revision;
+        self.leased = leased.min(self.left);
+        if self.told.revision == revision {
+            self.unconfirmed = 0;
+        }
     }
 
     /// Notes the revision that was seen in the store: whether it can be, and whether nothing is under way to it.
@@ -104,7 +129,7 @@ impl Cursor {
         let told = self.told.revision;
         if revision == told {
             self.unconfirmed = 0;
-            self.leased = self.told.leased;
+            (self.leased, self.stored) = (self.told.leased, revision);
             return Seen::Everything;
         }
         let earliest = told.saturating_sub(self.unconfirmed as u64);
@@ -172,6 +197,23 @@ mod tests {
         }
         cursor.confirm(cursor.next_row());
         assert!(!cursor.is_heavy() && cursor.is_settled(&CursorRow::default()));
+    }
+
+    #[test]
+    fn a_renewal_counts_as_far_as_what_follows_it_does_not_take_it_back() {
+        let row = |cursor: &Cursor, leased| CursorRow { leased, ..cursor.next_row() };
+        let mut cursor = Cursor::new("audit", CursorRow { leased: 100, ..CursorRow::default() });
+        let _renewal = cursor.renew(row(&cursor, 900));
+        assert_eq!(cursor.leased(), 100, "it is not known to be stored");
+        let _left = cursor.leave(row(&cursor, 700));
+        cursor.renewed(1, 900);
+        assert_eq!((cursor.leased(), cursor.unconfirmed()), (700, 2));
+        let _renewal = cursor.renew(row(&cursor, 2_000));
+        cursor.confirm(row(&cursor, 1_000));
+        cursor.renewed(3, 2_000);
+        assert_eq!(cursor.leased(), 1_000, "the store holds what came later");
+        let _left = cursor.leave(row(&cursor, 300));
+        assert_eq!(cursor.leased(), 300);
     }
 
     #[test]

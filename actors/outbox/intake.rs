@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 
 use majordomo_model::{Envelope, Gap};
 
-use super::cursor::{Cursor, LEASE, Seen};
+use super::cursor::{Cursor, Seen};
 use super::feed::Feed;
 use super::follow_up::{self, FollowUps};
 use super::gap::Missing;
+use super::lease::LEASE;
 use super::ledger::{Ledger, Now, WINDOW};
+use super::progress::commit;
 use super::worker::{ARRIVAL, Cut, Worker};
 use crate::storage::{Batch, Check, CursorRow, Unreadable, Write};
 use crate::telemetry;
@@ -49,7 +51,7 @@ impl Worker {
         let writes = vec![Write::PutCursor(name.clone(), row.clone())];
         let flow = majordomo_model::FlowId::new();
         let batch = Batch { flow, outcome: None, checks: vec![check], writes, signals: Vec::new() };
-        if !self.commit(batch).await? {
+        if !commit(&feed.storage, batch).await? {
             return Err(Cut::Lost);
         }
         // Within a process it is known what was in hand; of a process that ended only what may have been.
@@ -94,6 +96,7 @@ impl Worker {
     pub(super) fn fill(&mut self) -> Result<(), Cut> {
         let feed = Arc::clone(&self.feed);
         if self.gap.is_some() {
+            self.behind = false;
             return Ok(());
         }
         if let Some(from) = self.ledger.wanting().first().copied() {
@@ -107,6 +110,7 @@ impl Worker {
             }
             let taken = self.ledger.taken();
             let page = feed.desk.reader.log_page(taken, self.ledger.room(), PAGE_BYTES)?;
+            self.behind = page.signals.last().is_some_and(|last| last.seq.unwrap_or_default() < page.head);
             telemetry::lag(&feed.registration.name, page.head.saturating_sub(self.ledger.floor()));
             let next = page.signals.first().map_or(page.head.saturating_add(1), |first| first.seq.unwrap_or_default());
             if next > taken.saturating_add(1) {
@@ -120,6 +124,7 @@ impl Worker {
             for signal in page.signals {
                 let seq = signal.seq.unwrap_or_default();
                 if self.is_after_rebuild(seq) {
+                    self.behind = false;
                     return Ok(());
                 }
                 let passes = feed.passes(&signal)? && !self.is_left_out_of_rebuild(seq)?;

@@ -22,6 +22,11 @@ use crate::storage::{CursorRow, LetterRow, LetterState, OpenRow, OpenState};
 /// How many signals it holds at a time: those in hand, those that wait for them, and those that failed.
 pub(super) const WINDOW: usize = IN_HAND_LIMIT;
 
+/// So few suspects are each known to the store before they are handed over.
+const FEW_SUSPECTS: u64 = 32;
+/// The share of more suspects that it is told of at once.
+const SHARES: u64 = 16;
+
 /// What is to be handed over together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct HandOver {
@@ -42,6 +47,8 @@ pub(super) struct Ledger {
     entries: BTreeMap<u64, Entry>,
     /// Up to where a process that ended may have had signals in hand.
     suspects: u64,
+    /// Up to where suspects are handed over without telling the store of each.
+    vouched: u64,
     /// What an earlier incarnation in this process had in hand when it ended, and at which attempt.
     interrupted: HashMap<u64, u32>,
     /// Whether that was one signal only, which is then known to be at fault.
@@ -68,6 +75,7 @@ impl Ledger {
             touched: row.taken,
             entries: BTreeMap::new(),
             suspects,
+            vouched: 0,
             was_alone: interrupted.len() == 1,
             interrupted,
             in_hand: 0,
@@ -124,6 +132,26 @@ impl Ledger {
     /// Every place up to and with this one was looked at.
     pub(super) const fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// The last place that was ever handed over, or finished.
+    pub(super) const fn touched(&self) -> u64 {
+        self.touched
+    }
+
+    /// Notes that the store is about to be told of the suspect of this place. Of many it is told of a share at once: if
+    /// the process ends over them, it is these that are suspected next, until they are few enough to be told of one by one.
+    pub(super) fn vouch(&mut self, suspect: u64) {
+        let left = self.suspects.saturating_sub(suspect).saturating_add(1);
+        let is_guilty = self.entries.get(&suspect).is_some_and(|entry| entry.guilty);
+        if left > FEW_SUSPECTS && !is_guilty {
+            self.vouched = suspect.saturating_add((left / SHARES).max(FEW_SUSPECTS)).saturating_sub(1);
+        }
+    }
+
+    /// Up to where signals are in hand at most while suspects are handed over many at a time.
+    pub(super) fn vouched(&self) -> Option<u64> {
+        (self.vouched > 0 && self.floor() < self.vouched).then_some(self.vouched)
     }
 
     /// Every signal up to and with this place is finished; dead letters aside that are tried again and hold up nothing.
@@ -307,7 +335,8 @@ impl Ledger {
             if entry.suspect || entry.alone || entry.letter.is_some() {
                 // By itself, and a suspect only once nothing else is in hand.
                 if next.places.is_empty() && (!entry.suspect || self.in_hand == 0) {
-                    next = HandOver { places: vec![*seq], on_record: entry.suspect || entry.letter.is_some() };
+                    let on_record = entry.letter.is_some() || (entry.suspect && !self.is_vouched_for(*seq, entry));
+                    next = HandOver { places: vec![*seq], on_record };
                 }
                 break;
             }
@@ -317,6 +346,10 @@ impl Ledger {
             }
         }
         next
+    }
+
+    const fn is_vouched_for(&self, seq: u64, entry: &Entry) -> bool {
+        seq <= self.vouched && !entry.guilty
     }
 
     /// Takes a signal back that was not handed over after all, or whose handling does not count.
@@ -415,7 +448,7 @@ impl Ledger {
         let tail = signals.take_while(|(_, entry)| untouched(entry)).last();
         row.taken = tail.map_or(self.taken, |(seq, _)| seq.saturating_sub(1));
         let open = self.entries.range(..=row.taken).filter(|(_, entry)| entry.letter.is_none() || entry.holds);
-        row.open = open.map(|(seq, entry)| entry.row(*seq, now)).collect();
+        row.open = open.map(|(seq, entry)| entry.row(*seq, now, self.is_vouched_for(*seq, entry))).collect();
     }
 }
 

@@ -65,10 +65,11 @@ struct Working {
 
 impl Working {
     fn begin(feed: &Arc<Feed>) -> io::Result<(Self, mpsc::Receiver<()>)> {
+        let worker = feed.next_worker();
         let host = Host::start(&feed.registration.name, Guest::Subscriber)?;
         let (look, stop) = (Arc::new(Notify::new()), watch::Sender::new(false));
         let (opened, is_open) = mpsc::channel();
-        let orders = Orders { look: Arc::clone(&look), stop: stop.subscribe(), opened };
+        let orders = Orders { look: Arc::clone(&look), stop: stop.subscribe(), opened, worker };
         let ended = host.spawn(worker::run(Arc::clone(feed), orders));
         Ok((Self { look, stop, ended, _host: host }, is_open))
     }
@@ -160,8 +161,6 @@ impl State {
             return Ok(());
         }
         let (working, _) = Working::begin(&self.feed)?;
-        // Until the new worker has begun, nothing holds its thread.
-        self.feed.leave_behind();
         let left = std::mem::replace(&mut self.working, working);
         let abandoned = Arc::clone(&self.abandoned);
         abandoned.fetch_add(1, Ordering::SeqCst);
