@@ -1,10 +1,12 @@
 //! Snapshot reads: inline, never waiting for the writer, never held across an await.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use majordomo_model::{
-    CommandId, Context, Envelope, Identifier, Session, SignalId, Start, StoreId, TokenId, User, UserId,
+    CommandId, Context, Envelope, Identifier, Lane, Session, SignalId, Start, StoreId, TokenId, Unseal, User, UserId,
 };
+use serde::Deserialize;
 
 use super::LogState;
 use super::dispatch::DispatchRow;
@@ -15,6 +17,8 @@ use super::redb::{EngineHandle, ReadView, View};
 use super::retention::Lag;
 use super::row::{AppliedRow, SessionRow, TokenRow, UserRow};
 use super::table::{Key, Table};
+use crate::bytes::Bytes;
+use crate::stamp::SignalKey;
 
 /// Reads snapshots. Cloning shares the store.
 #[derive(Clone, Debug)]
@@ -175,7 +179,7 @@ impl Reader {
         self.snapshot(|view| Lag::of(view, cursor))
     }
 
-    /// The signals behind a place, in order, at most so many; personal data opened where the user lives.
+    /// The signals behind a place, in order, at most so many; personal data within reach where the user lives.
     pub fn signals_after(&self, seq: u64, limit: usize) -> Result<Vec<Envelope>, Unreadable> {
         self.page_after(seq, limit, usize::MAX)
     }
@@ -200,7 +204,7 @@ impl Reader {
         })
     }
 
-    /// The signals at these places, in their order, as far as they are kept; personal data opened where the user lives.
+    /// The signals at these places, in their order, as far as they are kept; personal data within reach where the user lives.
     pub fn signals_at(&self, places: &[u64]) -> Result<Vec<Envelope>, Unreadable> {
         self.snapshot(|view| {
             let mut signals = log::signals_at(view, places)?;
@@ -356,24 +360,41 @@ fn open_context(key: &[u8; 32], signal: SignalId, context: &mut Context) {
     }
 }
 
-/// Reads the full form of personal data back, as far as its user's key still exists.
+/// Puts the full form of personal data within reach, as far as its user's key still exists.
 pub(super) fn open_personal(view: &ReadView, signals: &mut [Envelope]) -> Result<(), ReadError> {
     let mut known: Option<(UserId, Option<[u8; 32]>)> = None;
     for envelope in signals {
-        let majordomo_model::Lane::User(user) = envelope.lane else { continue };
+        let Lane::User(user) = envelope.lane else { continue };
+        if !is_sealed(envelope) {
+            continue;
+        }
         let key = match known {
             Some((last, key)) if last == user => key,
-            _ => view.user(user)?.map(|row| row.seal_key.0),
+            _ => view.row::<Sealing>(Table::Users, user.as_bytes())?.map(|row| row.seal_key.0),
         };
         known = Some((user, key));
         let Some(key) = key else { continue };
-        open_context(&key, envelope.id, &mut envelope.context);
-        let id = *envelope.id.as_bytes();
+        let opener: Arc<dyn Unseal> = Arc::new(SignalKey::new(key, envelope.id));
+        if envelope.context.sealed().is_some() {
+            envelope.context.open_with(Arc::clone(&opener));
+        }
         envelope.signal.visit_personal(&mut |personal| {
-            if let Some(full) = personal.sealed().and_then(|sealed| crate::seal::open(&key, sealed, &id)) {
-                personal.set_full(full);
+            if personal.sealed().is_some() {
+                personal.open_with(Arc::clone(&opener));
             }
         });
     }
     Ok(())
+}
+
+fn is_sealed(envelope: &mut Envelope) -> bool {
+    let mut is_sealed = envelope.context.sealed().is_some();
+    envelope.signal.visit_personal(&mut |personal| is_sealed |= personal.sealed().is_some());
+    is_sealed
+}
+
+/// A user's row of which only the key matters.
+#[derive(Deserialize)]
+struct Sealing {
+    seal_key: Bytes<32>,
 }
