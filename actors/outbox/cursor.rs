@@ -5,7 +5,7 @@ use crate::storage::{Batch, Check, CursorRow, Write};
 use majordomo_model::FlowId;
 
 /// How much of a projection may wait, in bytes, before it is stored.
-const WEIGHT_LIMIT: usize = 256 * 1_024;
+const WEIGHT_LIMIT: usize = 1_024 * 1_024;
 
 /// The row as the store was last told it, and the values that the next batch carries.
 ///
@@ -15,7 +15,8 @@ const WEIGHT_LIMIT: usize = 256 * 1_024;
 pub(super) struct Cursor {
     name: String,
     told: CursorRow,
-    projected: Vec<Write>,
+    /// Keys and values in the order in which they were written, `None` where one is to be removed.
+    projected: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     weight: usize,
     unconfirmed: usize,
     leased: u64,
@@ -59,12 +60,8 @@ impl Cursor {
 
     /// Keeps a value for the next batch; `None` is to be removed.
     pub(super) fn project(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        let generation = self.told.projection.written;
         self.weight = self.weight.saturating_add(key.len()).saturating_add(value.as_ref().map_or(0, Vec::len));
-        self.projected.push(match value {
-            Some(value) => Write::PutProjection(self.name.clone(), generation, key, value),
-            None => Write::RemoveProjection(self.name.clone(), generation, key),
-        });
+        self.projected.push((key, value));
     }
 
     /// The row that is to follow what the store was told: at the next revision, its lease renewed.
@@ -75,17 +72,35 @@ impl Cursor {
     /// The batch that makes `row` follow what the store was told, with what waits and with the follow-ups of signals that
     /// are finished by it. Whoever commits it reports [`Cursor::confirm`].
     pub(super) fn batch(&self, row: CursorRow, follow_ups: FollowUps) -> Batch {
-        let FollowUps { checks: further, writes, signals } = follow_ups;
-        let mut checks = vec![Check::Cursor(self.name.clone(), self.told.revision)];
-        checks.extend(further);
-        let moved = Write::PutCursor(self.name.clone(), row);
-        let writes = self.projected.iter().cloned().chain(writes).chain([moved]).collect();
+        self.with(self.projected.clone(), row, follow_ups)
+    }
+
+    fn with(&self, mut projected: Vec<(Vec<u8>, Option<Vec<u8>>)>, row: CursorRow, follow_ups: FollowUps) -> Batch {
+        let FollowUps { mut checks, writes: following, signals } = follow_ups;
+        checks.insert(0, Check::Cursor(self.name.clone(), self.told.revision));
+        // Of a key that was written often the last value counts; in the order of keys they are quicker to store.
+        projected.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut writes: Vec<Write> = Vec::with_capacity(projected.len().saturating_add(following.len() + 1));
+        let mut values = projected.into_iter().peekable();
+        while let Some((key, value)) = values.next() {
+            if values.peek().is_some_and(|(next, _)| *next == key) {
+                continue;
+            }
+            let (name, generation) = (self.name.clone(), self.told.projection.written);
+            writes.push(match value {
+                Some(value) => Write::PutProjection(name, generation, key, value),
+                None => Write::RemoveProjection(name, generation, key),
+            });
+        }
+        writes.extend(following);
+        writes.push(Write::PutCursor(self.name.clone(), row));
         Batch { flow: FlowId::new(), outcome: None, checks, writes, signals }
     }
 
     /// The batch that makes `row` follow, to be left for later.
     pub(super) fn leave(&mut self, row: CursorRow) -> Batch {
-        let batch = self.batch(row.clone(), FollowUps::default());
+        let projected = std::mem::take(&mut self.projected);
+        let batch = self.with(projected, row.clone(), FollowUps::default());
         // Once it is stored, it is this lease that counts.
         self.leased = self.leased.min(row.leased);
         self.left = self.left.min(row.leased);
@@ -183,6 +198,26 @@ mod tests {
         assert_eq!(cursor.saw(6), Seen::Everything);
         assert_eq!(cursor.unconfirmed(), 0);
         assert_eq!(cursor.saw(5), Seen::SomebodyElse);
+    }
+
+    #[test]
+    fn of_a_key_that_is_written_often_the_last_value_is_stored() {
+        let mut cursor = cursor(0);
+        for (key, value) in [(7, Some(1)), (3, Some(2)), (7, None), (3, Some(4)), (5, Some(5))] {
+            cursor.project(vec![key], value.map(|value| vec![value]));
+        }
+        let batch = cursor.leave(cursor.next_row());
+        let [
+            Write::PutProjection(_, _, three, four),
+            Write::PutProjection(_, _, five, _),
+            Write::RemoveProjection(_, _, seven),
+            Write::PutCursor(..),
+        ] = batch.writes.as_slice()
+        else {
+            panic!("{:?}", batch.writes)
+        };
+        assert_eq!([three, four, five, seven], [&[3], &[4], &[5], &[7]]);
+        assert!(cursor.is_settled(cursor.told()));
     }
 
     #[test]

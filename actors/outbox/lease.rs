@@ -55,6 +55,8 @@ pub(super) struct Renewal {
     commit: Pin<Box<dyn Future<Output = Result<bool, Cut>> + Send>>,
     revision: u64,
     leased: u64,
+    /// What of the projection goes with it.
+    span: u64,
 }
 
 /// Waits for what comes of a renewal; for ever where there is none.
@@ -84,7 +86,8 @@ impl Worker {
         let (revision, leased) = (row.revision, row.leased);
         let (batch, feed) = (cursor.renew(row), Arc::clone(&self.feed));
         let commit = Box::pin(async move { progress::commit(&feed.storage, batch).await });
-        let mut renewal = Renewal { commit, revision, leased };
+        let span = self.feed.desk.projection().leave();
+        let mut renewal = Renewal { commit, revision, leased, span };
         // Sent at once: what is left for later from now on expects it.
         let sent = renewal.commit.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         self.renewal = Some(renewal);
@@ -106,13 +109,14 @@ impl Worker {
 
     /// Goes on from a renewal that has come to its end.
     pub(super) fn conclude_renewal(&mut self, committed: Result<bool, Cut>) -> Result<(), Cut> {
-        let Some(Renewal { revision, leased, .. }) = self.renewal.take() else { return Ok(()) };
+        let Some(Renewal { revision, leased, span, .. }) = self.renewal.take() else { return Ok(()) };
         if !committed? {
             return Err(Cut::Lost);
         }
         if let Some(cursor) = &mut self.cursor {
             cursor.renewed(revision, leased);
         }
+        self.feed.desk.projection().stored_until(span);
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Feed;
 use super::conclusion::{Completed, Conclusion};
 use super::cursor::Cursor;
+use super::doorbell::Bell;
 use super::follow_up::FollowUps;
 use super::gap::Missing;
 use super::intake::REFILL;
@@ -32,6 +33,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Orders {
     /// The log may have grown, or the rows been changed.
     pub(super) look: Arc<Notify>,
+    /// What is to be answered whenever it looks.
+    pub(super) bell: Bell,
     /// To stop in order. Gone without that, the worker ends at once.
     pub(super) stop: watch::Receiver<bool>,
     /// To be told once the cursor is read.
@@ -59,6 +62,7 @@ impl From<Unreadable> for Cut {
 
 pub(super) struct Worker {
     pub(super) feed: Arc<Feed>,
+    bell: Bell,
     /// Which of the subscription's workers it is.
     pub(super) number: u64,
     pub(super) ledger: Ledger,
@@ -93,9 +97,9 @@ pub(super) struct Worker {
 
 /// Works until it is told to stop, or nobody is left to tell it.
 pub(super) async fn run(feed: Arc<Feed>, orders: Orders) {
-    let Orders { look, mut stop, opened, worker } = orders;
+    let Orders { look, bell, mut stop, opened, worker } = orders;
     let mut opened = Some(opened);
-    let (mut worker, mut renewed) = (Worker::new(feed, worker), Ok(()));
+    let (mut worker, mut renewed) = (Worker::new(feed, bell, worker), Ok(()));
     loop {
         let turn = match renewed {
             Ok(()) => worker.turn().await,
@@ -129,10 +133,11 @@ pub(super) async fn run(feed: Arc<Feed>, orders: Orders) {
 }
 
 impl Worker {
-    fn new(feed: Arc<Feed>, number: u64) -> Self {
+    fn new(feed: Arc<Feed>, bell: Bell, number: u64) -> Self {
         let (now, terms) = (Now::of(&feed), feed.registration.settings.clone());
         Self {
             feed,
+            bell,
             number,
             ledger: Ledger::new(&CursorRow::default(), now, 0, HashMap::new(), &terms),
             cursor: None,
@@ -202,6 +207,9 @@ impl Worker {
 
     async fn turn(&mut self) -> Result<(), Cut> {
         self.more = false;
+        if self.looks || self.cursor.is_none() {
+            self.bell.answer();
+        }
         self.look = self.feed.asked();
         if self.cursor.is_none() {
             self.open().await?;
