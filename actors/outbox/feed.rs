@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use majordomo_model::Timestamp;
+use majordomo_model::{SignalKind, Timestamp};
 use tokio::sync::watch;
 
 use super::Shared;
@@ -28,6 +28,8 @@ pub(super) struct Feed {
     pub(super) desk: Arc<SubscriptionDesk>,
     pub(super) progress: Progress,
     pub(super) gauge: Gauge,
+    /// Whether the filter asks for some kinds only.
+    pub(super) is_selective: bool,
     /// Whether an incarnation of this process has read the cursor.
     pub(super) opened: AtomicBool,
     /// Up to where everything is known to be handled.
@@ -106,8 +108,10 @@ impl Feed {
             deadline: registration.settings.deadline,
             projection: Mutex::new(Projection::default()),
         };
+        let is_selective = SignalKind::ALL.iter().any(|kind| !registration.filter.admits(*kind));
         Self {
             registration,
+            is_selective,
             storage: shared.storage.clone(),
             doorbell: shared.doorbell.clone(),
             desk: Arc::new(desk),

@@ -97,10 +97,14 @@ impl Worker {
     /// Hands over. What answers at once is completed by then; what waits for something becomes a task.
     fn begin(&mut self, next: HandOver) -> Result<(), Cut> {
         let HandOver { places, .. } = next;
-        let entries: Vec<_> = places.iter().filter_map(|seq| Some((*seq, self.ledger.get(*seq)?))).collect();
-        let signals: Vec<_> = entries.iter().filter_map(|(_, entry)| entry.signal.clone()).collect();
-        let hands: Vec<_> = entries.iter().map(|(seq, entry)| (*seq, entry.attempts)).collect();
-        let attempt = hands.iter().map(|(_, attempts)| *attempts).max().unwrap_or(1);
+        let (mut signals, mut hands) = (Vec::with_capacity(places.len()), Vec::with_capacity(places.len()));
+        let mut attempt = 1;
+        for seq in &places {
+            let Some(entry) = self.ledger.get(*seq) else { continue };
+            signals.extend(entry.signal.clone());
+            hands.push((*seq, entry.attempts));
+            attempt = attempt.max(entry.attempts);
+        }
         let rebuilding = places.last().is_some_and(|seq| self.is_rebuilding(*seq));
         let id = self.next_id();
         if !self.feed.take_in_hand(self.number, id, hands) {

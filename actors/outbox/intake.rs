@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use majordomo_model::{Envelope, Gap};
+use majordomo_model::{Envelope, Gap, SignalKind};
 
 use super::cursor::{Cursor, Seen};
 use super::feed::Feed;
@@ -109,26 +109,30 @@ impl Worker {
                 return Ok(());
             }
             let taken = self.ledger.taken();
-            let page = feed.desk.reader.log_page(taken, self.ledger.room(), PAGE_BYTES)?;
-            self.behind = page.signals.last().is_some_and(|last| last.seq.unwrap_or_default() < page.head);
+            let admits = |kind| feed.registration.filter.admits(kind);
+            let admits: Option<&dyn Fn(SignalKind) -> bool> = if feed.is_selective { Some(&admits) } else { None };
+            let page = feed.desk.reader.log_page(taken, self.ledger.room(), PAGE_BYTES, admits)?;
+            self.behind = page.places.last().is_some_and(|(last, _)| *last < page.head);
             telemetry::lag(&feed.registration.name, page.head.saturating_sub(self.ledger.floor()));
-            let next = page.signals.first().map_or(page.head.saturating_add(1), |first| first.seq.unwrap_or_default());
+            let next = page.places.first().map_or(page.head.saturating_add(1), |(first, _)| *first);
             if next > taken.saturating_add(1) {
                 // The log has no holes, so what is not there was pruned.
                 self.gap = Some(Missing::new(Gap { from: taken.saturating_add(1), to: next.saturating_sub(1) }));
                 return Ok(());
             }
-            if page.signals.is_empty() {
+            if page.places.is_empty() {
                 return Ok(());
             }
-            for signal in page.signals {
-                let seq = signal.seq.unwrap_or_default();
+            for (seq, signal) in page.places {
                 if self.is_after_rebuild(seq) {
                     self.behind = false;
                     return Ok(());
                 }
-                let passes = feed.passes(&signal)? && !self.is_left_out_of_rebuild(seq)?;
-                self.ledger.take(seq, passes.then(|| Arc::new(signal)));
+                let passes = match &signal {
+                    Some(signal) => feed.passes(signal)? && !self.is_left_out_of_rebuild(seq)?,
+                    None => false,
+                };
+                self.ledger.take(seq, signal.filter(|_| passes).map(Arc::new));
             }
         }
         self.more = true;

@@ -77,7 +77,10 @@ impl Worker {
         }
         let touched = self.ledger.touched();
         let used_up = |leased: u64| leased.saturating_sub(touched) < self.pace.reach() / 2;
-        if self.renewal.is_some() || !self.cursor.as_ref().is_some_and(|cursor| used_up(cursor.leased())) {
+        if self.renewal.is_some()
+            || self.ledger.vouched().is_some()
+            || !self.cursor.as_ref().is_some_and(|cursor| used_up(cursor.leased()))
+        {
             return Ok(());
         }
         self.pace.take(touched, Instant::now());

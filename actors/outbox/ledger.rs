@@ -5,6 +5,7 @@
 mod entry;
 mod failure;
 mod rest;
+mod suspicion;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -21,11 +22,6 @@ use crate::storage::{CursorRow, LetterRow, LetterState, OpenRow, OpenState};
 
 /// How many signals it holds at a time: those in hand, those that wait for them, and those that failed.
 pub(super) const WINDOW: usize = IN_HAND_LIMIT;
-
-/// So few suspects are each known to the store before they are handed over.
-const FEW_SUSPECTS: u64 = 32;
-/// The share of more suspects that it is told of at once.
-const SHARES: u64 = 16;
 
 /// What is to be handed over together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,21 +133,6 @@ impl Ledger {
     /// The last place that was ever handed over, or finished.
     pub(super) const fn touched(&self) -> u64 {
         self.touched
-    }
-
-    /// Notes that the store is about to be told of the suspect of this place. Of many it is told of a share at once: if
-    /// the process ends over them, it is these that are suspected next, until they are few enough to be told of one by one.
-    pub(super) fn vouch(&mut self, suspect: u64) {
-        let left = self.suspects.saturating_sub(suspect).saturating_add(1);
-        let is_guilty = self.entries.get(&suspect).is_some_and(|entry| entry.guilty);
-        if left > FEW_SUSPECTS && !is_guilty {
-            self.vouched = suspect.saturating_add((left / SHARES).max(FEW_SUSPECTS)).saturating_sub(1);
-        }
-    }
-
-    /// Up to where signals are in hand at most while suspects are handed over many at a time.
-    pub(super) fn vouched(&self) -> Option<u64> {
-        (self.vouched > 0 && self.floor() < self.vouched).then_some(self.vouched)
     }
 
     /// Every signal up to and with this place is finished; dead letters aside that are tried again and hold up nothing.
@@ -346,10 +327,6 @@ impl Ledger {
             }
         }
         next
-    }
-
-    const fn is_vouched_for(&self, seq: u64, entry: &Entry) -> bool {
-        seq <= self.vouched && !entry.guilty
     }
 
     /// Takes a signal back that was not handed over after all, or whose handling does not count.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use majordomo_model::{
-    CommandId, Context, Envelope, Identifier, Lane, Session, SignalId, Start, StoreId, TokenId, Unseal, User, UserId,
+    CommandId, Context, Envelope, Identifier, Lane, Session, SignalId, SignalKind, Start, StoreId, TokenId, Unseal,
+    User, UserId,
 };
 use serde::Deserialize;
 
@@ -195,12 +196,24 @@ impl Reader {
     }
 
     /// What the log holds behind a place and where it ends, of one snapshot: at most so many signals, and not many more
-    /// bytes; one at least if there is one.
-    pub(crate) fn log_page(&self, seq: u64, limit: usize, bytes: usize) -> Result<LogPage, Unreadable> {
+    /// bytes; one place at least if there is one. With `admits` only signals of kinds that it admits are decoded.
+    pub(crate) fn log_page(
+        &self,
+        seq: u64,
+        limit: usize,
+        bytes: usize,
+        admits: Option<&dyn Fn(SignalKind) -> bool>,
+    ) -> Result<LogPage, Unreadable> {
         self.snapshot(|view| {
-            let mut signals = log::page_after(view, seq, limit, bytes)?;
-            open_personal(view, &mut signals)?;
-            Ok(LogPage { signals, head: view.head()? })
+            let mut places = match admits {
+                Some(admits) => log::places_after(view, seq, limit, bytes, admits)?,
+                None => {
+                    let signals = log::page_after(view, seq, limit, bytes)?.into_iter();
+                    signals.map(|signal| (signal.seq.unwrap_or_default(), Some(signal))).collect()
+                }
+            };
+            open_personal(view, places.iter_mut().filter_map(|(_, signal)| signal.as_mut()))?;
+            Ok(LogPage { places, head: view.head()? })
         })
     }
 
@@ -329,8 +342,8 @@ fn projected_in(
 /// A page of the log.
 #[derive(Debug)]
 pub(crate) struct LogPage {
-    /// The signals, in order.
-    pub(crate) signals: Vec<Envelope>,
+    /// The places, in order, each with its signal unless that was passed over.
+    pub(crate) places: log::Places,
     /// The place of the log's last signal.
     pub(crate) head: u64,
 }
@@ -361,7 +374,10 @@ fn open_context(key: &[u8; 32], signal: SignalId, context: &mut Context) {
 }
 
 /// Puts the full form of personal data within reach, as far as its user's key still exists.
-pub(super) fn open_personal(view: &ReadView, signals: &mut [Envelope]) -> Result<(), ReadError> {
+pub(super) fn open_personal<'a>(
+    view: &ReadView,
+    signals: impl IntoIterator<Item = &'a mut Envelope>,
+) -> Result<(), ReadError> {
     let mut known: Option<(UserId, Option<[u8; 32]>)> = None;
     for envelope in signals {
         let Lane::User(user) = envelope.lane else { continue };
