@@ -77,12 +77,12 @@ impl LiveGroup {
 
     /// Sends signals to whom they concern. Waits for nobody; without members it costs one look.
     pub fn publish(&self, signals: &[Arc<Envelope>]) {
-        for (actor, listener) in self.members.present() {
+        for (actor, listener) in self.members.present().iter() {
             let groups_of = self.groups_of.get();
             let sending = AssertUnwindSafe(|| signals.iter().all(|signal| listener.offer(signal, groups_of)));
             // The member's own conversion runs here, and must not unwind into whoever publishes.
             if !catch_unwind(sending).unwrap_or(false) {
-                self.members.leave(&actor);
+                self.members.leave(actor);
             }
         }
     }
@@ -114,23 +114,28 @@ impl Listener {
 pub(crate) struct Group<E> {
     scope: String,
     name: String,
-    entries: Mutex<HashMap<ActorId, Arc<E>>>,
+    entries: Mutex<HashMap<ActorId, (ActorCell, Arc<E>)>>,
+    /// The entries once more, to be looked through without holding up whoever joins.
+    roster: Mutex<Roster<E>>,
     count: AtomicUsize,
 }
+
+/// Members with their entries.
+pub(crate) type Roster<E> = Arc<Vec<(ActorCell, Arc<E>)>>;
 
 impl<E> Group<E> {
     /// A group without members. Its name is unique among the system's groups.
     pub(crate) fn new(system: SystemId, name: &str) -> Self {
         let (scope, name) = (system.to_string(), name.to_owned());
-        Self { scope, name, entries: Mutex::default(), count: AtomicUsize::new(0) }
+        Self { scope, name, entries: Mutex::default(), roster: Mutex::default(), count: AtomicUsize::new(0) }
     }
 
     /// Adds an actor, which leaves by itself when it ends.
     pub(crate) fn join(&self, actor: ActorCell, entry: E) {
         let mut entries = self.entries();
-        entries.insert(actor.get_id(), Arc::new(entry));
+        entries.insert(actor.get_id(), (actor.clone(), Arc::new(entry)));
         pg::join_scoped(self.scope.clone(), self.name.clone(), vec![actor]);
-        self.count.store(entries.len(), Ordering::SeqCst);
+        self.enlist(&entries);
     }
 
     /// Removes an actor.
@@ -138,21 +143,35 @@ impl<E> Group<E> {
         let mut entries = self.entries();
         entries.remove(&actor.get_id());
         pg::leave_scoped(self.scope.clone(), self.name.clone(), vec![actor.clone()]);
-        self.count.store(entries.len(), Ordering::SeqCst);
+        self.enlist(&entries);
     }
 
     /// The members that live, with their entries; the entries of all others are forgotten.
-    pub(crate) fn present(&self) -> Vec<(ActorCell, Arc<E>)> {
+    pub(crate) fn present(&self) -> Roster<E> {
         if self.is_empty() {
-            return Vec::new();
+            return Roster::default();
         }
         let mut entries = self.entries();
         let actors = pg::get_scoped_members(&self.scope, &self.name);
         let alive: HashSet<ActorId> = actors.iter().map(ActorCell::get_id).collect();
+        let before = entries.len();
         entries.retain(|actor, _| alive.contains(actor));
+        if entries.len() != before {
+            self.enlist(&entries);
+        }
+        drop(entries);
+        self.roster()
+    }
+
+    /// The members as they last joined and left: some may have ended without a word.
+    pub(crate) fn roster(&self) -> Roster<E> {
+        Arc::clone(&self.roster.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn enlist(&self, entries: &HashMap<ActorId, (ActorCell, Arc<E>)>) {
+        let roster = Arc::new(entries.values().cloned().collect());
+        *self.roster.lock().unwrap_or_else(PoisonError::into_inner) = roster;
         self.count.store(entries.len(), Ordering::SeqCst);
-        let with_entry = |actor: ActorCell| entries.get(&actor.get_id()).cloned().map(|entry| (actor, entry));
-        actors.into_iter().filter_map(with_entry).collect()
     }
 
     /// Whether no entry is kept; one look, without the lock.
@@ -167,7 +186,7 @@ impl<E> Group<E> {
     }
 
     /// Held across the group's own change too, so that no look in between forgets who is just joining.
-    fn entries(&self) -> MutexGuard<'_, HashMap<ActorId, Arc<E>>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<ActorId, (ActorCell, Arc<E>)>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,9 @@
 //! The stamp: makes an envelope of a signal, with what is the same for a whole run of a flow, personal data sealed.
 
-use majordomo_model::{Actor, Context, Envelope, FlowId, Lane, Personal, SCHEMA_VERSION, Signal, SignalId, Timestamp};
+use majordomo_model::{
+    Actor, Context, Envelope, FlowId, Lane, Personal, SCHEMA_VERSION, Signal, SignalId, Timestamp, Unseal,
+};
+use zeroize::Zeroizing;
 
 use crate::seal;
 
@@ -26,6 +29,28 @@ pub struct SealKey(pub [u8; 32]);
 impl std::fmt::Debug for SealKey {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("SealKey(..)")
+    }
+}
+
+/// The key of one signal's user, which opens what is sealed in it.
+pub(crate) struct SignalKey {
+    key: Zeroizing<[u8; 32]>,
+    signal: SignalId,
+}
+
+impl SignalKey {
+    pub(crate) fn new(key: [u8; 32], signal: SignalId) -> Self {
+        Self { key: Zeroizing::new(key), signal }
+    }
+}
+
+impl Unseal for SignalKey {
+    fn personal(&self, sealed: &[u8]) -> Option<String> {
+        seal::open(&self.key, sealed, self.signal.as_bytes())
+    }
+
+    fn context(&self, sealed: &[u8]) -> Option<String> {
+        seal::open(&self.key, sealed, &context_place(self.signal))
     }
 }
 

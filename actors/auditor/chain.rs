@@ -106,7 +106,12 @@ impl<'a> StoredLink<'a> {
 
 /// Every field preceded by its length in bytes (64 bits, big-endian), so that no two lists share an encoding.
 pub(super) fn fields(fields: &[&[u8]]) -> Vec<u8> {
-    fields.iter().flat_map(|field| [&(field.len() as u64).to_be_bytes(), *field].concat()).collect()
+    let mut bytes = Vec::with_capacity(fields.iter().map(|field| field.len().saturating_add(size_of::<u64>())).sum());
+    for field in fields {
+        bytes.extend_from_slice(&(field.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(field);
+    }
+    bytes
 }
 
 /// SHA-256.
@@ -190,7 +195,7 @@ impl Growth {
         let body = record.bounded_body()?;
         self.head.seq = seq;
         self.append(record_key(seq), &body);
-        self.effects.extend(keys.into_iter().map(|key| Effect::Project { key, value: Vec::new() }));
+        self.effects.extend(keys.map(|key| Effect::Project { key, value: Vec::new() }));
         self.mark(seq, at);
         Ok(())
     }
@@ -228,10 +233,21 @@ impl Growth {
         Ok(())
     }
 
+    /// What is to be stored of what was added since it was asked last, the head aside.
+    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The head, to be stored with whatever was added last.
+    pub(super) fn head_effect(&self) -> Result<Effect, AuditFault> {
+        let value = serde_json::to_vec(&self.head).map_err(|_| AuditFault::Malformed)?;
+        Ok(Effect::Project { key: HEAD.to_vec(), value })
+    }
+
     /// What is to be stored, the head included.
     pub(super) fn effects(mut self) -> Result<Vec<Effect>, AuditFault> {
-        let value = serde_json::to_vec(&self.head).map_err(|_| AuditFault::Malformed)?;
-        self.effects.push(Effect::Project { key: HEAD.to_vec(), value });
+        let head = self.head_effect()?;
+        self.effects.push(head);
         Ok(self.effects)
     }
 
@@ -259,6 +275,17 @@ impl Growth {
 
 pub(super) fn written(body: &Body) -> Result<Vec<u8>, AuditFault> {
     serde_json::to_vec(body).map_err(|_| AuditFault::Malformed)
+}
+
+/// As [`written`], of a record that stays.
+pub(super) fn written_record(record: &AuditRecord) -> Result<Vec<u8>, AuditFault> {
+    serde_json::to_vec(&BorrowedBody::Record(record)).map_err(|_| AuditFault::Malformed)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum BorrowedBody<'a> {
+    Record(&'a AuditRecord),
 }
 
 /// The key of a time; keys sort as times do.

@@ -61,22 +61,41 @@ impl Auditor {
         Self { checkpoint_every: links.clamp(1, CHECKPOINT_LIMIT), ..self }
     }
 
-    /// Adds a signal to the trail; answers whether it was not there yet.
-    fn keep(&self, envelope: &Envelope, context: &SubscriberContext) -> Result<Outcome, Put> {
+    /// Adds a signal to the trail, unless it is there; answers whether it was not.
+    fn keep(&self, trail: &mut Growth, envelope: &Envelope, context: &SubscriberContext) -> Result<bool, Put> {
         // A live start has no place yet; its durable copy follows.
-        let Some(record) = AuditRecord::of(envelope) else { return Ok(Outcome::done()) };
-        let mut trail = grown(context)?;
-        let (seq, now) = (record.seq, context.now());
-        if seq <= trail.head.seq {
-            return Ok(Outcome::done());
-        }
-        let before = seq.saturating_sub(1);
+        let Some(seq) = envelope.seq.filter(|seq| *seq > trail.head.seq) else { return Ok(false) };
+        let Some(record) = AuditRecord::of(envelope) else { return Ok(false) };
+        let (before, now) = (seq.saturating_sub(1), context.now());
         let is_unchained = trail.head.number == 0 && context.projection(&record_key(before))?.is_some();
         trail.gap(before, if is_unchained { GapCause::Unchained } else { GapCause::NotHanded }, now)?;
         tell(&record);
         trail.record(record)?;
         trail.checkpoint(&self.signer, self.checkpoint_every, envelope.at, now)?;
-        Ok(Outcome::Done(trail.effects()?))
+        Ok(true)
+    }
+
+    /// Adds signals to the trail, up to the first that cannot be. The head is read once, and stored with the last: they
+    /// are done together, or not at all.
+    fn keep_all(&self, batch: &[Arc<Envelope>], context: &SubscriberContext) -> Result<Vec<Outcome>, Put> {
+        let mut trail = grown(context)?;
+        let (mut all, mut failure) = (Vec::with_capacity(batch.len()), None);
+        for envelope in batch {
+            let before = trail.head.clone();
+            match self.keep(&mut trail, envelope, context) {
+                Ok(_) => all.push(trail.take_effects()),
+                Err(Put(reason)) => {
+                    trail.head = before;
+                    failure = Some(Outcome::retry(reason));
+                    break;
+                }
+            }
+        }
+        let grew = all.iter().any(|effects| !effects.is_empty());
+        if let Some(last) = all.last_mut().filter(|_| grew) {
+            last.push(trail.head_effect()?);
+        }
+        Ok(all.into_iter().map(Outcome::Done).chain(failure).collect())
     }
 
     /// Adds to the trail that signals were missed.
@@ -111,7 +130,17 @@ fn grown(context: &SubscriberContext) -> Result<Growth, Put> {
 
 impl Subscriber for Auditor {
     async fn handle(&self, envelope: &Envelope, context: &SubscriberContext) -> Outcome {
-        self.keep(envelope, context).unwrap_or_else(|Put(reason)| Outcome::retry(reason))
+        let kept = grown(context).and_then(|mut trail| {
+            if !self.keep(&mut trail, envelope, context)? {
+                return Ok(Outcome::done());
+            }
+            Ok(Outcome::Done(trail.effects()?))
+        });
+        kept.unwrap_or_else(|Put(reason)| Outcome::retry(reason))
+    }
+
+    async fn handle_batch(&self, batch: &[Arc<Envelope>], context: &SubscriberContext) -> Vec<Outcome> {
+        self.keep_all(batch, context).unwrap_or_else(|Put(reason)| vec![Outcome::retry(reason)])
     }
 
     async fn missed(&self, gap: Gap, context: &SubscriberContext) -> Outcome {

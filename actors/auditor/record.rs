@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::chain::{AuditGap, Body, StoredLink, fields, written};
+use super::chain::{AuditGap, Body, StoredLink, fields, written_record};
 use super::vocabulary;
 
 /// The first byte of a record of an earlier build, which no chain covers: JSON with named fields follows.
@@ -110,7 +110,7 @@ impl AuditRecord {
 
     /// The body of its link, which fits a projection's value.
     pub(super) fn bounded_body(self) -> Result<Vec<u8>, AuditFault> {
-        let body = written(&Body::Record(Box::new(self.clone())))?;
+        let body = written_record(&self)?;
         if body.len() <= BODY_LIMIT {
             return Ok(body);
         }
@@ -119,18 +119,19 @@ impl AuditRecord {
             actor => actor.clone(),
         };
         let event = self.event.as_ref().and_then(|event| event.split(':').next()).map(ToOwned::to_owned);
-        written(&Body::Record(Box::new(Self { actor, event, signal: without_data(self.kind), ..self })))
+        written_record(&Self { actor, event, signal: without_data(self.kind), ..self })
     }
 
     /// The keys, beside its own, under which it is found.
-    pub(super) fn index_keys(&self) -> Vec<Vec<u8>> {
+    pub(super) fn index_keys(&self) -> impl Iterator<Item = Vec<u8>> + use<> {
         let prefixes = [
             Some(kind_prefix(self.kind)),
             Some(flow_prefix(self.flow)),
             Some(actor_prefix(&self.actor)),
             self.user.map(user_prefix),
         ];
-        prefixes.into_iter().flatten().map(|prefix| at_place(&prefix, self.seq)).collect()
+        let seq = self.seq;
+        prefixes.into_iter().flatten().map(move |prefix| at_place(&prefix, seq))
     }
 }
 

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::{FlowId, SignalId, UserId};
 use crate::request::{Actor, Context};
@@ -62,7 +63,7 @@ pub enum Lane {
 }
 
 /// The part that emitted a signal, by its snake_case name.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(transparent))]
 #[serde(transparent)]
 pub struct Sender(Cow<'static, str>);
@@ -85,6 +86,28 @@ impl Sender {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// The names of our own parts are not copied.
+impl<'de> Deserialize<'de> for Sender {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = Sender;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("the name of a part")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Sender, E> {
+                let ours = [Sender::USER, Sender::USER_MANAGER, Sender::SYSTEM];
+                Ok(ours.into_iter().find(|ours| ours.as_str() == name).unwrap_or_else(|| Sender::subscriber(name)))
+            }
+        }
+
+        deserializer.deserialize_str(Name)
     }
 }
 

@@ -17,6 +17,7 @@ mod phone;
 mod phone_plan;
 mod reason;
 mod request;
+mod sealed;
 mod secret;
 mod signal;
 mod subscription;
@@ -44,6 +45,7 @@ pub use reason::{
     RefusalCause, RevocationCause,
 };
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
+pub use sealed::Unseal;
 pub use secret::{OneTimeCode, OneTimeToken, Password, ServiceSecret, SessionToken};
 #[cfg(feature = "schema")]
 pub use signal::json_schema;

@@ -1,11 +1,14 @@
 //! Personal data inside a signal: shown redacted, stored sealed, read in full on purpose.
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::sealed::{Opener, Unseal};
 
 /// A contact, username or typed identifier as a signal carries it.
 ///
@@ -13,8 +16,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// * *redacted*, such as `a***@e***.com`: what `Debug`, `Display` and logs show;
 /// * *sealed*: encrypted under a key of the user's own, which is what the log stores and `serde` writes; deleting the
 ///   user destroys the key, and with it this value;
-/// * *full*: present while the user lives and the signal is handed to a subscriber of this process;
-///   [`Personal::expose`] reads it.
+/// * *full*: within reach while the user lives and the signal is handed to a subscriber of this process;
+///   [`Personal::expose`] reads it, and opens what is sealed the first time.
 ///
 /// An identifier that matches no user (people type passwords there) has no sealed and no full form, only a keyed hash
 /// by which equal ones can be counted.
@@ -23,14 +26,17 @@ pub struct Personal {
     redacted: String,
     sealed: Option<Vec<u8>>,
     hash: Option<[u8; 32]>,
-    full: Option<SecretString>,
+    opener: Option<Opener>,
+    /// Empty until it is asked for, unless it was never sealed.
+    full: OnceLock<Option<SecretString>>,
 }
 
 impl Personal {
     /// Data of a known user: shown as `redacted`, sealed before it is stored.
     #[must_use]
     pub fn known(redacted: impl Into<String>, full: impl Into<String>) -> Self {
-        Self { redacted: redacted.into(), full: Some(SecretString::from(full.into())), ..Self::default() }
+        let full = OnceLock::from(Some(SecretString::from(full.into())));
+        Self { redacted: redacted.into(), full, ..Self::default() }
     }
 
     /// What somebody typed and matches no user yet: a redaction and a keyed hash, nothing else.
@@ -54,7 +60,11 @@ impl Personal {
     /// The full value; `None` once its user is deleted, for an unmatched identifier, and after `serde`.
     #[must_use]
     pub fn expose(&self) -> Option<&str> {
-        self.full.as_ref().map(SecretString::expose_secret)
+        let full = self.full.get_or_init(|| {
+            let (Opener(opener), sealed) = self.opener.as_ref().zip(self.sealed.as_deref())?;
+            opener.personal(sealed).map(SecretString::from)
+        });
+        full.as_ref().map(SecretString::expose_secret)
     }
 
     /// The keyed hash of an unmatched identifier.
@@ -74,9 +84,9 @@ impl Personal {
         self.sealed = Some(sealed);
     }
 
-    /// Attaches the full value; storage calls this as it reads the log for a subscriber.
-    pub fn set_full(&mut self, full: String) {
-        self.full = Some(SecretString::from(full));
+    /// Attaches what opens the sealed form; storage calls this as it reads the log for a subscriber.
+    pub fn open_with(&mut self, opener: Arc<dyn Unseal>) {
+        (self.opener, self.full) = (Some(Opener(opener)), OnceLock::new());
     }
 }
 
@@ -132,7 +142,8 @@ impl<'de> Deserialize<'de> for Personal {
             redacted: stored.redacted,
             sealed: stored.sealed.map(decode).transpose()?,
             hash: hash.map_err(serde::de::Error::custom)?,
-            full: None,
+            opener: None,
+            full: OnceLock::new(),
         })
     }
 }
@@ -150,6 +161,8 @@ impl schemars::JsonSchema for Personal {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     #[test]
@@ -160,6 +173,32 @@ mod tests {
         for shown in [format!("{address:?}"), address.to_string(), serde_json::to_string(&address).unwrap()] {
             assert!(!shown.contains("alice"), "{shown}");
         }
+    }
+
+    #[test]
+    fn what_is_sealed_is_opened_once_and_only_when_it_is_asked_for() {
+        struct Counting(AtomicU32);
+        impl Unseal for Counting {
+            fn personal(&self, sealed: &[u8]) -> Option<String> {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                (sealed == [7]).then(|| "alice".to_owned())
+            }
+
+            fn context(&self, _sealed: &[u8]) -> Option<String> {
+                None
+            }
+        }
+        let counting = Arc::new(Counting(AtomicU32::new(0)));
+        let mut address = Personal::redacted_only("a***");
+        address.set_sealed(vec![7]);
+        assert_eq!(address.expose(), None);
+        address.open_with(counting.clone());
+        assert_eq!((serde_json::to_string(&address).is_ok(), counting.0.load(Ordering::SeqCst)), (true, 0));
+        assert_eq!((address.expose(), address.expose()), (Some("alice"), Some("alice")));
+        assert_eq!((address.clone().expose(), counting.0.load(Ordering::SeqCst)), (Some("alice"), 1));
+        address.set_sealed(vec![8]);
+        address.open_with(counting);
+        assert_eq!(address.expose(), None, "it is sealed under another key");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{CommandId, UserId};
+use crate::sealed::{Opener, Unseal};
 use crate::signal::FlowKind;
 
 /// The longest request id or user agent that is kept, in bytes; the rest is cut.
@@ -45,6 +47,9 @@ pub struct Context {
     client_ip: Option<IpAddr>,
     user_agent: Option<String>,
     sealed: Option<Vec<u8>>,
+    opener: Option<Opener>,
+    /// What is sealed, once it was asked for.
+    opened: OnceLock<(Option<IpAddr>, Option<String>)>,
 }
 
 impl Context {
@@ -83,39 +88,51 @@ impl Context {
 
     /// Where the request came from.
     #[must_use]
-    pub const fn told_client_ip(&self) -> Option<IpAddr> {
-        self.client_ip
+    pub fn told_client_ip(&self) -> Option<IpAddr> {
+        self.client_ip.or_else(|| self.opened().0)
     }
 
     /// The client's software.
     #[must_use]
     pub fn told_user_agent(&self) -> Option<&str> {
-        self.user_agent.as_deref()
+        self.user_agent.as_deref().or_else(|| self.opened().1.as_deref())
     }
 
     /// Whether it tells nothing.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+    pub const fn is_empty(&self) -> bool {
+        let Self { request_id, client_ip, user_agent, sealed, .. } = self;
+        request_id.is_none() && client_ip.is_none() && user_agent.is_none() && sealed.is_none()
     }
 
     /// What of it is personal, as one text to be sealed: the address, and behind a line feed the software, which holds
     /// none itself. `None` if neither is told, or readable.
     #[must_use]
     pub fn personal(&self) -> Option<String> {
-        let address = self.client_ip.map(|address| address.to_string());
-        match (address, &self.user_agent) {
+        let address = self.told_client_ip().map(|address| address.to_string());
+        match (address, self.told_user_agent()) {
             (None, None) => None,
             (address, None) => address,
             (address, Some(agent)) => Some(format!("{}\n{agent}", address.unwrap_or_default())),
         }
     }
 
-    /// Attaches what [`Context::personal`] told; storage calls this as it reads the log for a subscriber.
+    /// Attaches what [`Context::personal`] told.
     pub fn set_personal(&mut self, text: &str) {
-        let (address, agent) = text.split_once('\n').map_or((text, None), |(address, agent)| (address, Some(agent)));
-        self.client_ip = address.parse().ok();
-        self.user_agent = agent.map(bounded);
+        (self.client_ip, self.user_agent) = parts(text);
+    }
+
+    /// Attaches what opens the sealed form; storage calls this as it reads the log for a subscriber.
+    pub fn open_with(&mut self, opener: Arc<dyn Unseal>) {
+        (self.opener, self.opened) = (Some(Opener(opener)), OnceLock::new());
+    }
+
+    fn opened(&self) -> &(Option<IpAddr>, Option<String>) {
+        self.opened.get_or_init(|| {
+            let opened = self.opener.as_ref().zip(self.sealed.as_deref());
+            let text = opened.and_then(|(Opener(opener), sealed)| opener.context(sealed));
+            text.map(|text| parts(&text)).unwrap_or_default()
+        })
     }
 
     /// The sealed form, as stored.
@@ -131,7 +148,8 @@ impl Context {
 
     /// Forgets what is personal in it, sealed or not.
     pub fn withhold_personal(&mut self) {
-        (self.client_ip, self.user_agent, self.sealed) = (None, None, None);
+        let request_id = self.request_id.take();
+        *self = Self { request_id, ..Self::default() };
     }
 
     fn stored(&self) -> Stored {
@@ -191,7 +209,7 @@ impl<'de> Deserialize<'de> for Context {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Stored { request_id, client_ip, user_agent, sealed } = Stored::deserialize(deserializer)?;
         let sealed = sealed.map(|text| URL_SAFE_NO_PAD.decode(text)).transpose().map_err(serde::de::Error::custom)?;
-        Ok(Self { request_id, client_ip, user_agent, sealed })
+        Ok(Self { request_id, client_ip, user_agent, sealed, ..Self::default() })
     }
 }
 
@@ -204,6 +222,12 @@ impl schemars::JsonSchema for Context {
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         Stored::json_schema(generator)
     }
+}
+
+/// The address and the software of what [`Context::personal`] told.
+fn parts(text: &str) -> (Option<IpAddr>, Option<String>) {
+    let (address, agent) = text.split_once('\n').map_or((text, None), |(address, agent)| (address, Some(agent)));
+    (address.parse().ok(), agent.map(bounded))
 }
 
 fn bounded(text: &str) -> String {

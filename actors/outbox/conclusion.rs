@@ -51,6 +51,9 @@ impl Worker {
     /// Concludes what came back, and stores what has to be stored at once: as one commit, if the store takes it so.
     pub(super) async fn conclude(&mut self) -> Result<(), Cut> {
         for completed in std::mem::take(&mut self.completed) {
+            if !self.feed.put_down(self.number, completed.id) {
+                return Err(Cut::Stopped);
+            }
             self.take_down(completed);
         }
         if !self.unstored.is_empty() {
@@ -61,7 +64,7 @@ impl Worker {
     }
 
     fn take_down(&mut self, completed: Completed) {
-        let Completed { id, places, handled, read, recorded } = completed;
+        let Completed { places, handled, read, recorded, .. } = completed;
         if !matches!(handled, Handled::Missed(_)) {
             self.ledger.close_hand_over();
         }
@@ -94,7 +97,6 @@ impl Worker {
             }
         }
         self.record(recorded);
-        self.feed.put_down(id, self.ledger.hands());
     }
 
     fn record(&mut self, recorded: Vec<(Vec<u8>, Vec<u8>)>) {

@@ -4,11 +4,8 @@ use super::follow_up::FollowUps;
 use crate::storage::{Batch, Check, CursorRow, Write};
 use majordomo_model::FlowId;
 
-/// How far ahead of what was looked at signals may be handed over before the store is told again: at most so many are
-/// suspected when a process ends.
-pub(super) const LEASE: u64 = 256;
 /// How much of a projection may wait, in bytes, before it is stored.
-const WEIGHT_LIMIT: usize = 256 * 1_024;
+const WEIGHT_LIMIT: usize = 1_024 * 1_024;
 
 /// The row as the store was last told it, and the values that the next batch carries.
 ///
@@ -18,17 +15,22 @@ const WEIGHT_LIMIT: usize = 256 * 1_024;
 pub(super) struct Cursor {
     name: String,
     told: CursorRow,
-    projected: Vec<Write>,
+    /// Keys and values in the order in which they were written, `None` where one is to be removed.
+    projected: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     weight: usize,
     unconfirmed: usize,
     leased: u64,
+    /// The revision that the store is known to hold at least.
+    stored: u64,
+    /// The least lease of all rows that were left for later since the last renewal.
+    left: u64,
 }
 
 impl Cursor {
     /// The cursor as it is known to be stored.
     pub(super) fn new(name: &str, row: CursorRow) -> Self {
-        let (name, leased) = (name.to_owned(), row.leased);
-        Self { name, told: row, projected: Vec::new(), weight: 0, unconfirmed: 0, leased }
+        let (name, leased, stored) = (name.to_owned(), row.leased, row.revision);
+        Self { name, told: row, projected: Vec::new(), weight: 0, unconfirmed: 0, leased, stored, left: u64::MAX }
     }
 
     /// The row as the store was last told it.
@@ -58,12 +60,8 @@ impl Cursor {
 
     /// Keeps a value for the next batch; `None` is to be removed.
     pub(super) fn project(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        let generation = self.told.projection.written;
         self.weight = self.weight.saturating_add(key.len()).saturating_add(value.as_ref().map_or(0, Vec::len));
-        self.projected.push(match value {
-            Some(value) => Write::PutProjection(self.name.clone(), generation, key, value),
-            None => Write::RemoveProjection(self.name.clone(), generation, key),
-        });
+        self.projected.push((key, value));
     }
 
     /// The row that is to follow what the store was told: at the next revision, its lease renewed.
@@ -74,17 +72,38 @@ impl Cursor {
     /// The batch that makes `row` follow what the store was told, with what waits and with the follow-ups of signals that
     /// are finished by it. Whoever commits it reports [`Cursor::confirm`].
     pub(super) fn batch(&self, row: CursorRow, follow_ups: FollowUps) -> Batch {
-        let FollowUps { checks: further, writes, signals } = follow_ups;
-        let mut checks = vec![Check::Cursor(self.name.clone(), self.told.revision)];
-        checks.extend(further);
-        let moved = Write::PutCursor(self.name.clone(), row);
-        let writes = self.projected.iter().cloned().chain(writes).chain([moved]).collect();
+        self.with(self.projected.clone(), row, follow_ups)
+    }
+
+    fn with(&self, mut projected: Vec<(Vec<u8>, Option<Vec<u8>>)>, row: CursorRow, follow_ups: FollowUps) -> Batch {
+        let FollowUps { mut checks, writes: following, signals } = follow_ups;
+        checks.insert(0, Check::Cursor(self.name.clone(), self.told.revision));
+        // Of a key that was written often the last value counts; in the order of keys they are quicker to store.
+        projected.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut writes: Vec<Write> = Vec::with_capacity(projected.len().saturating_add(following.len() + 1));
+        let mut values = projected.into_iter().peekable();
+        while let Some((key, value)) = values.next() {
+            if values.peek().is_some_and(|(next, _)| *next == key) {
+                continue;
+            }
+            let (name, generation) = (self.name.clone(), self.told.projection.written);
+            writes.push(match value {
+                Some(value) => Write::PutProjection(name, generation, key, value),
+                None => Write::RemoveProjection(name, generation, key),
+            });
+        }
+        writes.extend(following);
+        writes.push(Write::PutCursor(self.name.clone(), row));
         Batch { flow: FlowId::new(), outcome: None, checks, writes, signals }
     }
 
     /// The batch that makes `row` follow, to be left for later.
     pub(super) fn leave(&mut self, row: CursorRow) -> Batch {
-        let batch = self.batch(row.clone(), FollowUps::default());
+        let projected = std::mem::take(&mut self.projected);
+        let batch = self.with(projected, row.clone(), FollowUps::default());
+        // Once it is stored, it is this lease that counts.
+        self.leased = self.leased.min(row.leased);
+        self.left = self.left.min(row.leased);
         self.told = row;
         self.forget_span();
         self.unconfirmed = self.unconfirmed.saturating_add(1);
@@ -94,9 +113,30 @@ impl Cursor {
     /// Notes that the store holds this row.
     pub(super) fn confirm(&mut self, row: CursorRow) {
         self.leased = row.leased;
+        self.stored = row.revision;
         self.told = row;
         self.unconfirmed = 0;
         self.forget_span();
+    }
+
+    /// The batch that makes `row` follow, whose arrival [`Cursor::renewed`] notes.
+    pub(super) fn renew(&mut self, row: CursorRow) -> Batch {
+        let leased = self.leased;
+        let batch = self.leave(row);
+        (self.leased, self.left) = (leased, u64::MAX);
+        batch
+    }
+
+    /// Notes that the store holds the row of this revision, which takes this lease; and that of others may follow.
+    pub(super) fn renewed(&mut self, revision: u64, leased: u64) {
+        if revision <= self.stored {
+            return;
+        }
+        self.stored = revision;
+        self.leased = leased.min(self.left);
+        if self.told.revision == revision {
+            self.unconfirmed = 0;
+        }
     }
 
     /// Notes the revision that was seen in the store: whether it can be, and whether nothing is under way to it.
@@ -104,7 +144,7 @@ impl Cursor {
         let told = self.told.revision;
         if revision == told {
             self.unconfirmed = 0;
-            self.leased = self.told.leased;
+            (self.leased, self.stored) = (self.told.leased, revision);
             return Seen::Everything;
         }
         let earliest = told.saturating_sub(self.unconfirmed as u64);
@@ -161,6 +201,26 @@ mod tests {
     }
 
     #[test]
+    fn of_a_key_that_is_written_often_the_last_value_is_stored() {
+        let mut cursor = cursor(0);
+        for (key, value) in [(7, Some(1)), (3, Some(2)), (7, None), (3, Some(4)), (5, Some(5))] {
+            cursor.project(vec![key], value.map(|value| vec![value]));
+        }
+        let batch = cursor.leave(cursor.next_row());
+        let [
+            Write::PutProjection(_, _, three, four),
+            Write::PutProjection(_, _, five, _),
+            Write::RemoveProjection(_, _, seven),
+            Write::PutCursor(..),
+        ] = batch.writes.as_slice()
+        else {
+            panic!("{:?}", batch.writes)
+        };
+        assert_eq!([three, four, five, seven], [&[3], &[4], &[5], &[7]]);
+        assert!(cursor.is_settled(cursor.told()));
+    }
+
+    #[test]
     fn a_batch_that_was_not_committed_leaves_the_span_as_it_was() {
         let mut cursor = cursor(0);
         cursor.project(vec![0; WEIGHT_LIMIT], Some(vec![1]));
@@ -172,6 +232,23 @@ mod tests {
         }
         cursor.confirm(cursor.next_row());
         assert!(!cursor.is_heavy() && cursor.is_settled(&CursorRow::default()));
+    }
+
+    #[test]
+    fn a_renewal_counts_as_far_as_what_follows_it_does_not_take_it_back() {
+        let row = |cursor: &Cursor, leased| CursorRow { leased, ..cursor.next_row() };
+        let mut cursor = Cursor::new("audit", CursorRow { leased: 100, ..CursorRow::default() });
+        let _renewal = cursor.renew(row(&cursor, 900));
+        assert_eq!(cursor.leased(), 100, "it is not known to be stored");
+        let _left = cursor.leave(row(&cursor, 700));
+        cursor.renewed(1, 900);
+        assert_eq!((cursor.leased(), cursor.unconfirmed()), (700, 2));
+        let _renewal = cursor.renew(row(&cursor, 2_000));
+        cursor.confirm(row(&cursor, 1_000));
+        cursor.renewed(3, 2_000);
+        assert_eq!(cursor.leased(), 1_000, "the store holds what came later");
+        let _left = cursor.leave(row(&cursor, 300));
+        assert_eq!(cursor.leased(), 300);
     }
 
     #[test]

@@ -32,11 +32,23 @@ pub(super) struct SubscriptionDesk {
 pub(super) struct Projection {
     /// The generation that is read and written.
     generation: u32,
-    /// Values that are not known to be stored yet, `None` where one is removed. A handler reads what the signals before
-    /// left, or what it adds up would be wrong.
-    unstored: HashMap<Vec<u8>, Option<Vec<u8>>>,
-    /// How often each value was written since nothing was in hand: what tells that it changed under a handler.
-    written: HashMap<Vec<u8>, u64>,
+    values: HashMap<Vec<u8>, Written>,
+    /// How often nothing was in hand.
+    rests: u64,
+    /// How often what was written was left to be stored.
+    spans: u64,
+}
+
+/// A value that was written.
+struct Written {
+    /// The value as long as it is not known to be stored, in it `None` where it is removed. A handler reads what the
+    /// signals before left, or what it adds up would be wrong.
+    unstored: Option<Option<Vec<u8>>>,
+    /// How often it was written since nothing was in hand, and when that was: what tells that it changed under a handler.
+    times: u64,
+    rests: u64,
+    /// With which span it is stored.
+    span: u64,
 }
 
 impl Projection {
@@ -47,18 +59,36 @@ impl Projection {
 
     /// Takes a value as written; `None` as removed.
     pub(super) fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        *self.written.entry(key.clone()).or_default() += 1;
-        self.unstored.insert(key, value);
+        let times = self.number(&key).saturating_add(1);
+        self.values.insert(key, Written { unstored: Some(value), times, rests: self.rests, span: self.spans });
+    }
+
+    /// Notes that what was written is left to be stored, as the span that is answered.
+    pub(super) const fn leave(&mut self) -> u64 {
+        let span = self.spans;
+        self.spans = span.saturating_add(1);
+        span
     }
 
     /// Takes everything that was written as stored.
     pub(super) fn stored(&mut self) {
-        self.unstored.clear();
+        self.stored_until(self.spans);
+    }
+
+    /// Takes what was left up to and with this span as stored.
+    pub(super) fn stored_until(&mut self, span: u64) {
+        let rests = self.rests;
+        self.values.retain(|_, written| {
+            if written.span <= span {
+                written.unstored = None;
+            }
+            written.unstored.is_some() || written.rests == rests
+        });
     }
 
     /// Notes that no handler is at work, so that nothing can change under one.
-    pub(super) fn rest(&mut self) {
-        self.written.clear();
+    pub(super) const fn rest(&mut self) {
+        self.rests = self.rests.saturating_add(1);
     }
 
     /// Whether nothing that was read has been written since.
@@ -67,7 +97,11 @@ impl Projection {
     }
 
     fn number(&self, key: &[u8]) -> u64 {
-        self.written.get(key).copied().unwrap_or_default()
+        self.values.get(key).filter(|written| written.rests == self.rests).map_or(0, |written| written.times)
+    }
+
+    fn unstored(&self, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        self.values.get(key).and_then(|written| written.unstored.clone())
     }
 }
 
@@ -145,7 +179,7 @@ impl Desk for SubscriptionDesk {
     fn projection(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, u64), Unanswered> {
         let (unstored, number, generation) = {
             let projection = self.projection();
-            (projection.unstored.get(key).cloned(), projection.number(key), projection.generation)
+            (projection.unstored(key), projection.number(key), projection.generation)
         };
         match unstored {
             Some(value) => Ok((value, number)),

@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use majordomo_model::SystemId;
-use ractor::ActorRef;
+use ractor::{ActorRef, ActorStatus};
 
 use super::subscription::SubscriptionMessage;
 use crate::live::Group;
 
 /// Wakes the subscriptions of one system. Cloning shares it.
 ///
-/// However often it rings, at most one wake-up is queued in each of them.
+/// However often it rings, at most one wake-up is queued in each of them until it looks.
 #[derive(Clone, Debug)]
 pub struct Doorbell {
     members: Arc<Group<Bell>>,
 }
 
-/// The bell of one subscription.
+/// The bell of one subscription: its actor is woken, its worker answers.
 #[derive(Clone)]
 pub(super) struct Bell {
     actor: ActorRef<SubscriptionMessage>,
@@ -64,9 +64,9 @@ impl Doorbell {
     /// Wakes every subscription that has not been woken since it last looked. To be called after each commit that
     /// carried signals; waits for nobody.
     pub fn ring(&self) {
-        for (actor, bell) in self.members.present() {
+        for (actor, bell) in self.members.roster().iter() {
             if !bell.wake() {
-                self.members.leave(&actor);
+                self.members.leave(actor);
             }
         }
     }
@@ -80,12 +80,15 @@ impl Doorbell {
 }
 
 impl Bell {
-    /// Queues a wake-up unless one is queued. Answers whether the actor takes messages.
+    /// Queues a wake-up unless one is queued, or not answered yet. Answers whether the actor takes messages.
     pub(super) fn wake(&self) -> bool {
-        !self.rung.raise() || self.actor.cast(SubscriptionMessage::Look).is_ok()
+        if self.rung.raise() {
+            return self.actor.cast(SubscriptionMessage::Look).is_ok();
+        }
+        self.actor.get_status() != ActorStatus::Stopped
     }
 
-    /// To be called before the actor looks: what is committed from then on rings again.
+    /// To be called before the worker looks: what is committed from then on rings again.
     pub(super) fn answer(&self) {
         self.rung.lower();
     }

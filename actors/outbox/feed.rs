@@ -1,11 +1,11 @@
 //! The feed: what is common to all incarnations of one subscription, and what they show of themselves.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use majordomo_model::Timestamp;
+use majordomo_model::{SignalKind, Timestamp};
 use tokio::sync::watch;
 
 use super::Shared;
@@ -28,6 +28,8 @@ pub(super) struct Feed {
     pub(super) desk: Arc<SubscriptionDesk>,
     pub(super) progress: Progress,
     pub(super) gauge: Gauge,
+    /// Whether the filter asks for some kinds only.
+    pub(super) is_selective: bool,
     /// Whether an incarnation of this process has read the cursor.
     pub(super) opened: AtomicBool,
     /// Up to where everything is known to be handled.
@@ -42,17 +44,29 @@ pub(super) struct Feed {
 /// What is in the handler's hands, kept where it outlives the thread that it is on.
 #[derive(Default)]
 pub(super) struct Hands {
+    /// Which worker hands over. One that was left behind on its thread goes on only to find that it is not that one.
+    worker: u64,
+    /// Each hand-over, the oldest first.
+    under_way: Vec<Hand>,
+}
+
+/// A hand-over that is under way.
+struct Hand {
+    id: u64,
+    /// When it began; `None` once its thread is left behind.
+    begun: Option<Instant>,
     /// Each place, and at which attempt.
-    places: HashMap<u64, u32>,
-    /// When each hand-over began, by its number.
-    begun: BTreeMap<u64, Instant>,
+    places: Vec<(u64, u32)>,
 }
 
 impl Hands {
     /// Empties them, and answers what was in them.
     pub(super) fn clear(&mut self) -> HashMap<u64, u32> {
-        self.begun.clear();
-        std::mem::take(&mut self.places)
+        self.under_way.drain(..).flat_map(|hand| hand.places).collect()
+    }
+
+    fn count(&self) -> usize {
+        self.under_way.iter().map(|hand| hand.places.len()).sum()
     }
 }
 
@@ -94,8 +108,10 @@ impl Feed {
             deadline: registration.settings.deadline,
             projection: Mutex::new(Projection::default()),
         };
+        let is_selective = SignalKind::ALL.iter().any(|kind| !registration.filter.admits(*kind));
         Self {
             registration,
+            is_selective,
             storage: shared.storage.clone(),
             doorbell: shared.doorbell.clone(),
             desk: Arc::new(desk),
@@ -161,30 +177,40 @@ impl Feed {
         self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a hand-over begins, and what is in hand from then on.
-    pub(super) fn take_in_hand(&self, id: u64, places: HashMap<u64, u32>) {
-        self.gauge.set_queue_depth(places.len());
+    /// Has a new worker hand over from now on, and answers its number. The thread of whatever is in hand is left behind;
+    /// the new worker takes over what that was.
+    pub(super) fn next_worker(&self) -> u64 {
         let mut hands = self.hands();
-        hands.begun.insert(id, Instant::now());
-        hands.places = places;
+        hands.under_way.iter_mut().for_each(|hand| hand.begun = None);
+        hands.worker = hands.worker.saturating_add(1);
+        hands.worker
     }
 
-    /// Notes that a hand-over is over, and what is still in hand.
-    pub(super) fn put_down(&self, id: u64, places: HashMap<u64, u32>) {
-        self.gauge.set_queue_depth(places.len());
+    /// Notes that a hand-over begins, of these places at these attempts; `false` if another worker hands over now.
+    pub(super) fn take_in_hand(&self, worker: u64, id: u64, places: Vec<(u64, u32)>) -> bool {
         let mut hands = self.hands();
-        hands.begun.remove(&id);
-        hands.places = places;
+        if hands.worker != worker {
+            return false;
+        }
+        hands.under_way.push(Hand { id, begun: Some(Instant::now()), places });
+        self.gauge.set_queue_depth(hands.count());
+        true
     }
 
-    /// Notes that the thread of every hand-over is left behind; what was in hand the next worker takes over.
-    pub(super) fn leave_behind(&self) {
-        self.hands().begun.clear();
+    /// Notes that a hand-over is over; `false` if another worker hands over now, which has what was in hand.
+    pub(super) fn put_down(&self, worker: u64, id: u64) -> bool {
+        let mut hands = self.hands();
+        if hands.worker != worker {
+            return false;
+        }
+        hands.under_way.retain(|hand| hand.id != id);
+        self.gauge.set_queue_depth(hands.count());
+        true
     }
 
     /// How long the oldest hand-over is under way.
     pub(super) fn longest_hold(&self) -> Duration {
-        self.hands().begun.values().next().map(Instant::elapsed).unwrap_or_default()
+        self.hands().under_way.iter().find_map(|hand| hand.begun).map(|begun| begun.elapsed()).unwrap_or_default()
     }
 
     pub(super) fn note_handled(&self) {

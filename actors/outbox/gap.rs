@@ -44,8 +44,8 @@ impl Worker {
     pub(super) fn begin_missed(&mut self, gap: Gap, attempt: u32) {
         let feed = Arc::clone(&self.feed);
         let context = SubscriberContext::new(Arc::clone(&feed.desk) as Arc<dyn Desk>, attempt, false);
-        let id = self.number();
-        feed.take_in_hand(id, self.ledger.hands());
+        let id = self.next_id();
+        feed.take_in_hand(self.number, id, Vec::new());
         let deadline: Duration = feed.registration.settings.deadline;
         self.running.spawn(async move {
             let work = async { feed.registration.subscriber.missed(gap, &context).await };

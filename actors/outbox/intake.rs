@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use majordomo_model::{Envelope, Gap};
+use majordomo_model::{Envelope, Gap, SignalKind};
 
-use super::cursor::{Cursor, LEASE, Seen};
+use super::cursor::{Cursor, Seen};
 use super::feed::Feed;
 use super::follow_up::{self, FollowUps};
 use super::gap::Missing;
+use super::lease::LEASE;
 use super::ledger::{Ledger, Now, WINDOW};
+use super::progress::commit;
 use super::worker::{ARRIVAL, Cut, Worker};
 use crate::storage::{Batch, Check, CursorRow, Unreadable, Write};
 use crate::telemetry;
@@ -49,7 +51,7 @@ impl Worker {
         let writes = vec![Write::PutCursor(name.clone(), row.clone())];
         let flow = majordomo_model::FlowId::new();
         let batch = Batch { flow, outcome: None, checks: vec![check], writes, signals: Vec::new() };
-        if !self.commit(batch).await? {
+        if !commit(&feed.storage, batch).await? {
             return Err(Cut::Lost);
         }
         // Within a process it is known what was in hand; of a process that ended only what may have been.
@@ -94,6 +96,7 @@ impl Worker {
     pub(super) fn fill(&mut self) -> Result<(), Cut> {
         let feed = Arc::clone(&self.feed);
         if self.gap.is_some() {
+            self.behind = false;
             return Ok(());
         }
         if let Some(from) = self.ledger.wanting().first().copied() {
@@ -106,24 +109,30 @@ impl Worker {
                 return Ok(());
             }
             let taken = self.ledger.taken();
-            let page = feed.desk.reader.log_page(taken, self.ledger.room(), PAGE_BYTES)?;
+            let admits = |kind| feed.registration.filter.admits(kind);
+            let admits: Option<&dyn Fn(SignalKind) -> bool> = if feed.is_selective { Some(&admits) } else { None };
+            let page = feed.desk.reader.log_page(taken, self.ledger.room(), PAGE_BYTES, admits)?;
+            self.behind = page.places.last().is_some_and(|(last, _)| *last < page.head);
             telemetry::lag(&feed.registration.name, page.head.saturating_sub(self.ledger.floor()));
-            let next = page.signals.first().map_or(page.head.saturating_add(1), |first| first.seq.unwrap_or_default());
+            let next = page.places.first().map_or(page.head.saturating_add(1), |(first, _)| *first);
             if next > taken.saturating_add(1) {
                 // The log has no holes, so what is not there was pruned.
                 self.gap = Some(Missing::new(Gap { from: taken.saturating_add(1), to: next.saturating_sub(1) }));
                 return Ok(());
             }
-            if page.signals.is_empty() {
+            if page.places.is_empty() {
                 return Ok(());
             }
-            for signal in page.signals {
-                let seq = signal.seq.unwrap_or_default();
+            for (seq, signal) in page.places {
                 if self.is_after_rebuild(seq) {
+                    self.behind = false;
                     return Ok(());
                 }
-                let passes = feed.passes(&signal)? && !self.is_left_out_of_rebuild(seq)?;
-                self.ledger.take(seq, passes.then(|| Arc::new(signal)));
+                let passes = match &signal {
+                    Some(signal) => feed.passes(signal)? && !self.is_left_out_of_rebuild(seq)?,
+                    None => false,
+                };
+                self.ledger.take(seq, signal.filter(|_| passes).map(Arc::new));
             }
         }
         self.more = true;

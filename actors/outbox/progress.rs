@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cursor::LEASE;
 use super::follow_up::FollowUps;
 use super::intake::REFILL;
 use super::ledger::Now;
 use super::worker::{Cut, Worker};
-use crate::storage::{Batch, CommitError, CursorRow, Verdict};
+use crate::storage::{Batch, CommitError, CursorRow, Storage, Verdict};
 
 /// How long progress may stay in memory while there is work.
 const SETTLE_AFTER: Duration = Duration::from_secs(1);
@@ -22,7 +21,7 @@ impl Worker {
         let Some(cursor) = &self.cursor else { return CursorRow::default() };
         let mut row = cursor.next_row();
         self.ledger.enter(Now::of(&self.feed), &mut row);
-        row.leased = row.taken.saturating_add(LEASE);
+        row.leased = self.ledger.vouched().unwrap_or(row.taken.saturating_add(self.pace.reach()));
         row
     }
 
@@ -31,6 +30,7 @@ impl Worker {
         if !self.asides.is_empty() {
             return self.settle_now(FollowUps::default()).await;
         }
+        self.renew()?;
         let row = self.row();
         let Some(cursor) = &mut self.cursor else { return Err(Cut::Lost) };
         if self.feed.has_recovered(&row)? {
@@ -42,7 +42,8 @@ impl Worker {
             self.note_settled();
             return Ok(());
         }
-        let is_time = self.ledger.is_idle() || cursor.is_heavy() || self.settled_at.elapsed() > SETTLE_AFTER;
+        let is_calm = self.ledger.is_idle() && !self.more;
+        let is_time = is_calm || cursor.is_heavy() || self.settled_at.elapsed() > SETTLE_AFTER;
         if !is_time {
             return Ok(());
         }
@@ -65,7 +66,8 @@ impl Worker {
     pub(super) async fn commit_row(&mut self, row: CursorRow, mut follow_ups: FollowUps) -> Result<bool, Cut> {
         follow_ups.signals.extend(self.asides.iter().cloned());
         let Some(cursor) = &self.cursor else { return Err(Cut::Lost) };
-        if !self.commit(cursor.batch(row.clone(), follow_ups)).await? {
+        let batch = cursor.batch(row.clone(), follow_ups);
+        if !commit(&self.feed.storage, batch).await? {
             return Ok(false);
         }
         if let Some(cursor) = &mut self.cursor {
@@ -86,14 +88,14 @@ impl Worker {
         let calm = self.ledger.calm_floor(Now::of(&self.feed));
         self.feed.settled(self.look, calm.unwrap_or(if full { u64::MAX } else { self.ledger.taken() }));
     }
+}
 
-    /// Answers whether every check held.
-    pub(super) async fn commit(&self, batch: Batch) -> Result<bool, Cut> {
-        match self.feed.storage.commit(batch).await {
-            Ok(verdict) => Ok(matches!(verdict, Verdict::Committed(_))),
-            Err(CommitError::Stopped) => Err(Cut::Stopped),
-            Err(CommitError::Failed) => Err(Cut::Lost),
-            Err(_) => Err(Cut::StoreOut),
-        }
+/// Commits a batch; answers whether every check held.
+pub(super) async fn commit(storage: &Storage, batch: Batch) -> Result<bool, Cut> {
+    match storage.commit(batch).await {
+        Ok(verdict) => Ok(matches!(verdict, Verdict::Committed(_))),
+        Err(CommitError::Stopped) => Err(Cut::Stopped),
+        Err(CommitError::Failed) => Err(Cut::Lost),
+        Err(_) => Err(Cut::StoreOut),
     }
 }

@@ -3,6 +3,7 @@
 use majordomo_model::{Actor, FlowId, Signal};
 
 use super::follow_up::{FollowUps, concerning};
+use super::progress::commit;
 use super::worker::{Cut, Worker};
 use crate::storage::{Batch, Write};
 
@@ -60,7 +61,8 @@ impl Worker {
             let writes = vec![Write::DropProjection(name, projection.kept_from, DROPPED)];
             let (flow, outcome) = (FlowId::new(), None);
             let (checks, signals) = (Vec::new(), Vec::new());
-            return self.commit(Batch { flow, outcome, checks, writes, signals }).await.map(drop);
+            let batch = Batch { flow, outcome, checks, writes, signals };
+            return commit(&self.feed.storage, batch).await.map(drop);
         }
         let mut row = self.row();
         row.projection.kept_from = projection.kept_from.saturating_add(1);

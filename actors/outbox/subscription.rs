@@ -64,11 +64,12 @@ struct Working {
 }
 
 impl Working {
-    fn begin(feed: &Arc<Feed>) -> io::Result<(Self, mpsc::Receiver<()>)> {
+    fn begin(feed: &Arc<Feed>, bell: &Bell) -> io::Result<(Self, mpsc::Receiver<()>)> {
+        let worker = feed.next_worker();
         let host = Host::start(&feed.registration.name, Guest::Subscriber)?;
         let (look, stop) = (Arc::new(Notify::new()), watch::Sender::new(false));
         let (opened, is_open) = mpsc::channel();
-        let orders = Orders { look: Arc::clone(&look), stop: stop.subscribe(), opened };
+        let orders = Orders { look: Arc::clone(&look), bell: bell.clone(), stop: stop.subscribe(), opened, worker };
         let ended = host.spawn(worker::run(Arc::clone(feed), orders));
         Ok((Self { look, stop, ended, _host: host }, is_open))
     }
@@ -82,7 +83,7 @@ impl SubscriptionActor {
         feed: Arc<Feed>,
     ) -> Result<State, ActorProcessingErr> {
         let bell = feed.doorbell.join(&myself);
-        let (working, is_open) = Working::begin(&feed)?;
+        let (working, is_open) = Working::begin(&feed, &bell)?;
         // On a thread that may wait: the runtime's time stands still meanwhile where a test has paused it.
         let _ = tokio::task::spawn_blocking(move || is_open.recv_timeout(OPEN_WITHIN)).await;
         Ok(State { feed, bell, working, abandoned: Arc::default() })
@@ -107,7 +108,6 @@ impl SubscriptionActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SubscriptionMessage::Look => {
-                state.bell.answer();
                 state.working.look.notify_one();
                 Ok(())
             }
@@ -159,9 +159,7 @@ impl State {
             });
             return Ok(());
         }
-        let (working, _) = Working::begin(&self.feed)?;
-        // Until the new worker has begun, nothing holds its thread.
-        self.feed.leave_behind();
+        let (working, _) = Working::begin(&self.feed, &self.bell)?;
         let left = std::mem::replace(&mut self.working, working);
         let abandoned = Arc::clone(&self.abandoned);
         abandoned.fetch_add(1, Ordering::SeqCst);

@@ -83,9 +83,11 @@ impl System {
         self.supervise(child).await
     }
 
-    /// Ends the actor under a supervisor without any ceremony.
+    /// Ends the actor under a supervisor without any ceremony; one that is being started, once it is.
     async fn kill(&self, supervisor: usize) {
-        for actor in self.supervisors[supervisor].get_children() {
+        let children = || self.supervisors[supervisor].get_children();
+        until(|| !children().is_empty()).await;
+        for actor in children() {
             actor.kill();
             actor.wait(None).await.unwrap();
         }

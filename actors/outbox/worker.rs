@@ -1,27 +1,24 @@
 //! The worker: reads the log from the cursor and hands signals to the subscriber, on the subscriber's own thread.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use majordomo_model::Envelope;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use super::Feed;
-use super::conclusion::{Completed, Conclusion, Handled};
+use super::conclusion::{Completed, Conclusion};
 use super::cursor::Cursor;
+use super::doorbell::Bell;
 use super::follow_up::FollowUps;
 use super::gap::Missing;
 use super::intake::REFILL;
-use super::ledger::{HandOver, Ledger, Now};
+use super::lease::{Pace, Renewal, arrival};
+use super::ledger::{Ledger, Now};
 use crate::storage::{CursorRow, FailureRow, Unreadable};
-use crate::subscriber::{Desk, SubscriberContext};
-use crate::telemetry;
 
 /// How often it looks although nobody rang.
 const BELT: Duration = Duration::from_secs(30);
@@ -36,10 +33,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Orders {
     /// The log may have grown, or the rows been changed.
     pub(super) look: Arc<Notify>,
+    /// What is to be answered whenever it looks.
+    pub(super) bell: Bell,
     /// To stop in order. Gone without that, the worker ends at once.
     pub(super) stop: watch::Receiver<bool>,
     /// To be told once the cursor is read.
     pub(super) opened: mpsc::Sender<()>,
+    /// The worker's number.
+    pub(super) worker: u64,
 }
 
 /// Why a turn was cut short.
@@ -61,6 +62,9 @@ impl From<Unreadable> for Cut {
 
 pub(super) struct Worker {
     pub(super) feed: Arc<Feed>,
+    bell: Bell,
+    /// Which of the subscription's workers it is.
+    pub(super) number: u64,
     pub(super) ledger: Ledger,
     /// `None` until it is read, and again whenever what is in memory no longer follows from what is stored.
     pub(super) cursor: Option<Cursor>,
@@ -77,22 +81,31 @@ pub(super) struct Worker {
     pub(super) gap: Option<Missing>,
     /// Signals whose effects cannot be stored, with their attempts: known when the cursor is read again.
     pub(super) blamed: HashMap<u64, u32>,
+    pub(super) pace: Pace,
+    pub(super) renewal: Option<Renewal>,
     next_id: u64,
     pub(super) looks: bool,
     /// The look that this turn is, for whoever waits.
     pub(super) look: u64,
+    /// Whether the next turn follows at once.
     pub(super) more: bool,
+    /// Whether the log went on behind what was read of it last.
+    pub(super) behind: bool,
     pub(super) settled_at: Instant,
     disturbances: u32,
 }
 
 /// Works until it is told to stop, or nobody is left to tell it.
 pub(super) async fn run(feed: Arc<Feed>, orders: Orders) {
-    let Orders { look, mut stop, opened } = orders;
+    let Orders { look, bell, mut stop, opened, worker } = orders;
     let mut opened = Some(opened);
-    let mut worker = Worker::new(feed);
+    let (mut worker, mut renewed) = (Worker::new(feed, bell, worker), Ok(()));
     loop {
-        let turn = worker.turn().await;
+        let turn = match renewed {
+            Ok(()) => worker.turn().await,
+            Err(cut) => Err(cut),
+        };
+        renewed = Ok(());
         if worker.cursor.is_some()
             && let Some(opened) = opened.take()
         {
@@ -107,7 +120,10 @@ pub(super) async fn run(feed: Arc<Feed>, orders: Orders) {
             },
             Some(done) = worker.running.join_next() => worker.completed.extend(done),
             () = look.notified() => worker.looks = true,
-            () = tokio::time::sleep_until(wake) => worker.looks = true,
+            committed = arrival(&mut worker.renewal) => renewed = worker.conclude_renewal(committed),
+            // Whoever else is on the thread has a turn in between.
+            () = tokio::task::yield_now(), if worker.more => {}
+            () = tokio::time::sleep_until(wake), if !worker.more => worker.looks = true,
         }
         while let Some(done) = worker.running.try_join_next() {
             worker.completed.extend(done);
@@ -117,10 +133,12 @@ pub(super) async fn run(feed: Arc<Feed>, orders: Orders) {
 }
 
 impl Worker {
-    fn new(feed: Arc<Feed>) -> Self {
+    fn new(feed: Arc<Feed>, bell: Bell, number: u64) -> Self {
         let (now, terms) = (Now::of(&feed), feed.registration.settings.clone());
         Self {
             feed,
+            bell,
+            number,
             ledger: Ledger::new(&CursorRow::default(), now, 0, HashMap::new(), &terms),
             cursor: None,
             running: JoinSet::new(),
@@ -130,10 +148,13 @@ impl Worker {
             asides: Vec::new(),
             gap: None,
             blamed: HashMap::new(),
+            pace: Pace::new(),
+            renewal: None,
             next_id: 0,
             looks: true,
             look: 0,
             more: false,
+            behind: false,
             settled_at: Instant::now(),
             disturbances: 0,
         }
@@ -150,6 +171,7 @@ impl Worker {
             }
             Err(Cut::Stopped) => None,
             Err(cut) => {
+                self.more = false;
                 if cut == Cut::Lost {
                     self.forget();
                 }
@@ -185,6 +207,9 @@ impl Worker {
 
     async fn turn(&mut self) -> Result<(), Cut> {
         self.more = false;
+        if self.looks || self.cursor.is_none() {
+            self.bell.answer();
+        }
         self.look = self.feed.asked();
         if self.cursor.is_none() {
             self.open().await?;
@@ -208,83 +233,13 @@ impl Worker {
         self.running = JoinSet::new();
         self.completed.clear();
         self.unstored.clear();
+        self.renewal = None;
         self.gap = None;
         self.cursor = None;
         self.feed.hands().clear();
     }
 
-    /// Hands over what may be.
-    async fn hand_over(&mut self) -> Result<(), Cut> {
-        let is_told = self.gap.is_some_and(|missing| missing.rests_until.is_none());
-        if self.ledger.is_idle() && !is_told {
-            self.feed.desk.projection().rest();
-        }
-        while let Some(next) = self.ledger.next(Now::of(&self.feed)) {
-            if self.give_up_the_guilty(&next) {
-                // Before progress says that it is finished.
-                self.conclude().await?;
-                continue;
-            }
-            let recorded = self.put_on_record(&next).await;
-            if recorded != Ok(true) {
-                next.places.iter().for_each(|seq| self.ledger.take_back(*seq));
-                self.ledger.close_hand_over();
-                recorded?;
-                continue;
-            }
-            self.begin(next);
-        }
-        Ok(())
-    }
-
-    /// Sees to it that the store knows what it has to before signals are handed over. `false` if a letter is gone.
-    async fn put_on_record(&mut self, next: &HandOver) -> Result<bool, Cut> {
-        let Some((last, cursor)) = next.places.last().zip(self.cursor.as_ref()) else { return Err(Cut::Lost) };
-        let entry = self.ledger.get(*last);
-        if let Some(letter) = entry.and_then(|entry| entry.letter.clone()) {
-            return self.take_up_letter(*last, *letter).await;
-        }
-        if next.on_record || *last > cursor.leased() {
-            self.settle_now(FollowUps::default()).await?;
-        }
-        Ok(true)
-    }
-
-    fn begin(&mut self, next: HandOver) {
-        let feed = Arc::clone(&self.feed);
-        let entries: Vec<_> = next.places.iter().filter_map(|seq| self.ledger.get(*seq)).collect();
-        let signals: Vec<_> = entries.iter().filter_map(|entry| entry.signal.clone()).collect();
-        let attempt = entries.iter().map(|entry| entry.attempts).max().unwrap_or(1);
-        let rebuilding = next.places.last().is_some_and(|seq| self.is_rebuilding(*seq));
-        let context = SubscriberContext::new(Arc::clone(&feed.desk) as Arc<dyn Desk>, attempt, rebuilding);
-        let id = self.number();
-        feed.take_in_hand(id, self.ledger.hands());
-        let deadline = feed.registration.settings.deadline;
-        let span = hand_over_span(&feed.registration.name, &signals, attempt);
-        let handled = async move {
-            let (handling, begun) = (feed.gauge.begin(), Instant::now());
-            let work = async {
-                if feed.registration.settings.batch > 1 {
-                    return feed.registration.subscriber.handle_batch(&signals, &context).await;
-                }
-                match signals.first() {
-                    Some(signal) => vec![feed.registration.subscriber.handle(signal, &context).await],
-                    None => Vec::new(),
-                }
-            };
-            let handled = match tokio::time::timeout(deadline, AssertUnwindSafe(work).catch_unwind()).await {
-                Ok(Ok(outcomes)) => Handled::Outcomes(outcomes),
-                Ok(Err(_)) => Handled::Panicked,
-                Err(_) => Handled::Overdue,
-            };
-            drop(handling);
-            telemetry::handed_over(&feed.registration.name, begun.elapsed());
-            Completed { id, places: next.places, handled, read: context.read(), recorded: context.recorded() }
-        };
-        self.running.spawn(handled.instrument(span));
-    }
-
-    pub(super) fn number(&mut self) -> u64 {
+    pub(super) fn next_id(&mut self) -> u64 {
         self.next_id = self.next_id.wrapping_add(1);
         self.next_id
     }
@@ -316,16 +271,8 @@ impl Worker {
     }
 }
 
-/// The span of a hand-over. The flow that emitted a signal is over, so its id is what leads back to it.
-fn hand_over_span(subscription: &str, signals: &[Arc<Envelope>], attempt: u32) -> tracing::Span {
-    let Some(first) = signals.first() else { return tracing::Span::none() };
-    let (kind, user) = (first.signal.kind().as_str(), first.signal.user().map(tracing::field::display));
-    let (flow, seq, signals) = (first.flow, first.seq, signals.len());
-    tracing::debug_span!(parent: None, "handle", subscription, kind, seq, %flow, user, signals, attempt)
-}
-
 impl Now {
     pub(super) fn of(feed: &Feed) -> Self {
-        Self { instant: Instant::now(), clock: feed.desk.now() }
+        Self { instant: Instant::now(), clock: feed.now() }
     }
 }

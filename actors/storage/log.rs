@@ -5,7 +5,7 @@
 //! so a time may be earlier than the one before it, by as long as a flow or an outage took. The latest time so far never
 //! falls: it is what can be searched, and the first signal that is not before a time is the first that raises it there.
 
-use majordomo_model::{Envelope, Start, Timestamp};
+use majordomo_model::{Envelope, SignalKind, Start, Timestamp};
 use serde::Deserialize;
 
 use super::batch::NEXT_SEQ;
@@ -230,6 +230,49 @@ pub(super) fn page_after<V: View>(view: &V, seq: u64, limit: usize, bytes: usize
         }
     }
     Ok(signals)
+}
+
+/// As [`page_after`], with every place looked at: of kinds that are not asked for the signals are passed over. At most so
+/// many signals, and [`PLACES`] places.
+pub(super) fn places_after<V: View>(
+    view: &V,
+    seq: u64,
+    limit: usize,
+    bytes: usize,
+    admits: &dyn Fn(SignalKind) -> bool,
+) -> Result<Places, ReadError> {
+    let (mut places, mut signals, mut size) = (Vec::new(), 0_usize, 0_usize);
+    for row in view.range(Table::SignalLog, &Key::new().u64(seq.saturating_add(1)), None)?.take(PLACES) {
+        if signals >= limit || size >= bytes {
+            break;
+        }
+        let row = row?;
+        let seq = KeyReader::new(row.key()).u64()?;
+        size = size.saturating_add(row.value().len());
+        let is_admitted = admits(decode::<OfKind>(row.value())?.signal.kind);
+        let signal = is_admitted.then(|| decode_signal(seq, row.value())).transpose()?;
+        signals = signals.saturating_add(usize::from(is_admitted));
+        places.push((seq, signal));
+    }
+    Ok(places)
+}
+
+/// Places, each with its signal unless that was passed over.
+pub(super) type Places = Vec<(u64, Option<Envelope>)>;
+
+/// How many places are looked at for one page at most.
+const PLACES: usize = 4_096;
+
+/// A signal of which only the kind matters.
+#[derive(Deserialize)]
+struct OfKind {
+    signal: Tag,
+}
+
+#[derive(Deserialize)]
+struct Tag {
+    #[serde(rename = "type")]
+    kind: SignalKind,
 }
 
 /// The signals at these places, as far as they are kept. Personal data still sealed.

@@ -31,9 +31,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use majordomo_model::{Envelope, MaxLag, Timestamp};
+use majordomo_model::{Envelope, Timestamp};
 use ractor::{ActorCell, SpawnErr};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;

@@ -1,10 +1,13 @@
 //! Snapshot reads: inline, never waiting for the writer, never held across an await.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use majordomo_model::{
-    CommandId, Context, Envelope, Identifier, Session, SignalId, Start, StoreId, TokenId, User, UserId,
+    CommandId, Context, Envelope, Identifier, Lane, Session, SignalId, SignalKind, Start, StoreId, TokenId, Unseal,
+    User, UserId,
 };
+use serde::Deserialize;
 
 use super::LogState;
 use super::dispatch::DispatchRow;
@@ -15,6 +18,8 @@ use super::redb::{EngineHandle, ReadView, View};
 use super::retention::Lag;
 use super::row::{AppliedRow, SessionRow, TokenRow, UserRow};
 use super::table::{Key, Table};
+use crate::bytes::Bytes;
+use crate::stamp::SignalKey;
 
 /// Reads snapshots. Cloning shares the store.
 #[derive(Clone, Debug)]
@@ -175,7 +180,7 @@ impl Reader {
         self.snapshot(|view| Lag::of(view, cursor))
     }
 
-    /// The signals behind a place, in order, at most so many; personal data opened where the user lives.
+    /// The signals behind a place, in order, at most so many; personal data within reach where the user lives.
     pub fn signals_after(&self, seq: u64, limit: usize) -> Result<Vec<Envelope>, Unreadable> {
         self.page_after(seq, limit, usize::MAX)
     }
@@ -191,16 +196,28 @@ impl Reader {
     }
 
     /// What the log holds behind a place and where it ends, of one snapshot: at most so many signals, and not many more
-    /// bytes; one at least if there is one.
-    pub(crate) fn log_page(&self, seq: u64, limit: usize, bytes: usize) -> Result<LogPage, Unreadable> {
+    /// bytes; one place at least if there is one. With `admits` only signals of kinds that it admits are decoded.
+    pub(crate) fn log_page(
+        &self,
+        seq: u64,
+        limit: usize,
+        bytes: usize,
+        admits: Option<&dyn Fn(SignalKind) -> bool>,
+    ) -> Result<LogPage, Unreadable> {
         self.snapshot(|view| {
-            let mut signals = log::page_after(view, seq, limit, bytes)?;
-            open_personal(view, &mut signals)?;
-            Ok(LogPage { signals, head: view.head()? })
+            let mut places = match admits {
+                Some(admits) => log::places_after(view, seq, limit, bytes, admits)?,
+                None => {
+                    let signals = log::page_after(view, seq, limit, bytes)?.into_iter();
+                    signals.map(|signal| (signal.seq.unwrap_or_default(), Some(signal))).collect()
+                }
+            };
+            open_personal(view, places.iter_mut().filter_map(|(_, signal)| signal.as_mut()))?;
+            Ok(LogPage { places, head: view.head()? })
         })
     }
 
-    /// The signals at these places, in their order, as far as they are kept; personal data opened where the user lives.
+    /// The signals at these places, in their order, as far as they are kept; personal data within reach where the user lives.
     pub fn signals_at(&self, places: &[u64]) -> Result<Vec<Envelope>, Unreadable> {
         self.snapshot(|view| {
             let mut signals = log::signals_at(view, places)?;
@@ -325,8 +342,8 @@ fn projected_in(
 /// A page of the log.
 #[derive(Debug)]
 pub(crate) struct LogPage {
-    /// The signals, in order.
-    pub(crate) signals: Vec<Envelope>,
+    /// The places, in order, each with its signal unless that was passed over.
+    pub(crate) places: log::Places,
     /// The place of the log's last signal.
     pub(crate) head: u64,
 }
@@ -356,24 +373,44 @@ fn open_context(key: &[u8; 32], signal: SignalId, context: &mut Context) {
     }
 }
 
-/// Reads the full form of personal data back, as far as its user's key still exists.
-pub(super) fn open_personal(view: &ReadView, signals: &mut [Envelope]) -> Result<(), ReadError> {
+/// Puts the full form of personal data within reach, as far as its user's key still exists.
+pub(super) fn open_personal<'a>(
+    view: &ReadView,
+    signals: impl IntoIterator<Item = &'a mut Envelope>,
+) -> Result<(), ReadError> {
     let mut known: Option<(UserId, Option<[u8; 32]>)> = None;
     for envelope in signals {
-        let majordomo_model::Lane::User(user) = envelope.lane else { continue };
+        let Lane::User(user) = envelope.lane else { continue };
+        if !is_sealed(envelope) {
+            continue;
+        }
         let key = match known {
             Some((last, key)) if last == user => key,
-            _ => view.user(user)?.map(|row| row.seal_key.0),
+            _ => view.row::<Sealing>(Table::Users, user.as_bytes())?.map(|row| row.seal_key.0),
         };
         known = Some((user, key));
         let Some(key) = key else { continue };
-        open_context(&key, envelope.id, &mut envelope.context);
-        let id = *envelope.id.as_bytes();
+        let opener: Arc<dyn Unseal> = Arc::new(SignalKey::new(key, envelope.id));
+        if envelope.context.sealed().is_some() {
+            envelope.context.open_with(Arc::clone(&opener));
+        }
         envelope.signal.visit_personal(&mut |personal| {
-            if let Some(full) = personal.sealed().and_then(|sealed| crate::seal::open(&key, sealed, &id)) {
-                personal.set_full(full);
+            if personal.sealed().is_some() {
+                personal.open_with(Arc::clone(&opener));
             }
         });
     }
     Ok(())
+}
+
+fn is_sealed(envelope: &mut Envelope) -> bool {
+    let mut is_sealed = envelope.context.sealed().is_some();
+    envelope.signal.visit_personal(&mut |personal| is_sealed |= personal.sealed().is_some());
+    is_sealed
+}
+
+/// A user's row of which only the key matters.
+#[derive(Deserialize)]
+struct Sealing {
+    seal_key: Bytes<32>,
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use super::*;
 use crate::storage::faulty_disk::Operation;

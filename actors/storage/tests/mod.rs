@@ -11,6 +11,7 @@ mod rows;
 mod writes;
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use majordomo_model::{
     Actor as OnBehalf, Channel, CommandId, ContactId, Context, FlowId, FlowKind, Lane, Profile, SessionId, Signal,

@@ -1,6 +1,7 @@
 //! Opening: whose store it is, what outlives a restart, and what a copy holds.
 
 use super::*;
+use std::time::Duration;
 
 fn open(location: &Location, seed: u8) -> Result<Storage, OpenError> {
     let hook: CommitHook = Arc::new(|_| {});

@@ -3,6 +3,7 @@
 use majordomo_model::Start;
 use proptest::prelude::*;
 use serde::Serialize;
+use std::time::Duration;
 
 use super::*;
 use crate::storage::log::{LogEnd, MARK_BYTES, MARK_SIGNALS, bytes_from, kept_bytes, oldest, place, prune};

@@ -1,6 +1,9 @@
 //! Rows: the bytes of version 1 for ever, fields that come and go, and bytes that are none.
 
 use std::fmt::Debug;
+use std::time::Duration;
+
+use majordomo_model::MaxLag;
 
 use majordomo_model::{ChangeKind, Username};
 use proptest::prelude::*;

@@ -1,6 +1,7 @@
 //! Checks and changes of rows, one by one, with the indexes that go with them.
 
 use majordomo_model::Username;
+use std::time::Duration;
 
 use majordomo_model::ChangeKind;
 
