@@ -49,6 +49,8 @@ impl Worker {
         }
         // Nobody's end will wake this.
         self.more |= self.behind && self.ledger.room() >= REFILL;
+        // Before anything is waited for: a handler that asks what is in hand finds itself.
+        self.feed.show(&self.ledger, self.is_stalled());
         Ok(())
     }
 
@@ -80,15 +82,11 @@ impl Worker {
             return self.take_up_letter(*last, *letter).await;
         }
         let last = *last;
-        if next.on_record {
-            self.ledger.vouch(last);
-        } else if last <= cursor.leased() {
-            return Ok(true);
-        } else {
+        if !next.on_record && last > cursor.leased() {
             self.renewed().await?;
-            if self.cursor.as_ref().is_some_and(|cursor| last <= cursor.leased()) {
-                return Ok(true);
-            }
+        }
+        if !next.on_record && self.cursor.as_ref().is_some_and(|cursor| last <= cursor.leased()) {
+            return Ok(true);
         }
         self.settle_now(FollowUps::default()).await?;
         Ok(true)

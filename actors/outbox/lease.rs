@@ -14,7 +14,7 @@ use super::worker::{Cut, Worker};
 /// How far a lease reaches at least: so many signals are suspected when a process ends, fewer if the log ends before.
 pub(super) const LEASE: u64 = 256;
 /// How far it reaches at most.
-const LEASE_LIMIT: u64 = 8_192;
+const LEASE_LIMIT: u64 = 2_048;
 /// For how long a lease is to last: for longer than two commits as a rule, so that it is renewed before it is used up.
 const LASTS: Duration = Duration::from_millis(30);
 
@@ -77,10 +77,7 @@ impl Worker {
         }
         let touched = self.ledger.touched();
         let used_up = |leased: u64| leased.saturating_sub(touched) < self.pace.reach() / 2;
-        if self.renewal.is_some()
-            || self.ledger.vouched().is_some()
-            || !self.cursor.as_ref().is_some_and(|cursor| used_up(cursor.leased()))
-        {
+        if self.renewal.is_some() || !self.cursor.as_ref().is_some_and(|cursor| used_up(cursor.leased())) {
             return Ok(());
         }
         self.pace.take(touched, Instant::now());

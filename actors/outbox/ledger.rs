@@ -5,7 +5,6 @@
 mod entry;
 mod failure;
 mod rest;
-mod suspicion;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -43,8 +42,6 @@ pub(super) struct Ledger {
     entries: BTreeMap<u64, Entry>,
     /// Up to where a process that ended may have had signals in hand.
     suspects: u64,
-    /// Up to where suspects are handed over without telling the store of each.
-    vouched: u64,
     /// What an earlier incarnation in this process had in hand when it ended, and at which attempt.
     interrupted: HashMap<u64, u32>,
     /// Whether that was one signal only, which is then known to be at fault.
@@ -71,7 +68,6 @@ impl Ledger {
             touched: row.taken,
             entries: BTreeMap::new(),
             suspects,
-            vouched: 0,
             was_alone: interrupted.len() == 1,
             interrupted,
             in_hand: 0,
@@ -316,8 +312,7 @@ impl Ledger {
             if entry.suspect || entry.alone || entry.letter.is_some() {
                 // By itself, and a suspect only once nothing else is in hand.
                 if next.places.is_empty() && (!entry.suspect || self.in_hand == 0) {
-                    let on_record = entry.letter.is_some() || (entry.suspect && !self.is_vouched_for(*seq, entry));
-                    next = HandOver { places: vec![*seq], on_record };
+                    next = HandOver { places: vec![*seq], on_record: entry.suspect || entry.letter.is_some() };
                 }
                 break;
             }
@@ -425,7 +420,7 @@ impl Ledger {
         let tail = signals.take_while(|(_, entry)| untouched(entry)).last();
         row.taken = tail.map_or(self.taken, |(seq, _)| seq.saturating_sub(1));
         let open = self.entries.range(..=row.taken).filter(|(_, entry)| entry.letter.is_none() || entry.holds);
-        row.open = open.map(|(seq, entry)| entry.row(*seq, now, self.is_vouched_for(*seq, entry))).collect();
+        row.open = open.map(|(seq, entry)| entry.row(*seq, now)).collect();
     }
 }
 

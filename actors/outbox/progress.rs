@@ -21,7 +21,7 @@ impl Worker {
         let Some(cursor) = &self.cursor else { return CursorRow::default() };
         let mut row = cursor.next_row();
         self.ledger.enter(Now::of(&self.feed), &mut row);
-        row.leased = self.ledger.vouched().unwrap_or(row.taken.saturating_add(self.pace.reach()));
+        row.leased = row.taken.saturating_add(self.pace.reach());
         row
     }
 

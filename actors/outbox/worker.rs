@@ -201,7 +201,7 @@ impl Worker {
         wake
     }
 
-    fn is_stalled(&self) -> bool {
+    pub(super) fn is_stalled(&self) -> bool {
         self.ledger.room() < REFILL && self.running.is_empty()
     }
 

@@ -43,12 +43,12 @@ pub(super) enum Phase {
 }
 
 impl Entry {
-    /// The row of it; `vouched` if it is one of many suspects, of which the store is not told whichever is in hand.
-    pub(super) fn row(&self, seq: u64, now: Now, vouched: bool) -> OpenRow {
+    /// The row of it.
+    pub(super) fn row(&self, seq: u64, now: Now) -> OpenRow {
         let (state, not_before) = match self.phase {
             _ if self.holds => (OpenState::Held, None),
             Phase::Held => (OpenState::Held, None),
-            Phase::InHand if self.suspect && !vouched => (OpenState::InHand, None),
+            Phase::InHand if self.suspect => (OpenState::InHand, None),
             Phase::Resting(Rest::Until(until)) => (OpenState::Waiting, Some(until)),
             Phase::Resting(Rest::Pause(until)) => {
                 (OpenState::Waiting, Some(now.clock.plus(until.saturating_duration_since(now.instant))))
