@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench signals`. `LOG=n` is how many signals the log holds (200,000; the long run is `LOG=1000000`),
 //! `CACHE=n` the page cache in MiB (32), `LOGINS=n` how many are committed in a turn where their cost is measured (2,000),
+//! `CALLERS=n` of them at a time (64),
 //! `AUDITED=n` how many signals the auditor is fed (30,000), `ROUNDS=n` how often turns are taken (5). `ONLY=catch_up`, `flow` or `audit` leaves the others
 //! out.
 //!
@@ -40,8 +41,6 @@ const USERS: u64 = 1_000;
 const SIGNALS: u64 = 3;
 /// How many logins are committed in one batch where only the log matters.
 const FILLED: u64 = 500;
-/// How many logins are under way at a time where their cost is measured.
-const CALLERS: u64 = 64;
 /// What a signal may cost a flow for each subscriber, in microseconds.
 const AIM: f64 = 0.3;
 /// Set for the process that fills the log.
@@ -171,14 +170,11 @@ async fn commit(storage: Storage, signals: Vec<Envelope>) -> Result<(), Failure>
 /// Fills the log of a store that is there already.
 async fn fill(path: &Path, log: u64) -> Result<(), Failure> {
     let room = Room::open(path, 64 << 20).await?;
-    let mut committing = JoinSet::new();
-    for turn in 0.. {
-        let have = room.head() + committing.len() as u64 * FILLED * SIGNALS;
-        if have >= log {
-            break;
-        }
-        let logins = FILLED.min((log - have).div_ceil(SIGNALS));
-        let signals = (0..logins).flat_map(|number| room.login(turn * FILLED + number)).collect();
+    let (mut committing, mut number) = (JoinSet::new(), 0);
+    while number < log / SIGNALS {
+        let some = FILLED.min(log / SIGNALS - number);
+        let signals = (number..number + some).flat_map(|number| room.login(number)).collect();
+        number += some;
         committing.spawn(commit(room.storage.clone(), signals));
         if committing.len() >= 4
             && let Some(committed) = committing.join_next().await
@@ -237,7 +233,7 @@ async fn catch_up(report: &mut Report, path: &Path, cache: usize, rounds: u64) -
     let what = format!("memory that it adds, of which {} is the page cache", process::mebibytes(cache as u64));
     report.add(Figure::new(what, process::mebibytes(grown), "MiB").at_most(64.0));
     report.add(Figure::new("delivery, one at a time, cold", first, "1/s").at_least(300_000.0));
-    report.add(Figure::new("processor, delivery one at a time", used, "us"));
+    report.add(Figure::new("delivery, one at a time, cold: processor", used, "us").at_most(1e6 / 300_000.0));
     let (mut single, mut batched, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         let scanned = scan(&room)?;
@@ -269,11 +265,11 @@ async fn turn(room: &Arc<Room>, subscribers: usize, logins: u64, name: &str) -> 
     let fed = room.attach((0..subscribers).map(subscription).collect()).await?;
     room.settled(&fed).await?;
     let (rung, used, begun) = (room.rung.load(Ordering::Relaxed), process::processor_time(), Instant::now());
-    let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
+    let (mut callers, count) = (JoinSet::new(), setting("CALLERS", 64, 64)?);
+    for caller in 0..count {
         let room = Arc::clone(room);
         callers.spawn(async move {
-            for number in (caller..logins).step_by(usize::try_from(CALLERS)?) {
+            for number in (caller..logins).step_by(usize::try_from(count)?) {
                 commit(room.storage.clone(), room.login(number)).await?;
             }
             Ok::<_, Failure>(())

@@ -47,10 +47,18 @@ pub struct Context {
     client_ip: Option<IpAddr>,
     user_agent: Option<String>,
     sealed: Option<Vec<u8>>,
-    opener: Option<Opener>,
-    /// What is sealed, once it was asked for.
-    opened: OnceLock<(Option<IpAddr>, Option<String>)>,
+    opening: Option<Box<Opening>>,
 }
+
+/// What opens the sealed form, and what it came to once somebody asked.
+#[derive(Clone)]
+struct Opening {
+    opener: Opener,
+    opened: OnceLock<Parts>,
+}
+
+/// The address and the software.
+type Parts = (Option<IpAddr>, Option<String>);
 
 impl Context {
     /// A context that tells nothing.
@@ -89,13 +97,13 @@ impl Context {
     /// Where the request came from.
     #[must_use]
     pub fn told_client_ip(&self) -> Option<IpAddr> {
-        self.client_ip.or_else(|| self.opened().0)
+        self.client_ip.or_else(|| self.opened()?.0)
     }
 
     /// The client's software.
     #[must_use]
     pub fn told_user_agent(&self) -> Option<&str> {
-        self.user_agent.as_deref().or_else(|| self.opened().1.as_deref())
+        self.user_agent.as_deref().or_else(|| self.opened()?.1.as_deref())
     }
 
     /// Whether it tells nothing.
@@ -124,15 +132,13 @@ impl Context {
 
     /// Attaches what opens the sealed form; storage calls this as it reads the log for a subscriber.
     pub fn open_with(&mut self, opener: Arc<dyn Unseal>) {
-        (self.opener, self.opened) = (Some(Opener(opener)), OnceLock::new());
+        self.opening = Some(Box::new(Opening { opener: Opener(opener), opened: OnceLock::new() }));
     }
 
-    fn opened(&self) -> &(Option<IpAddr>, Option<String>) {
-        self.opened.get_or_init(|| {
-            let opened = self.opener.as_ref().zip(self.sealed.as_deref());
-            let text = opened.and_then(|(Opener(opener), sealed)| opener.context(sealed));
-            text.map(|text| parts(&text)).unwrap_or_default()
-        })
+    fn opened(&self) -> Option<&Parts> {
+        let (opening, sealed) = self.opening.as_deref().zip(self.sealed.as_deref())?;
+        let open = || opening.opener.0.context(sealed).map(|text| parts(&text)).unwrap_or_default();
+        Some(opening.opened.get_or_init(open))
     }
 
     /// The sealed form, as stored.
@@ -225,7 +231,7 @@ impl schemars::JsonSchema for Context {
 }
 
 /// The address and the software of what [`Context::personal`] told.
-fn parts(text: &str) -> (Option<IpAddr>, Option<String>) {
+fn parts(text: &str) -> Parts {
     let (address, agent) = text.split_once('\n').map_or((text, None), |(address, agent)| (address, Some(agent)));
     (address.parse().ok(), agent.map(bounded))
 }

@@ -510,6 +510,37 @@ async fn a_handler_that_blocks_its_thread_stalls_nobody_else() {
     assert_eq!(blocking_told.recv().await, Some((1, 1)));
 }
 
+thread_local! {
+    /// Dropped when the thread ends.
+    static ON_THREAD: std::cell::RefCell<Option<mpsc::UnboundedSender<()>>> = const { std::cell::RefCell::new(None) };
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_left_behind_on_its_thread_goes_on_with_nothing() {
+    let mut system = System::new().await;
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (on_thread, mut ended) = mpsc::unbounded_channel();
+    let blocked = Mutex::new(Some((gate, on_thread)));
+    let (registration, mut told) = scripted("counter", updates(), move |envelope, context| {
+        let first = blocked.lock().unwrap().take();
+        if let Some((gate, on_thread)) = first {
+            ON_THREAD.set(Some(on_thread));
+            gate.recv().unwrap();
+        }
+        counting(envelope, context)
+    });
+    system.subscribe(registration.deadline(Duration::from_millis(1))).await;
+    system.tell((0..40).map(|_| update()).collect()).await;
+    soon(system.outbox.drained(40)).await.unwrap();
+    assert_eq!(heard_now(&mut told).len(), 40, "another thread goes on");
+    go.send(()).unwrap();
+    assert_eq!(soon(ended.recv()).await, None);
+    assert_eq!(heard_now(&mut told).len(), 1, "it comes to no more than what it had in hand");
+    soon(system.outbox.drained(40)).await.unwrap();
+    system.storage.flush().await;
+    assert_exactly_once(&system);
+}
+
 fn user_row(contact: ContactId) -> UserRow {
     UserRow {
         id: UserId::new(),

@@ -1,5 +1,4 @@
-//! Suspicion: of many signals that may have ended a process the store is told of a share at once, so that few commits find
-//! out which one it was.
+//! Suspicion: of many signals that may have ended a process the store is told of a share at once.
 
 use super::{Entry, Ledger};
 
