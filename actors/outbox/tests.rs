@@ -537,6 +537,7 @@ async fn a_worker_that_was_left_behind_on_its_thread_goes_on_with_nothing() {
     assert_eq!(soon(ended.recv()).await, None);
     assert_eq!(heard_now(&mut told).len(), 1, "it comes to no more than what it had in hand");
     soon(system.outbox.drained(40)).await.unwrap();
+    system.storage.flush().await;
     assert_exactly_once(&system);
 }
 
