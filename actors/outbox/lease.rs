@@ -133,9 +133,9 @@ mod tests {
             pace.reach()
         };
         assert_eq!(reach(0, 0), LEASE, "nothing is known yet");
-        assert_eq!(reach(1_000, 10), 3_000);
-        assert_eq!(reach(1_100, 40), LEASE);
-        assert_eq!(reach(1_001_100, 70), LEASE_LIMIT);
+        assert_eq!(reach(500, 10), 1_500);
+        assert_eq!(reach(600, 40), LEASE);
+        assert_eq!(reach(1_000_600, 70), LEASE_LIMIT);
         pace.rest();
         assert_eq!(pace.reach(), LEASE);
     }
