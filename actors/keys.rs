@@ -212,6 +212,26 @@ struct Ring {
     current: MasterKey,
     /// Newest first.
     earlier: Vec<MasterKey>,
+    lasting: Lasting,
+}
+
+/// What is derived from the oldest key, once: every request needs it.
+struct Lasting {
+    identifier_hash: DerivedKey,
+    decoy: DerivedKey,
+    fingerprint: DerivedKey,
+}
+
+impl Ring {
+    fn new(current: MasterKey, earlier: Vec<MasterKey>) -> Self {
+        let oldest = earlier.last().unwrap_or(&current);
+        let lasting = Lasting {
+            identifier_hash: oldest.derive(Purpose::IdentifierHash),
+            decoy: oldest.derive(Purpose::Decoy),
+            fingerprint: oldest.derive(Purpose::Fingerprint),
+        };
+        Self { current, earlier, lasting }
+    }
 }
 
 impl Keyring {
@@ -271,7 +291,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyError::Random`].
     pub fn ephemeral() -> Result<Self, KeyError> {
-        Ok(Self(Arc::new(Ring { current: MasterKey::random()?, earlier: Vec::new() })))
+        Ok(Self(Arc::new(Ring::new(MasterKey::random()?, Vec::new()))))
     }
 
     fn assemble(keys: Vec<MasterKey>) -> Result<Self, KeyError> {
@@ -284,15 +304,11 @@ impl Keyring {
         }
         let mut newest_first = keys.into_iter();
         let current = newest_first.next().ok_or(KeyError::Unusable)?;
-        Ok(Self(Arc::new(Ring { current, earlier: newest_first.collect() })))
+        Ok(Self(Arc::new(Ring::new(current, newest_first.collect()))))
     }
 
     fn keys(&self) -> impl Iterator<Item = &MasterKey> {
         std::iter::once(&self.0.current).chain(&self.0.earlier)
-    }
-
-    fn oldest(&self) -> &MasterKey {
-        self.0.earlier.last().unwrap_or(&self.0.current)
     }
 
     /// The key that new tokens are made under.
@@ -336,20 +352,20 @@ impl Keyring {
     /// apart from a username of the same spelling. The same across rotations.
     #[must_use]
     pub(crate) fn identifier_hash(&self, kind: &str, canonical: &str) -> [u8; 32] {
-        *self.oldest().derive(Purpose::IdentifierHash).authenticate(&[kind.as_bytes(), canonical.as_bytes()])
+        *self.0.lasting.identifier_hash.authenticate(&[kind.as_bytes(), canonical.as_bytes()])
     }
 
     /// What the decoy salt of an identifier without a credential is taken from. The same across rotations.
     #[must_use]
     pub(crate) fn decoy_seed(&self, identifier: &str) -> [u8; 32] {
-        *self.oldest().derive(Purpose::Decoy).authenticate(&[identifier.as_bytes()])
+        *self.0.lasting.decoy.authenticate(&[identifier.as_bytes()])
     }
 
     /// The keyed hash of a command's fields, to tell the same command sent twice from another one under its
     /// identifier. The same across rotations.
     #[must_use]
     pub(crate) fn fingerprint(&self, fields: &[&[u8]]) -> [u8; 32] {
-        *self.oldest().derive(Purpose::Fingerprint).authenticate(fields)
+        *self.0.lasting.fingerprint.authenticate(fields)
     }
 }
 

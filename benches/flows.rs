@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use majordomo::{Accounts, Clock, Config, Keyring};
 use majordomo_actors::storage::Location;
 use majordomo_actors::supervisor::{Setup, System};
-use majordomo_model::Command;
+use majordomo_model::{Authenticate, Command, Register};
 use measure::report::{Figure, Report};
 use measure::{Failure, is_quick, pairs, process, setting, world};
 use tokio::task::JoinSet;
@@ -40,6 +40,12 @@ enum Deed {
     Registration,
 }
 
+/// What is asked for, made before any time is taken.
+enum Asked {
+    Login(Authenticate),
+    Registration(Register),
+}
+
 impl Site {
     async fn bare(path: &Path, config: Config) -> Result<Self, Failure> {
         let setup = Setup {
@@ -57,16 +63,12 @@ impl Site {
         Ok(Self::Bare(System::spawn(setup).await?))
     }
 
-    async fn ask(&self, deed: Deed, number: u64, users: u64) -> Result<(), Failure> {
-        match (self, deed) {
-            (Self::Bare(system), Deed::Login) => drop(system.ask(Command::new(world::login(number % users))).await?),
-            (Self::Whole(accounts), Deed::Login) => drop(accounts.authenticate(world::login(number % users)).await?),
-            (Self::Bare(system), Deed::Registration) => {
-                system.ask(Command::new(world::registration(format!("new{number}")))).await?;
-            }
-            (Self::Whole(accounts), Deed::Registration) => {
-                accounts.register(world::registration(format!("new{number}"))).await?;
-            }
+    async fn ask(&self, asked: Asked) -> Result<(), Failure> {
+        match (self, asked) {
+            (Self::Bare(system), Asked::Login(login)) => drop(system.ask(Command::new(login)).await?),
+            (Self::Whole(accounts), Asked::Login(login)) => drop(accounts.authenticate(login).await?),
+            (Self::Bare(system), Asked::Registration(message)) => drop(system.ask(Command::new(message)).await?),
+            (Self::Whole(accounts), Asked::Registration(message)) => drop(accounts.register(message).await?),
         }
         Ok(())
     }
@@ -88,7 +90,7 @@ impl Site {
 }
 
 /// What one of many took, in microseconds: of time until all were answered, and of processors until all was settled.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy)]
 struct Cost {
     wall: f64,
     all: f64,
@@ -108,14 +110,27 @@ struct Load {
     from: u64,
 }
 
+impl Load {
+    /// What a caller asks for, one after the other.
+    fn of(&self, caller: u64) -> Vec<Asked> {
+        let from = self.from + caller * self.each;
+        let asked = |number: u64| match self.deed {
+            Deed::Login => Asked::Login(world::login(number % self.users)),
+            Deed::Registration => Asked::Registration(world::registration(format!("new{number}"))),
+        };
+        (from..from + self.each).map(asked).collect()
+    }
+}
+
 async fn cost(site: &Site, load: Load) -> Result<Cost, Failure> {
+    let all: Vec<_> = (0..load.callers).map(|caller| load.of(caller)).collect();
     let (mut under_way, begun) = (JoinSet::new(), Instant::now());
     let (used, threads) = (process::processor_time(), process::thread_times()?);
-    for caller in 0..load.callers {
+    for each in all {
         let site = site.clone();
         under_way.spawn(async move {
-            for turn in 0..load.each {
-                site.ask(load.deed, load.from + caller * load.each + turn, load.users).await?;
+            for asked in each {
+                site.ask(asked).await?;
             }
             Ok::<_, Failure>(())
         });
@@ -164,9 +179,12 @@ fn report(report: &mut Report, (deed, callers): (Deed, u64), bare: &[Cost], whol
     let all = middle(bare, |cost| cost.all) - hash;
     let total = Figure::new(title("processor, all but the hash and the auditor"), all, "us");
     report.add(if matches!(deed, Deed::Login) && callers > 1 { total.at_most(LOGIN_AIM) } else { total });
+    if callers > 1 {
+        // Who is alone has their transaction on the thread of their flow.
+        report.add(Figure::new(title("processor of the flow"), middle(bare, |cost| cost.flow), "us"));
+        report.add(Figure::new(title("processor of the transaction"), middle(bare, |cost| cost.commit), "us"));
+    }
     for (part, value) in [
-        ("processor of the flow", middle(bare, |cost| cost.flow)),
-        ("processor of the transaction", middle(bare, |cost| cost.commit)),
         ("processor around the hash", middle(bare, |cost| cost.hashing) - hash),
         ("processor of the auditor, when it has caught up", middle(whole, |cost| cost.all) - all - hash),
     ] {

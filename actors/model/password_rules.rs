@@ -83,7 +83,12 @@ impl NormalisedPassword {
     fn new(password: &str) -> Self {
         // NFC takes at most three times the bytes of its input: the buffer never moves, so no copy of the secret is left behind.
         let mut text = String::with_capacity(password.len().saturating_mul(3));
-        text.extend(password.nfc());
+        if password.is_ascii() {
+            // NFC changes nothing there.
+            text.push_str(password);
+        } else {
+            text.extend(password.nfc());
+        }
         Self(wiped_into_secret(text))
     }
 
