@@ -179,12 +179,9 @@ fn report(report: &mut Report, (deed, callers): (Deed, u64), bare: &[Cost], whol
     let all = middle(bare, |cost| cost.all) - hash;
     let total = Figure::new(title("processor, all but the hash and the auditor"), all, "us");
     report.add(if matches!(deed, Deed::Login) && callers > 1 { total.at_most(LOGIN_AIM) } else { total });
-    if callers > 1 {
-        // Who is alone has their transaction on the thread of their flow.
-        report.add(Figure::new(title("processor of the flow"), middle(bare, |cost| cost.flow), "us"));
-        report.add(Figure::new(title("processor of the transaction"), middle(bare, |cost| cost.commit), "us"));
-    }
     for (part, value) in [
+        ("processor of the flow", middle(bare, |cost| cost.flow)),
+        ("processor of the transaction", middle(bare, |cost| cost.commit)),
         ("processor around the hash", middle(bare, |cost| cost.hashing) - hash),
         ("processor of the auditor, when it has caught up", middle(whole, |cost| cost.all) - all - hash),
     ] {
