@@ -82,7 +82,6 @@ struct Settled {
 pub(super) struct Figures {
     status: SubscriptionStatus,
     quarantined: bool,
-    in_hand: usize,
     retrying: usize,
     held: usize,
     most_attempts: u32,
@@ -277,7 +276,6 @@ impl Feed {
         let (retrying, held) = ledger.troubled();
         let caught_up = ledger.floor() == ledger.taken();
         let mut figures = self.figures();
-        figures.in_hand = ledger.in_hand();
         figures.most_attempts = ledger.most_attempts();
         (figures.retrying, figures.held) = (retrying, held);
         figures.status = match (stalled, caught_up) {
@@ -293,6 +291,8 @@ impl Feed {
         let row = self.desk.reader.cursor(&self.registration.name).ok().flatten().unwrap_or_default();
         let projection = row.projection;
         let rebuild = RebuildState { from: projection.rebuild_from, at: row.rebuilt(), to: projection.rebuild_to };
+        // Not as the worker shows it after its turns: a handler that asks finds itself, however soon it does.
+        let in_hand = self.hands().count();
         let figures = self.figures();
         SubscriptionState {
             name: self.registration.name.clone(),
@@ -300,7 +300,7 @@ impl Feed {
             floor,
             head: head.max(floor),
             lag: head.saturating_sub(floor),
-            in_hand: figures.in_hand,
+            in_hand,
             retrying: figures.retrying,
             held: figures.held,
             attempts_on_current: figures.most_attempts,

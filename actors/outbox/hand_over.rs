@@ -49,8 +49,6 @@ impl Worker {
         }
         // Nobody's end will wake this.
         self.more |= self.behind && self.ledger.room() >= REFILL;
-        // Before anything is waited for: a handler that asks what is in hand finds itself.
-        self.feed.show(&self.ledger, self.is_stalled());
         Ok(())
     }
 

@@ -201,7 +201,7 @@ impl Worker {
         wake
     }
 
-    pub(super) fn is_stalled(&self) -> bool {
+    fn is_stalled(&self) -> bool {
         self.ledger.room() < REFILL && self.running.is_empty()
     }
 
