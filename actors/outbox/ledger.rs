@@ -169,11 +169,6 @@ impl Ledger {
         self.in_hand == 0
     }
 
-    /// How many signals are in hand.
-    pub(super) const fn in_hand(&self) -> usize {
-        self.in_hand
-    }
-
     /// How many signals were handed over in vain and rest, and how many are held.
     pub(super) fn troubled(&self) -> (usize, usize) {
         let retrying =

@@ -782,7 +782,7 @@ impl World {
         let (ledger, reference) = (&self.ledger, &self.reference);
         let taken = ledger.taken();
         assert_eq!(ledger.floor(), reference.floor(taken));
-        assert_eq!((ledger.hand_overs, ledger.in_hand()), (reference.hands.len(), reference.hands.concat().len()));
+        assert_eq!((ledger.hand_overs, ledger.in_hand), (reference.hands.len(), reference.hands.concat().len()));
         assert_eq!(ledger.is_idle(), reference.hands.is_empty());
         let rest = ledger.next_rest(now).map(|until| millis(until).max(self.millis));
         assert_eq!(rest, reference.next_rest().map(|until| until.max(self.millis)));
