@@ -3,7 +3,7 @@
 //! ractor's process groups keep the roster: a dead actor leaves by itself, and the scope is the system's id, so two
 //! systems of one process never hear each other. What a process group lacks is kept beside it, an entry a member.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -114,36 +114,35 @@ impl Listener {
 pub(crate) struct Group<E> {
     scope: String,
     name: String,
-    entries: Mutex<HashMap<ActorId, (ActorCell, Arc<E>)>>,
-    /// The entries once more, to be looked through without holding up whoever joins.
-    roster: Mutex<Roster<E>>,
+    members: Mutex<Roster<E>>,
     count: AtomicUsize,
 }
 
-/// Members with their entries.
+/// Members with their entries, in the order in which they joined.
 pub(crate) type Roster<E> = Arc<Vec<(ActorCell, Arc<E>)>>;
 
 impl<E> Group<E> {
     /// A group without members. Its name is unique among the system's groups.
     pub(crate) fn new(system: SystemId, name: &str) -> Self {
         let (scope, name) = (system.to_string(), name.to_owned());
-        Self { scope, name, entries: Mutex::default(), roster: Mutex::default(), count: AtomicUsize::new(0) }
+        Self { scope, name, members: Mutex::default(), count: AtomicUsize::new(0) }
     }
 
     /// Adds an actor, which leaves by itself when it ends.
     pub(crate) fn join(&self, actor: ActorCell, entry: E) {
-        let mut entries = self.entries();
-        entries.insert(actor.get_id(), (actor.clone(), Arc::new(entry)));
+        let mut members = self.members();
+        let others = members.iter().filter(|(other, _)| other.get_id() != actor.get_id()).cloned();
+        let all = others.chain([(actor.clone(), Arc::new(entry))]).collect();
         pg::join_scoped(self.scope.clone(), self.name.clone(), vec![actor]);
-        self.enlist(&entries);
+        self.enlist(&mut members, all);
     }
 
     /// Removes an actor.
     pub(crate) fn leave(&self, actor: &ActorCell) {
-        let mut entries = self.entries();
-        entries.remove(&actor.get_id());
+        let mut members = self.members();
+        let others = members.iter().filter(|(other, _)| other.get_id() != actor.get_id()).cloned().collect();
         pg::leave_scoped(self.scope.clone(), self.name.clone(), vec![actor.clone()]);
-        self.enlist(&entries);
+        self.enlist(&mut members, others);
     }
 
     /// The members that live, with their entries; the entries of all others are forgotten.
@@ -151,27 +150,24 @@ impl<E> Group<E> {
         if self.is_empty() {
             return Roster::default();
         }
-        let mut entries = self.entries();
+        let mut members = self.members();
         let actors = pg::get_scoped_members(&self.scope, &self.name);
         let alive: HashSet<ActorId> = actors.iter().map(ActorCell::get_id).collect();
-        let before = entries.len();
-        entries.retain(|actor, _| alive.contains(actor));
-        if entries.len() != before {
-            self.enlist(&entries);
+        if !members.iter().all(|(actor, _)| alive.contains(&actor.get_id())) {
+            let living = members.iter().filter(|(actor, _)| alive.contains(&actor.get_id())).cloned().collect();
+            self.enlist(&mut members, living);
         }
-        drop(entries);
-        self.roster()
+        Arc::clone(&members)
     }
 
     /// The members as they last joined and left: some may have ended without a word.
     pub(crate) fn roster(&self) -> Roster<E> {
-        Arc::clone(&self.roster.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.members())
     }
 
-    fn enlist(&self, entries: &HashMap<ActorId, (ActorCell, Arc<E>)>) {
-        let roster = Arc::new(entries.values().cloned().collect());
-        *self.roster.lock().unwrap_or_else(PoisonError::into_inner) = roster;
-        self.count.store(entries.len(), Ordering::SeqCst);
+    fn enlist(&self, members: &mut Roster<E>, all: Vec<(ActorCell, Arc<E>)>) {
+        self.count.store(all.len(), Ordering::SeqCst);
+        *members = Arc::new(all);
     }
 
     /// Whether no entry is kept; one look, without the lock.
@@ -186,8 +182,8 @@ impl<E> Group<E> {
     }
 
     /// Held across the group's own change too, so that no look in between forgets who is just joining.
-    fn entries(&self) -> MutexGuard<'_, HashMap<ActorId, (ActorCell, Arc<E>)>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn members(&self) -> MutexGuard<'_, Roster<E>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,14 +7,12 @@
 
 #![allow(clippy::print_stdout, reason = "it reports")]
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use majordomo::{Accounts, Clock, Config, Keyring};
-use majordomo_actors::storage::Location;
-use majordomo_actors::supervisor::{Setup, System};
+use majordomo::{Accounts, Config};
+use majordomo_actors::supervisor::System;
 use majordomo_model::{Authenticate, Command, Register};
 use measure::report::{Figure, Report};
 use measure::{Failure, is_quick, pairs, process, setting, world};
@@ -47,22 +45,6 @@ enum Asked {
 }
 
 impl Site {
-    async fn bare(path: &Path, config: Config) -> Result<Self, Failure> {
-        let setup = Setup {
-            location: Location::File(path.to_owned()),
-            storage: config.storage,
-            hashing: config.hashing,
-            policy: config.policy,
-            places: config.requests,
-            patience: config.patience,
-            keys: Keyring::open_or_create(&world::key_path(path), false)?,
-            clock: Clock::system(),
-            subscriptions: Vec::new(),
-            guards: Vec::new(),
-        };
-        Ok(Self::Bare(System::spawn(setup).await?))
-    }
-
     async fn ask(&self, asked: Asked) -> Result<(), Failure> {
         match (self, asked) {
             (Self::Bare(system), Asked::Login(login)) => drop(system.ask(Command::new(login)).await?),
@@ -202,7 +184,8 @@ async fn run() -> Result<(), Failure> {
     world::seed(&second, users, &config).await?;
     let hash = bare_hash(&config)?;
     figures.add(Figure::new("a hash by itself", hash, "us"));
-    let sites = [Site::bare(&first, config.clone()).await?, Site::Whole(world::open(&second, config).await?)];
+    let bare = Site::Bare(world::bare(&first, config.clone()).await?);
+    let sites = [bare, Site::Whole(world::open(&second, config).await?)];
     let mut from = 0;
     for (deed, callers) in [(Deed::Login, 256), (Deed::Registration, 256), (Deed::Login, 1), (Deed::Registration, 1)] {
         let each = if callers == 1 { each * 5 } else { each };

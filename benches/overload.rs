@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use majordomo::{Accounts, Config, Error};
 use majordomo_actors::hasher::Hasher;
-use measure::arrivals::{Arrival, Draws, open_loop};
+use measure::arrivals::{Arrival, Draws, closed_loop, open_loop};
 use measure::pairs::{Ratio, median, percentile, sorted};
 use measure::plot::{Axes, draw};
 use measure::report::{Figure, Report};
@@ -35,47 +35,30 @@ struct Served {
 
 /// How many hashes a second the hasher computes that is asked for more all the time.
 async fn capacity(hasher: &Hasher, phc: &str, span: Duration) -> Result<f64, Failure> {
-    let threads = std::thread::available_parallelism()?.get();
-    let (begun, mut callers) = (Instant::now(), tokio::task::JoinSet::new());
-    for _ in 0..threads * 2 {
-        let (hasher, phc) = (hasher.clone(), phc.to_owned());
-        callers.spawn(async move {
-            let mut count = 0_u64;
-            while begun.elapsed() < span {
-                let password = world::PASSWORD.as_bytes().to_vec().into();
-                hasher.verify(password, Some(phc.clone()), [0; 32], None).await?;
-                count += 1;
-            }
-            Ok::<_, Failure>(count)
-        });
-    }
-    let mut all = 0;
-    for count in callers.join_all().await {
-        all += count?;
-    }
-    Ok(all as f64 / begun.elapsed().as_secs_f64())
+    let (hasher, phc) = (hasher.clone(), phc.to_owned());
+    let verify = move |_, _| {
+        let (hasher, phc) = (hasher.clone(), phc.clone());
+        async move {
+            let password = world::PASSWORD.as_bytes().to_vec().into();
+            Ok(hasher.verify(password, Some(phc), [0; 32], None).await.map(drop)?)
+        }
+    };
+    closed_loop(callers()?, span, verify).await
 }
 
 /// How many logins a second there are of callers that each begin the next when one is answered: a load of just 1.
-async fn closed_loop(accounts: &Accounts, span: Duration) -> Result<f64, Failure> {
-    let threads = std::thread::available_parallelism()?.get();
-    let (begun, mut callers) = (Instant::now(), tokio::task::JoinSet::new());
-    for caller in 0..threads * 2 {
-        let (accounts, mut draws) = (accounts.clone(), Draws::new(caller as u64));
-        callers.spawn(async move {
-            let mut count = 0_u64;
-            while begun.elapsed() < span {
-                accounts.authenticate(world::login(draws.below(USERS))).await?;
-                count += 1;
-            }
-            Ok::<_, Failure>(count)
-        });
-    }
-    let mut all = 0;
-    for count in callers.join_all().await {
-        all += count?;
-    }
-    Ok(all as f64 / begun.elapsed().as_secs_f64())
+async fn logins(accounts: &Accounts, span: Duration) -> Result<f64, Failure> {
+    let accounts = accounts.clone();
+    let log_in = move |caller: usize, turn| {
+        let (accounts, user) = (accounts.clone(), Draws::new(caller as u64 + turn * 64).below(USERS));
+        async move { Ok(accounts.authenticate(world::login(user)).await.map(drop)?) }
+    };
+    closed_loop(callers()?, span, log_in).await
+}
+
+/// Two for each core.
+fn callers() -> Result<usize, Failure> {
+    Ok(std::thread::available_parallelism()?.get() * 2)
 }
 
 async fn timer(over: Arc<AtomicBool>) -> Vec<f64> {
@@ -121,7 +104,7 @@ async fn measured(accounts: &Accounts, hasher: &Hasher, phc: &str) -> Result<(Ve
     let (mut closed, mut rows) = (Vec::new(), LOADS.map(|_| Row::default()));
     for round in 0..setting("ROUNDS", 4, 1)? {
         let before = capacity(hasher, phc, span / 2).await?;
-        closed.push((closed_loop(accounts, span).await?, before));
+        closed.push((logins(accounts, span).await?, before));
         for (place, row) in rows.iter_mut().enumerate() {
             let Some(load) = LOADS.get(place) else { continue };
             let before = capacity(hasher, phc, span / 2).await?;

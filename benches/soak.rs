@@ -138,9 +138,8 @@ async fn run() -> Result<(), Failure> {
     let (begun, mut samples, mut number) = (Instant::now(), Vec::new(), 0);
     while begun.elapsed() < span {
         let (asked, first) = (accounts.clone(), number);
-        let answered =
-            open_loop(RATE as f64, slice, first, move |place| ask(asked.clone(), first * RATE + place)).await;
-        number += 1_000;
+        let answered = open_loop(RATE as f64, slice, first, move |place| ask(asked.clone(), first + place)).await;
+        number += answered.len() as u64;
         accounts.sweep().await;
         let seen = sample(&accounts).await?;
         println!(

@@ -28,9 +28,9 @@ const HOUR: i64 = 3_600_000_000;
 /// What a link says: a JSON object of one field, which tells which kind it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Body {
+pub(super) enum Body<R = Box<AuditRecord>> {
     /// A signal.
-    Record(Box<AuditRecord>),
+    Record(R),
     /// Places that have no record.
     Gap(AuditGap),
     /// A signature over everything before.
@@ -206,7 +206,7 @@ impl Growth {
         if from > to {
             return Ok(());
         }
-        let body = written(&Body::Gap(AuditGap { from, to, cause, at }))?;
+        let body = written::<()>(&Body::Gap(AuditGap { from, to, cause, at }))?;
         self.head.seq = to;
         self.append(gap_key(to), &body);
         Ok(())
@@ -226,7 +226,7 @@ impl Growth {
             return Ok(());
         }
         let signed = signer.sign(HeadPurpose::Checkpoint, self.head.end(), now, None);
-        let body = written(&Body::Checkpoint(signed))?;
+        let body = written::<()>(&Body::Checkpoint(signed))?;
         self.append(checkpoint_key(self.head.seq), &body);
         self.head.checkpoint = self.head.number;
         self.head.checkpoint_at = Some(since.max(record_at));
@@ -273,19 +273,8 @@ impl Growth {
     }
 }
 
-pub(super) fn written(body: &Body) -> Result<Vec<u8>, AuditFault> {
+pub(super) fn written<R: Serialize>(body: &Body<R>) -> Result<Vec<u8>, AuditFault> {
     serde_json::to_vec(body).map_err(|_| AuditFault::Malformed)
-}
-
-/// As [`written`], of a record that stays.
-pub(super) fn written_record(record: &AuditRecord) -> Result<Vec<u8>, AuditFault> {
-    serde_json::to_vec(&BorrowedBody::Record(record)).map_err(|_| AuditFault::Malformed)
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
-enum BorrowedBody<'a> {
-    Record(&'a AuditRecord),
 }
 
 /// The key of a time; keys sort as times do.

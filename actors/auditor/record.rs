@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::chain::{AuditGap, Body, StoredLink, fields, written_record};
+use super::chain::{AuditGap, Body, StoredLink, fields, written};
 use super::vocabulary;
 
 /// The first byte of a record of an earlier build, which no chain covers: JSON with named fields follows.
@@ -110,7 +110,7 @@ impl AuditRecord {
 
     /// The body of its link, which fits a projection's value.
     pub(super) fn bounded_body(self) -> Result<Vec<u8>, AuditFault> {
-        let body = written_record(&self)?;
+        let body = written(&Body::Record(&self))?;
         if body.len() <= BODY_LIMIT {
             return Ok(body);
         }
@@ -119,7 +119,7 @@ impl AuditRecord {
             actor => actor.clone(),
         };
         let event = self.event.as_ref().and_then(|event| event.split(':').next()).map(ToOwned::to_owned);
-        written_record(&Self { actor, event, signal: without_data(self.kind), ..self })
+        written(&Body::Record(&Self { actor, event, signal: without_data(self.kind), ..self }))
     }
 
     /// The keys, beside its own, under which it is found.

@@ -102,16 +102,16 @@ impl Hasher {
     }
 
     /// Whether a login would be turned away now, which is then counted as if it had asked.
-    pub(crate) fn refuses_logins(&self) -> bool {
-        self.refuses(Priority::Login, "verify")
+    pub(crate) fn turns_away_login(&self) -> bool {
+        self.turns_away(Priority::Login, "verify")
     }
 
-    /// As [`Hasher::refuses_logins`], of a new hash.
-    pub(crate) fn refuses_new_hashes(&self) -> bool {
-        self.refuses(Priority::Background, "hash")
+    /// As [`Hasher::turns_away_login`], of a new hash.
+    pub(crate) fn turns_away_new_hash(&self) -> bool {
+        self.turns_away(Priority::Background, "hash")
     }
 
-    fn refuses(&self, priority: Priority, kind: &'static str) -> bool {
+    fn turns_away(&self, priority: Priority, kind: &'static str) -> bool {
         let is_full = self.shared.queue.is_full_for(priority);
         if is_full {
             count(&self.shared.counters.refused);

@@ -17,8 +17,8 @@ pub(super) enum Priority {
 
 /// A bounded queue with two priorities, first in first out within each.
 ///
-/// The bound counts both priorities, and may change; who waits by then stays. A login that finds no place takes that of the youngest background job, so a
-/// flood of registrations cannot shut the door.
+/// The bound counts both priorities, and may change; who waits by then stays. A login that finds no place takes that of
+/// the youngest background job, so a flood of registrations cannot shut the door.
 pub(super) struct Queue<T> {
     waiting: Mutex<Waiting<T>>,
     ready: Condvar,

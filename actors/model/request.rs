@@ -125,11 +125,6 @@ impl Context {
         }
     }
 
-    /// Attaches what [`Context::personal`] told.
-    pub fn set_personal(&mut self, text: &str) {
-        (self.client_ip, self.user_agent) = parts(text);
-    }
-
     /// Attaches what opens the sealed form; storage calls this as it reads the log for a subscriber.
     pub fn open_with(&mut self, opener: Arc<dyn Unseal>) {
         self.opening = Some(Box::new(Opening { opener: Opener(opener), opened: OnceLock::new() }));
@@ -371,9 +366,8 @@ mod tests {
             Context::new().client_ip(address).user_agent(agent),
         ];
         for context in told {
-            let mut again = Context::new();
-            again.set_personal(&context.personal().unwrap());
-            assert_eq!(again, context);
+            let (client_ip, user_agent) = parts(&context.personal().unwrap());
+            assert_eq!(Context { client_ip, user_agent, ..Context::new() }, context);
         }
         assert_eq!(Context::new().request_id("r").personal(), None);
     }

@@ -115,13 +115,13 @@ fn bound_contact<'row>(token: &TokenRow, bound: Bound<'row>) -> Option<&'row Con
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+
     use std::time::Duration;
 
-    use majordomo_model::{Channel, ContactId, FlowId, Profile, TokenId, TokenPurpose, UserStatus};
+    use majordomo_model::{Channel, ContactId, FlowId, TokenId, TokenPurpose};
 
     use super::*;
-    use crate::bytes::Bytes;
+
     use crate::token::KeyId;
 
     const NOW: Timestamp = Timestamp::from_micros(1_000_000);
@@ -138,19 +138,7 @@ mod tests {
             added_at: NOW,
             replaces: None,
         };
-        UserRow {
-            id: UserId::new(),
-            version: 1,
-            created_at: NOW,
-            status: UserStatus::Active,
-            username: None,
-            contacts: vec![contact],
-            profile: Profile::default(),
-            groups: BTreeSet::new(),
-            epoch: 5,
-            verify_by: None,
-            seal_key: Bytes([7; 32]),
-        }
+        UserRow { contacts: vec![contact], epoch: 5, ..UserRow::unknown(UserId::new(), NOW) }
     }
 
     fn token(user: &UserRow, purpose: TokenPurpose) -> TokenRow {

@@ -80,11 +80,13 @@ impl Worker {
             return self.take_up_letter(*last, *letter).await;
         }
         let last = *last;
-        if !next.on_record && last > cursor.leased() {
-            self.renewed().await?;
-        }
-        if !next.on_record && self.cursor.as_ref().is_some_and(|cursor| last <= cursor.leased()) {
-            return Ok(true);
+        if !next.on_record {
+            if last > cursor.leased() {
+                self.renewed().await?;
+            }
+            if self.cursor.as_ref().is_some_and(|cursor| last <= cursor.leased()) {
+                return Ok(true);
+            }
         }
         self.settle_now(FollowUps::default()).await?;
         Ok(true)

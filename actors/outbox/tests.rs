@@ -9,15 +9,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use majordomo_model::{
-    Actor, Channel, ContactId, Context, Envelope, Failure, Filter, FlowId, Lane, OnFailure, Profile, RetryPolicy,
-    Signal, SignalId, SignalKind, Start, SystemId, Timestamp, TokenId, TokenPurpose, UserId, UserStatus,
+    Actor, Channel, ContactId, Context, Envelope, Failure, Filter, FlowId, Lane, OnFailure, RetryPolicy, Signal,
+    SignalId, SignalKind, Start, SystemId, Timestamp, TokenId, TokenPurpose, UserId,
 };
 use ractor::{ActorCell, ActorRef};
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::address::Address;
-use crate::bytes::Bytes;
 use crate::keys::Keyring;
 use crate::stamp::Stamp;
 use crate::storage::{
@@ -542,29 +541,18 @@ async fn a_worker_that_was_left_behind_on_its_thread_goes_on_with_nothing() {
 }
 
 fn user_row(contact: ContactId) -> UserRow {
-    UserRow {
-        id: UserId::new(),
-        version: 1,
-        created_at: NOW,
-        status: UserStatus::Active,
-        username: None,
-        contacts: vec![ContactRow {
-            id: contact,
-            channel: Channel::Email,
-            canonical: "ada@example.com".into(),
-            original: "Ada@example.com".into(),
-            revision: 3,
-            proven_at: None,
-            primary: true,
-            added_at: NOW,
-            replaces: None,
-        }],
-        profile: Profile::default(),
-        groups: std::collections::BTreeSet::new(),
-        epoch: 5,
-        verify_by: None,
-        seal_key: Bytes([7; 32]),
-    }
+    let contacts = vec![ContactRow {
+        id: contact,
+        channel: Channel::Email,
+        canonical: "ada@example.com".into(),
+        original: "Ada@example.com".into(),
+        revision: 3,
+        proven_at: None,
+        primary: true,
+        added_at: NOW,
+        replaces: None,
+    }];
+    UserRow { contacts, epoch: 5, ..UserRow::unknown(UserId::new(), NOW) }
 }
 
 fn token_row(user: &UserRow, purpose: TokenPurpose, binding: Binding, keys: &Keyring) -> TokenRow {

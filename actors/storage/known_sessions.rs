@@ -206,32 +206,19 @@ impl Marks {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
-    use majordomo_model::{Context, Profile, SessionId, UserId, UserStatus};
+    use majordomo_model::{Context, SessionId, UserId};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bytes::Bytes;
 
     const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
     fn user() -> UserRow {
-        UserRow {
-            id: UserId::new(),
-            version: 1,
-            created_at: NOW,
-            status: UserStatus::Active,
-            username: None,
-            contacts: Vec::new(),
-            profile: Profile::default(),
-            groups: BTreeSet::new(),
-            epoch: 0,
-            verify_by: None,
-            seal_key: Bytes([0; 32]),
-        }
+        UserRow::unknown(UserId::new(), NOW)
     }
 
     fn session_of(user: &UserRow) -> SessionRow {

@@ -220,39 +220,35 @@ fn first_mark<V: View>(view: &V, from: u64, end: u64) -> Result<Option<(u64, Mar
 /// The signals behind a place, in order: at most so many, and none behind the one that makes them so many bytes of the
 /// log or more. Personal data still sealed.
 pub(super) fn page_after<V: View>(view: &V, seq: u64, limit: usize, bytes: usize) -> Result<Vec<Envelope>, ReadError> {
-    let (mut signals, mut size) = (Vec::new(), 0_usize);
-    for row in view.range(Table::SignalLog, &Key::new().u64(seq.saturating_add(1)), None)?.take(limit) {
-        let row = row?;
-        signals.push(decode_signal(KeyReader::new(row.key()).u64()?, row.value())?);
-        size = size.saturating_add(row.value().len());
-        if size >= bytes {
-            break;
-        }
-    }
-    Ok(signals)
+    let places = places_after(view, seq, limit, bytes, None)?;
+    Ok(places.into_iter().filter_map(|(_, signal)| signal).collect())
 }
 
-/// As [`page_after`], with every place looked at: of kinds that are not asked for the signals are passed over. At most so
-/// many signals, and [`PLACES`] places.
+/// As [`page_after`], place by place. With `admits` the signals of kinds that it does not admit are passed over, and no
+/// more than [`PLACES`] places are looked at.
 pub(super) fn places_after<V: View>(
     view: &V,
     seq: u64,
     limit: usize,
     bytes: usize,
-    admits: &dyn Fn(SignalKind) -> bool,
+    admits: Option<&dyn Fn(SignalKind) -> bool>,
 ) -> Result<Places, ReadError> {
     let (mut places, mut signals, mut size) = (Vec::new(), 0_usize, 0_usize);
-    for row in view.range(Table::SignalLog, &Key::new().u64(seq.saturating_add(1)), None)?.take(PLACES) {
-        if signals >= limit || size >= bytes {
-            break;
-        }
+    let most = if admits.is_some() { PLACES } else { limit };
+    for row in view.range(Table::SignalLog, &Key::new().u64(seq.saturating_add(1)), None)?.take(most) {
         let row = row?;
         let seq = KeyReader::new(row.key()).u64()?;
         size = size.saturating_add(row.value().len());
-        let is_admitted = admits(decode::<OfKind>(row.value())?.signal.kind);
+        let is_admitted = match admits {
+            Some(admits) => admits(decode::<OfKind>(row.value())?.signal.kind),
+            None => true,
+        };
         let signal = is_admitted.then(|| decode_signal(seq, row.value())).transpose()?;
         signals = signals.saturating_add(usize::from(is_admitted));
         places.push((seq, signal));
+        if signals >= limit || size >= bytes {
+            break;
+        }
     }
     Ok(places)
 }

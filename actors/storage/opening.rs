@@ -12,7 +12,7 @@ use crate::keys::{KeyId, Keyring};
 /// brought up to it.
 ///
 /// 1: the first. 2: the keys of projections carry a generation. 3: further tables, which an older build would leave
-/// unread.
+/// unread. 4: the sessions of a user lie beside what the user did.
 pub(super) const SCHEMA: u64 = 4;
 pub(super) const SCHEMA_NAME: &str = "schema";
 pub(super) const DATABASE: &str = "database";

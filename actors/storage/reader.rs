@@ -205,13 +205,7 @@ impl Reader {
         admits: Option<&dyn Fn(SignalKind) -> bool>,
     ) -> Result<LogPage, Unreadable> {
         self.snapshot(|view| {
-            let mut places = match admits {
-                Some(admits) => log::places_after(view, seq, limit, bytes, admits)?,
-                None => {
-                    let signals = log::page_after(view, seq, limit, bytes)?.into_iter();
-                    signals.map(|signal| (signal.seq.unwrap_or_default(), Some(signal))).collect()
-                }
-            };
+            let mut places = log::places_after(view, seq, limit, bytes, admits)?;
             open_personal(view, places.iter_mut().filter_map(|(_, signal)| signal.as_mut()))?;
             Ok(LogPage { places, head: view.head()? })
         })
@@ -226,12 +220,12 @@ impl Reader {
         })
     }
 
-    /// Reads back what is sealed in the context of a signal in this user's lane, if they still live.
+    /// Puts within reach what is sealed in the context of a signal in this user's lane, if they still live.
     pub fn open_context(&self, user: UserId, signal: SignalId, context: &mut Context) -> Result<(), Unreadable> {
         if context.sealed().is_some()
-            && let Some(row) = self.user_row(user)?
+            && let Some(key) = self.snapshot(|view| seal_key(view, user))?
         {
-            open_context(&row.seal_key.0, signal, context);
+            context.open_with(Arc::new(SignalKey::new(key, signal)));
         }
         Ok(())
     }
@@ -366,13 +360,6 @@ pub struct ProjectionRange<'a> {
     pub limit: usize,
 }
 
-fn open_context(key: &[u8; 32], signal: SignalId, context: &mut Context) {
-    let place = crate::stamp::context_place(signal);
-    if let Some(text) = context.sealed().and_then(|sealed| crate::seal::open(key, sealed, &place)) {
-        context.set_personal(&text);
-    }
-}
-
 /// Puts the full form of personal data within reach, as far as its user's key still exists.
 pub(super) fn open_personal<'a>(
     view: &ReadView,
@@ -386,7 +373,7 @@ pub(super) fn open_personal<'a>(
         }
         let key = match known {
             Some((last, key)) if last == user => key,
-            _ => view.row::<Sealing>(Table::Users, user.as_bytes())?.map(|row| row.seal_key.0),
+            _ => seal_key(view, user)?,
         };
         known = Some((user, key));
         let Some(key) = key else { continue };
@@ -407,6 +394,10 @@ fn is_sealed(envelope: &mut Envelope) -> bool {
     let mut is_sealed = envelope.context.sealed().is_some();
     envelope.signal.visit_personal(&mut |personal| is_sealed |= personal.sealed().is_some());
     is_sealed
+}
+
+fn seal_key(view: &ReadView, user: UserId) -> Result<Option<[u8; 32]>, ReadError> {
+    Ok(view.row::<Sealing>(Table::Users, user.as_bytes())?.map(|row| row.seal_key.0))
 }
 
 /// A user's row of which only the key matters.

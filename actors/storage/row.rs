@@ -389,6 +389,26 @@ impl SessionRow {
     }
 }
 
+#[cfg(test)]
+impl UserRow {
+    /// A user of whom nothing is known, registered at this time, for tests to change.
+    pub(crate) fn unknown(id: UserId, created_at: Timestamp) -> Self {
+        Self {
+            id,
+            version: 1,
+            created_at,
+            status: UserStatus::Active,
+            username: None,
+            contacts: Vec::new(),
+            profile: Profile::default(),
+            groups: BTreeSet::new(),
+            epoch: 1,
+            verify_by: None,
+            seal_key: Bytes([9; 32]),
+        }
+    }
+}
+
 macro_rules! shows_name_only {
     ($($row:ident)*) => {$(
         /// Shows nothing of its content, which is personal or secret.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told};
 use super::policy::{Policy, revoked, seal_key, shown, typed};
 use crate::guard::Proposal;
-use crate::hasher::{HashError, Hasher, Verified};
+use crate::hasher::{HashError, Verified};
 use crate::session_secret;
 use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, SessionRow, UniqueKey, UserRow, Write};
 
@@ -235,8 +235,8 @@ impl Perform for Authenticate {
         Signal::UserAuthenticationStarted { identifier_kind, identifier }
     }
 
-    fn is_turned_away(hasher: &Hasher) -> bool {
-        hasher.refuses_logins()
+    fn admit(services: &Services) -> Result<(), Error<AuthenticateReason>> {
+        services.refuse_overload(services.hasher.turns_away_login())
     }
 
     fn failed(&self, services: &Services, why: Failure) -> Signal {

@@ -367,17 +367,10 @@ pub(crate) fn user_row(username: &str, proven: Option<&str>) -> UserRow {
         ..ContactRow::claim(ContactId::new(), &Contact::Email(Email::parse(address).unwrap()), now)
     });
     UserRow {
-        id: UserId::new(),
         version: 7,
-        created_at: now,
-        status: UserStatus::Active,
         username: Some(UsernameRow::from(&Username::parse(username).unwrap())),
         contacts: proven.into_iter().collect(),
-        profile: Default::default(),
-        groups: Default::default(),
-        epoch: 1,
-        verify_by: None,
-        seal_key: Bytes([7; 32]),
+        ..UserRow::unknown(UserId::new(), now)
     }
 }
 

@@ -6,8 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
 use majordomo_model::{
-    Command, Envelope, Error, Failure, Flow, FlowId, FlowKind, Lane, Reason, RefusalCause, Signal, SignalClass,
-    SignalId, Timestamp, UserId,
+    Command, Envelope, Error, Failure, Flow, FlowId, Lane, Reason, Signal, SignalClass, SignalId, Timestamp, UserId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,7 +16,6 @@ use tracing::{Instrument, Span, field};
 pub(crate) use super::fault::Fault;
 pub(crate) use super::services::Services;
 use crate::guard::{Amendment, Proposal};
-use crate::hasher::Hasher;
 use crate::stamp::{self, SealKey, Stamp};
 use crate::storage::{AppliedRow, Batch, Check, Outcome, ReadError, ReadView, Unreadable, UserRow, Verdict, Write};
 use crate::telemetry;
@@ -36,10 +34,9 @@ pub(crate) trait Perform: Flow {
     /// The signal that ends it when it could not decide: a panic, an outage, a deadline.
     fn failed(&self, services: &Services, why: Failure) -> Signal;
 
-    /// Whether it would surely be turned away by the hasher, counted there if so. Such a request is refused before it starts
-    /// anything: turning away a flood must cost next to nothing.
-    fn is_turned_away(_hasher: &Hasher) -> bool {
-        false
+    /// What it is refused with, counted, before it starts anything: turning away a flood must cost next to nothing.
+    fn admit(_services: &Services) -> Result<(), Error<Self::Reason>> {
+        Ok(())
     }
 
     /// What the guards are asked about before this decision is committed; nothing in a flow that is not guarded.
@@ -212,14 +209,7 @@ async fn run_caught<F: Perform>(
             return answer.map_err(Error::Refused);
         }
     }
-    // What is left of a disk that runs full is for those who are users already.
-    if F::KIND == FlowKind::Register && !services.storage.has_room() {
-        return Err(services.refused_without_storage());
-    }
-    if F::is_turned_away(&services.hasher) {
-        services.budget.refused(RefusalCause::Overloaded);
-        return Err(Error::Overloaded);
-    }
+    F::admit(services)?;
     let run = Run::new(services, command, flow, deadline, earlier);
     run.publish(&run.start_envelope(run.stamp(None)));
     let performed = AssertUnwindSafe(command.message.perform(&run)).catch_unwind().await;

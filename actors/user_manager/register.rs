@@ -1,7 +1,7 @@
 //! Register: a person becomes a user.
 
 use majordomo_model::{
-    Accepted, Channel, Contact, ContactId, Email, Failure, PasswordCause, Personal, Phone, Profile, Register,
+    Accepted, Channel, Contact, ContactId, Email, Error, Failure, PasswordCause, Personal, Phone, Profile, Register,
     RegisterReason, Signal, Timestamp, UserId, UserStatus, Username,
 };
 
@@ -13,7 +13,7 @@ use super::policy::{
 };
 use crate::bytes::Bytes;
 use crate::guard::{Amendment, Proposal};
-use crate::hasher::{HashError, Hasher};
+use crate::hasher::HashError;
 use crate::stamp::SealKey;
 use crate::storage::{
     Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, UniqueKey, UserRow, UsernameRow, Write,
@@ -262,8 +262,12 @@ impl Perform for Register {
         Signal::UserRegistrationStarted { username, email, phone }
     }
 
-    fn is_turned_away(hasher: &Hasher) -> bool {
-        hasher.refuses_new_hashes()
+    fn admit(services: &Services) -> Result<(), Error<RegisterReason>> {
+        // What is left of a disk that runs full is for those who are users already.
+        if !services.storage.has_room() {
+            return Err(services.refused_without_storage());
+        }
+        services.refuse_overload(services.hasher.turns_away_new_hash())
     }
 
     fn failed(&self, services: &Services, why: Failure) -> Signal {

@@ -38,6 +38,15 @@ impl Services {
         error
     }
 
+    /// Refuses what the hasher would turn away, counted.
+    pub(crate) fn refuse_overload<R: Reason>(&self, is_turned_away: bool) -> Result<(), Error<R>> {
+        if !is_turned_away {
+            return Ok(());
+        }
+        self.budget.refused(RefusalCause::Overloaded);
+        Err(Error::Overloaded)
+    }
+
     /// Refuses a guard that asks in turn, counted: it could wait for a flow that waits for the guard.
     pub(crate) fn refuse_guards<R: Reason>(&self) -> Result<(), Error<R>> {
         if !guard::is_asking() {

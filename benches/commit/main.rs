@@ -19,9 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use majordomo::{Clock, Keyring};
-use majordomo_actors::storage::{Batch, CredentialRow, Location, UserRow};
-use majordomo_actors::supervisor::{Setup, System};
+use majordomo_actors::storage::{Batch, CredentialRow, UserRow};
+use majordomo_actors::supervisor::System;
 use majordomo_model::{Command, UserId};
 use measure::pairs::{Ratio, alternate, median};
 use measure::report::{Figure, Report};
@@ -114,23 +113,6 @@ impl Seeded {
     }
 }
 
-async fn system(path: &Path) -> Result<System, Failure> {
-    let config = world::without_hashing();
-    let setup = Setup {
-        location: Location::File(path.to_owned()),
-        storage: config.storage,
-        hashing: config.hashing,
-        policy: config.policy,
-        places: config.requests,
-        patience: config.patience,
-        keys: Keyring::open_or_create(&world::key_path(path), false)?,
-        clock: Clock::system(),
-        subscriptions: Vec::new(),
-        guards: Vec::new(),
-    };
-    Ok(System::spawn(setup).await?)
-}
-
 async fn register(system: System, name: String) -> Result<(), Failure> {
     system.ask(Command::new(world::registration(name))).await?;
     Ok(())
@@ -166,7 +148,7 @@ async fn really_left(seeded: &Seeded) -> Result<Rows, Failure> {
     let path = seeded.copy("real.redb")?;
     let mut contents = Vec::new();
     for _ in 0..2 {
-        let system = system(&path).await?;
+        let system = world::bare(&path, world::without_hashing()).await?;
         register(system.clone(), seeded.registration().username()).await?;
         system.shutdown(Duration::from_secs(60)).await;
         contents.push(rows::content(&path)?);
@@ -304,7 +286,7 @@ fn whole_system(runtime: &Runtime, report: &mut Report, seeded: &Arc<Seeded>, ro
     let what = "registrations, cheap hashes included";
     add_size(report, what, &runtime.block_on(really_left(seeded))?);
     let rows = runtime.block_on(recorded(seeded, Deed::Registration))?;
-    let whole = runtime.block_on(system(&seeded.copy("system.redb")?))?;
+    let whole = runtime.block_on(world::bare(&seeded.copy("system.redb")?, world::without_hashing()))?;
     let bare = Bare::open(&seeded.copy("system-bare.redb")?, rows)?;
     let bare = runtime.block_on(async { Loop::start(bare) });
     let (running, store) = (whole.clone(), Arc::clone(seeded));

@@ -12,11 +12,13 @@
 
 mod guests;
 
-use std::error::Error;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use majordomo::{Accounts, Authenticate, Change, Password, Register, Update, UserId};
+use measure::arrivals::closed_loop;
+use measure::pairs::median;
+use measure::{Failure, is_quick, setting};
 use tokio::task::JoinSet;
 
 use guests::{Arm, Deed, FLOOD, HOSTILE, Puppet};
@@ -31,8 +33,6 @@ const WRITERS: usize = 16;
 /// How much longer the slowest login in a hundred may take.
 const AIM: f64 = 1.05;
 
-type Failure = Box<dyn Error + Send + Sync>;
-
 struct Settings {
     log: u64,
     rounds: usize,
@@ -42,14 +42,10 @@ struct Settings {
 
 impl Settings {
     fn read() -> Result<Self, Failure> {
-        let number = |name: &str, default: u64| match std::env::var(name) {
-            Ok(text) => text.parse::<u64>().map_err(|error| format!("{name}: {error}")),
-            Err(_) => Ok(default),
-        };
-        let quick = std::env::var_os("QUICK").is_some();
+        let quick = is_quick();
         Ok(Self {
-            log: number("LOG", if quick { 2_000 } else { 100_000 })?,
-            rounds: usize::try_from(number("ROUNDS", if quick { 1 } else { 15 })?)?,
+            log: setting("LOG", 100_000, 2_000)?,
+            rounds: usize::try_from(setting("ROUNDS", 15, 1)?)?,
             turn: Duration::from_millis(if quick { 400 } else { 3_000 }),
             each: std::env::var_os("EACH").is_some(),
         })
@@ -92,24 +88,12 @@ async fn logins(accounts: &Accounts, turn: Duration, pace: Duration) -> Result<V
 
 /// How many changes of name are committed a second.
 async fn commits(accounts: &Accounts, users: &[UserId], turn: Duration) -> Result<f64, Failure> {
-    let begun = Instant::now();
-    let mut writers = JoinSet::new();
-    for user in users.iter().copied().take(WRITERS) {
-        let accounts = accounts.clone();
-        writers.spawn(async move {
-            let mut count = 0_u64;
-            while begun.elapsed() < turn {
-                rename(&accounts, user, &format!("Name {count}")).await?;
-                count += 1;
-            }
-            Ok::<_, Failure>(count)
-        });
-    }
-    let mut all = 0;
-    for count in writers.join_all().await {
-        all += count?;
-    }
-    Ok(all as f64 / begun.elapsed().as_secs_f64())
+    let (accounts, users) = (accounts.clone(), users.to_vec());
+    let change = move |writer: usize, count| {
+        let (accounts, user) = (accounts.clone(), users.get(writer).copied());
+        async move { rename(&accounts, user.ok_or("a writer has no user")?, &format!("Name {count}")).await }
+    };
+    closed_loop(WRITERS, turn, change).await
 }
 
 async fn rename(accounts: &Accounts, user: UserId, name: &str) -> Result<(), Failure> {
@@ -228,11 +212,7 @@ async fn throughput(accounts: &Accounts, users: &[UserId], settings: &Settings) 
             guests.detach(accounts).await?;
         }
     }
-    let median = |rates: &mut Vec<f64>| {
-        rates.sort_by(f64::total_cmp);
-        rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
-    };
-    let (without, with) = (median(&mut without), median(&mut with));
+    let (without, with) = (median(&without), median(&with));
     println!(
         "commits a second by {WRITERS} callers, median: {without:.0} alone, {with:.0} with a subscriber that catches up at \
          {:.0} signals a second: {:.3}",

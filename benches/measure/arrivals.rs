@@ -1,8 +1,10 @@
-//! Arrivals: load that is offered open-loop, by a Poisson process that waits for nobody.
+//! Arrivals: load that is offered open-loop, by a Poisson process that waits for nobody, or closed-loop.
 
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
+
+use crate::Failure;
 
 /// Draws that repeat: SplitMix64.
 #[derive(Clone, Debug)]
@@ -42,6 +44,38 @@ pub struct Arrival<T> {
     pub seconds: f64,
     /// What it came to.
     pub outcome: T,
+}
+
+/// How many a second are answered of `callers` that each ask again as soon as they are, for so long. `ask` is told by
+/// whom, and how often that one asked before.
+///
+/// # Errors
+/// The first that `ask` answers.
+pub async fn closed_loop<F>(
+    callers: usize,
+    span: Duration,
+    ask: impl Fn(usize, u64) -> F + Clone + Send + 'static,
+) -> Result<f64, Failure>
+where
+    F: Future<Output = Result<(), Failure>> + Send,
+{
+    let (begun, mut all) = (Instant::now(), JoinSet::new());
+    for caller in 0..callers {
+        let ask = ask.clone();
+        all.spawn(async move {
+            let mut count = 0_u64;
+            while begun.elapsed() < span {
+                ask(caller, count).await?;
+                count += 1;
+            }
+            Ok::<_, Failure>(count)
+        });
+    }
+    let mut answered = 0;
+    for count in all.join_all().await {
+        answered += count?;
+    }
+    Ok(answered as f64 / begun.elapsed().as_secs_f64())
 }
 
 /// Begins `rate` a second of what `begin` makes, at random instants, for so long, and returns what became of them all.

@@ -12,6 +12,7 @@ use majordomo_actors::storage::{
     Batch, Committed, CredentialRow, Location, SessionRow, Storage, UniqueKey, UserRow, Verdict, Write,
 };
 use majordomo_actors::supervision::{Limits, Plan, spawn_supervisor};
+use majordomo_actors::supervisor::{Setup, System};
 use majordomo_model::{FlowId, Username};
 
 use crate::Failure;
@@ -172,6 +173,26 @@ pub fn key_path(database: &Path) -> PathBuf {
 /// It cannot be spawned.
 pub async fn open(path: &Path, config: Config) -> Result<Accounts, Failure> {
     Ok(Accounts::builder().config(config).file(path).spawn().await?)
+}
+
+/// A system over a store to which nobody subscribes, not even the auditor.
+///
+/// # Errors
+/// It cannot be spawned.
+pub async fn bare(path: &Path, config: Config) -> Result<System, Failure> {
+    let setup = Setup {
+        location: Location::File(path.to_owned()),
+        storage: config.storage,
+        hashing: config.hashing,
+        policy: config.policy,
+        places: config.requests,
+        patience: config.patience,
+        keys: Keyring::open_or_create(&key_path(path), false)?,
+        clock: Clock::system(),
+        subscriptions: Vec::new(),
+        guards: Vec::new(),
+    };
+    Ok(System::spawn(setup).await?)
 }
 
 /// Signs users in, `many` at a time, and returns their sessions.

@@ -44,6 +44,20 @@ async fn whichever_call_of_the_disk_fails_a_batch_is_committed_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_whose_end_was_stored_though_the_commit_failed_is_not_taken_from_memory() {
+    let (ada, hash) = (user_id(1), [7; 32]);
+    for nth in 1..=2 {
+        let (store, disk) = faulty().await;
+        store.write(vec![put_user(user_row(ada)), put_session(7, ada)]).await;
+        assert!(store.storage.known_session(&hash).unwrap().is_some());
+        disk.fail_nth(Operation::Sync, nth, io::ErrorKind::Other);
+        store.write(vec![Write::RemoveSession(hash)]).await;
+        assert_eq!(store.storage.observe().reopenings, 1, "{nth}");
+        assert!(store.storage.known_session(&hash).unwrap().is_none(), "{nth}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_disk_is_out_everybody_is_answered_and_nothing_is_denied() {
     let (store, disk) = faulty().await;
     let (ada, count) = (user_id(1), 100);

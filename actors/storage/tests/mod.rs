@@ -222,19 +222,7 @@ fn put_user(row: UserRow) -> Write {
 }
 
 fn user_row(id: UserId) -> UserRow {
-    UserRow {
-        id,
-        version: 1,
-        created_at: at(1),
-        status: UserStatus::Active,
-        username: None,
-        contacts: Vec::new(),
-        profile: Profile::default(),
-        groups: std::collections::BTreeSet::new(),
-        epoch: 1,
-        verify_by: None,
-        seal_key: Bytes([9; 32]),
-    }
+    UserRow::unknown(id, at(1))
 }
 
 fn contact_row(seed: u8, canonical: &str) -> ContactRow {
