@@ -1,6 +1,7 @@
 //! Deliveries: a message goes to its recipient or is given up, in a flow that another one led to.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use majordomo::SignalKind::{
@@ -14,7 +15,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::scenarios;
-use super::stage::{OTHER_PHONE, PASSWORD, PHONE, Ran, Stage, Table, assert_tells, email, personal};
+use super::stage::{PASSWORD, PHONE, Ran, Stage, Table, assert_tells, email, personal};
+use crate::listening::until;
 
 scenarios! {
     a_message_that_was_accepted_ends_its_delivery
@@ -165,9 +167,15 @@ async fn a_message_that_failed_for_now_ends_its_delivery_once(table: &mut Table)
     table.close(stage).await;
 }
 
-/// Keeps the notifier busy with a text message until it is opened.
+/// How many messages the notifier sends side by side.
+const LANES: usize = 16;
+
+/// Keeps each lane of the notifier busy with a text message until it is opened.
 #[derive(Clone)]
-struct Gate(Arc<Semaphore>);
+struct Gate {
+    opened: Arc<Semaphore>,
+    arrived: Arc<AtomicUsize>,
+}
 
 impl Transport for Gate {
     fn channel(&self) -> Channel {
@@ -175,25 +183,30 @@ impl Transport for Gate {
     }
 
     async fn send(&self, _message: &OutgoingMessage) -> Result<(), SendError> {
-        self.0.acquire().await.map(drop).map_err(|closed| SendError::Permanent(closed.to_string()))
+        self.arrived.fetch_add(1, Ordering::SeqCst);
+        self.opened.acquire().await.map(drop).map_err(|closed| SendError::Permanent(closed.to_string()))
     }
 }
 
 impl Gate {
     /// A stage whose notifier stands at the gate: what is due from now on, it looks at when the gate is opened.
     async fn closed() -> (Self, Four) {
-        let gate = Self(Arc::new(Semaphore::new(0)));
+        let gate = Self { opened: Arc::new(Semaphore::new(0)), arrived: Arc::default() };
         let at_gate = gate.clone();
         let four = Four::on(Stage::made(|_| {}, |builder| builder.transport(at_gate)).await).await;
         four.stage.test.drain().await;
-        fail(&four.stage, SendError::Permanent("the next transport has it".to_owned()));
-        let other = Register { phone: Some(OTHER_PHONE.to_owned()), ..Register::new(PASSWORD) };
-        four.stage.test.register(other).await.unwrap();
+        let elsewhere = SendError::Permanent("the next transport has it".to_owned());
+        four.stage.test.messages().fail_next(LANES, elsewhere);
+        for number in 0..LANES {
+            let other = Register { phone: Some(format!("+4479111234{:02}", number)), ..Register::new(PASSWORD) };
+            four.stage.test.register(other).await.unwrap();
+        }
+        until(|| gate.arrived.load(Ordering::SeqCst) == LANES).await;
         (gate, four)
     }
 
     fn open(&self) {
-        self.0.add_permits(Semaphore::MAX_PERMITS);
+        self.opened.add_permits(Semaphore::MAX_PERMITS);
     }
 }
 
