@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use majordomo_actors::auditor::{AuditSigner, Auditor};
 use majordomo_actors::clock::Clock;
@@ -265,10 +266,12 @@ fn patient() -> SubscriptionSettings {
     SubscriptionSettings { retry: RetryPolicy::endless(), quarantine_after: 0, ..SubscriptionSettings::default() }
 }
 
-/// The auditor is handed everything in the order of the log, many signals at once, and what it left is never rebuilt.
+/// The auditor is handed everything in the order of the log, many signals at once, for which it lingers, and what it
+/// left is never rebuilt.
 fn auditing(auditor: Auditor) -> Subscription {
+    let (batch, linger) = (64, Duration::from_millis(100));
     let settings =
-        SubscriptionSettings { on_failure: OnFailure::StallAll, batch: 64, keep_projection: true, ..patient() };
+        SubscriptionSettings { batch, linger, on_failure: OnFailure::StallAll, keep_projection: true, ..patient() };
     registration(AUDITOR, Filter::all(), Start::Beginning, auditor).settings(settings)
 }
 

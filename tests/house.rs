@@ -93,6 +93,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "fixture",
     "flow",
     "guarding",
+    "hashing",
     "lapse",
     "message_budget",
     "mod",

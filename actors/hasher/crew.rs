@@ -36,7 +36,7 @@ pub(super) struct Job {
     /// Shows the job as a part of what it is for.
     pub(super) span: Span,
     /// When it was put in line.
-    pub(super) since: StdInstant,
+    pub(super) since: Instant,
 }
 
 pub(super) enum Task {
@@ -111,6 +111,8 @@ pub(super) struct Counters {
     pub(super) jobs_skipped: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) panics: AtomicU64,
+    /// How long the job that was taken up last had waited, in microseconds.
+    pub(super) waited_micros: AtomicU64,
 }
 
 /// Adds one to a counter.
@@ -181,9 +183,11 @@ impl<'a> Worker<'a> {
                 count(&self.shared.counters.jobs_skipped);
                 job.refuse(HashError::DeadlineExceeded);
             } else {
-                let (kind, begun) = (job.task.kind(), StdInstant::now());
+                let (kind, waited, begun) = (job.task.kind(), job.since.elapsed(), StdInstant::now());
+                let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+                self.shared.counters.waited_micros.store(micros, Ordering::Relaxed);
                 job.span.in_scope(|| self.answer(job.task));
-                telemetry::hashed(kind, begun.duration_since(job.since), begun.elapsed());
+                telemetry::hashed(kind, waited, begun.elapsed());
             }
         }
     }

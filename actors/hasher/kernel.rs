@@ -183,10 +183,40 @@ mod tests {
         }
     }
 
+    /// Keeps the levels of what is told.
+    #[cfg(feature = "argon2-simd")]
+    #[derive(Clone, Default)]
+    struct Levels(std::sync::Arc<std::sync::Mutex<Vec<tracing::Level>>>);
+
+    #[cfg(feature = "argon2-simd")]
+    impl tracing::Subscriber for Levels {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::Id {
+            tracing::Id::from_u64(1)
+        }
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+
+        fn record(&self, _: &tracing::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+        fn enter(&self, _: &tracing::Id) {}
+        fn exit(&self, _: &tracing::Id) {}
+    }
+
     #[cfg(feature = "argon2-simd")]
     #[test]
-    fn the_faster_kernel_is_chosen_unless_it_is_at_fault() {
+    fn the_faster_kernel_is_chosen_unless_it_is_at_fault_which_is_told() {
+        let told = Levels::default();
+        // With a second one tracing asks each time whether anybody listens, and not only the thread that comes by first.
+        let _second = tracing::Dispatch::new(Levels::default());
+        let _guard = tracing::subscriber::set_default(told.clone());
         assert_eq!(HashKernel::choose(), HashKernel::Argon2Simd);
+        assert!(told.0.lock().unwrap().is_empty());
         let mut simd = Simd::new(&HashParameters::cheap_for_tests());
         let mut flipped = |input: &Input<'_>, tag: &mut [u8]| {
             simd.compute(input, tag)?;
@@ -194,6 +224,7 @@ mod tests {
             Ok(())
         };
         assert_eq!(HashKernel::judge(&mut flipped), HashKernel::Argon2);
+        assert_eq!(*told.0.lock().unwrap(), [tracing::Level::WARN]);
         assert_eq!(serde_json::to_string(&HashKernel::Argon2Simd).unwrap(), r#""argon2_simd""#);
     }
 

@@ -21,7 +21,7 @@ mod simd;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant as StdInstant;
+use std::time::Duration;
 
 use ractor::{ActorCell, ActorRef, SpawnErr};
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,11 @@ impl Hasher {
         for job in self.shared.queue.close() {
             job.refuse(HashError::Stopped);
         }
+    }
+
+    /// How long the job that was taken up last had waited for its turn: how long the line is that those behind it are in.
+    pub(crate) fn last_wait(&self) -> Duration {
+        Duration::from_micros(self.shared.counters.waited_micros.load(Ordering::Relaxed))
     }
 
     /// Whether a login would be turned away now, which is then counted as if it had asked.
@@ -204,7 +209,7 @@ impl Hasher {
         let task = task(reply);
         // Idle while the job waits, busy while a thread computes it.
         let span = tracing::debug_span!("hash", job = task.kind());
-        let job = Job { deadline, task, span: span.clone(), since: StdInstant::now() };
+        let job = Job { deadline, task, span: span.clone(), since: Instant::now() };
         if let Some((turned_away, error)) = self.shared.queue.push(priority, job) {
             if error == HashError::Overloaded {
                 count(&self.shared.counters.refused);
@@ -308,7 +313,6 @@ pub struct HasherState {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::time::Duration;
 
     use super::*;
 
@@ -494,10 +498,7 @@ mod tests {
             hasher
                 .shared
                 .queue
-                .push(
-                    Priority::Background,
-                    Job { deadline, task, span: tracing::Span::none(), since: StdInstant::now() }
-                )
+                .push(Priority::Background, Job { deadline, task, span: tracing::Span::none(), since: Instant::now() })
                 .is_none()
         );
         tokio::time::advance(Duration::from_secs(3_600)).await;
@@ -568,7 +569,7 @@ mod tests {
     async fn without_a_given_bound_the_first_hashes_set_it() {
         let hasher = Hasher::new(&HasherSettings { queue: None, ..settings(3, 1) }).unwrap();
         let assumed = hasher.observe().bound;
-        assert_eq!(assumed, 3 * 15_625);
+        assert_eq!(assumed, 3 * 12_500);
         let _actor = hasher.start(None).await.unwrap();
         let dearer = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
         for _ in 0..pace::TIMED {

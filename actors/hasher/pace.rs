@@ -40,9 +40,11 @@ impl Pace {
         Some(self.bound(*shortest))
     }
 
-    /// How many jobs the workers finish within the patience, and never fewer than there are workers.
+    /// How many jobs the workers finish within four fifths of the patience, and never fewer than there are workers. The
+    /// rest is for the last one's own hash, for its commit, and for hashes that take longer beside other work.
     fn bound(&self, one_hash: Duration) -> usize {
-        let finished = self.patience.as_nanos().saturating_mul(self.workers as u128) / one_hash.as_nanos().max(1);
+        let finished =
+            (self.patience.as_nanos() / 5 * 4).saturating_mul(self.workers as u128) / one_hash.as_nanos().max(1);
         usize::try_from(finished).unwrap_or(usize::MAX).max(self.workers)
     }
 }
@@ -55,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_queue_holds_what_is_finished_within_patience() {
-        assert_eq!(Pace::new(SECOND, 2).bound(Duration::from_millis(20)), 100);
+        assert_eq!(Pace::new(SECOND, 2).bound(Duration::from_millis(20)), 80);
         assert_eq!(Pace::new(SECOND, 4).bound(Duration::from_secs(60)), 4);
         assert_eq!(Pace::new(Duration::ZERO, 3).bound(Duration::from_millis(20)), 3);
         assert_eq!(Pace::new(Duration::MAX, 8).bound(Duration::ZERO), usize::MAX);
@@ -64,7 +66,7 @@ mod tests {
     #[test]
     fn until_then_a_hash_is_assumed_to_be_slow() {
         let pace = Pace::new(SECOND, 2);
-        assert_eq!(pace.assumed_bound(&HashParameters::default()), 51);
+        assert_eq!(pace.assumed_bound(&HashParameters::default()), 41);
         let dearest = HashParameters { memory_kib: u32::MAX, passes: u32::MAX, lanes: 1 };
         assert_eq!(pace.assumed_bound(&dearest), 2);
     }
@@ -73,6 +75,6 @@ mod tests {
     fn the_shortest_of_the_first_hashes_counts_and_no_later_one() {
         let pace = Pace::new(SECOND, 2);
         let bounds = [30, 20, 40, 25, 1].map(|millis| pace.measured_bound(Duration::from_millis(millis)));
-        assert_eq!(bounds, [None, None, None, Some(100), None]);
+        assert_eq!(bounds, [None, None, None, Some(80), None]);
     }
 }

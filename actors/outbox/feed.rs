@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use majordomo_model::{SignalKind, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::Shared;
 use super::desk::{Projection, SubscriptionDesk};
@@ -37,6 +37,8 @@ pub(super) struct Feed {
     /// Up to where nothing will move by itself, and by which look that was found.
     settled: watch::Sender<Settled>,
     looks: AtomicU64,
+    /// Somebody waits for the worker.
+    hurry: Notify,
     figures: Mutex<Figures>,
     hands: Mutex<Hands>,
 }
@@ -120,6 +122,7 @@ impl Feed {
             reached: watch::Sender::new(0),
             settled: watch::Sender::default(),
             looks: AtomicU64::new(0),
+            hurry: Notify::new(),
             figures: Mutex::default(),
             hands: Mutex::default(),
         }
@@ -136,7 +139,14 @@ impl Feed {
 
     /// Asks that the worker looks anew, once the bell is rung; answers which look that is.
     pub(super) fn ask_look(&self) -> u64 {
-        self.looks.fetch_add(1, Ordering::SeqCst).saturating_add(1)
+        let look = self.looks.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+        self.hurry.notify_one();
+        look
+    }
+
+    /// Waits until somebody waits for the worker, or did while it was busy.
+    pub(super) async fn hurried(&self) {
+        self.hurry.notified().await;
     }
 
     /// The look that was asked for last.

@@ -34,7 +34,7 @@ pub use self::answer::{DeadLetter, FailedAttempt, Moved, OperationError, Rebuild
 pub use self::doorbell::Doorbell;
 use self::feed::Feed;
 pub use self::registration::{
-    IN_HAND_LIMIT, RegistrationError, SUBSCRIPTION_NAME_LIMIT, Subscription, SubscriptionSettings,
+    IN_HAND_LIMIT, LINGER_LIMIT, RegistrationError, SUBSCRIPTION_NAME_LIMIT, Subscription, SubscriptionSettings,
 };
 pub use self::state::{LastFailure, RebuildState, SubscriptionState, SubscriptionStatus};
 use crate::clock::Clock;

@@ -723,6 +723,56 @@ async fn an_expired_delivery_can_be_ended() {
     assert_eq!(*reason, Failure::EmailSendFailed);
 }
 
+/// Tells how many signals it is handed at once.
+struct Counting(mpsc::UnboundedSender<usize>);
+
+impl Subscriber for Counting {
+    async fn handle(&self, _: &Envelope, _: &SubscriberContext) -> Outcome {
+        Outcome::done()
+    }
+
+    async fn handle_batch(&self, batch: &[Arc<Envelope>], _: &SubscriberContext) -> Vec<Outcome> {
+        self.0.send(batch.len()).unwrap();
+        batch.iter().map(|_| Outcome::done()).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lingers_is_handed_at_once_what_came_meanwhile_unless_somebody_waits() {
+    let mut system = System::new().await;
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let lingering = Subscription::new("lingering", Counting(told)).batch(64).linger(LINGER_LIMIT);
+    system.subscribe(lingering).await;
+    soon(system.outbox.drained(0)).await.unwrap();
+    for round in 1..4 {
+        for _ in 0..round {
+            system.tell(vec![update(), deletion()]).await;
+        }
+        soon(system.outbox.drained(0)).await.unwrap();
+        assert_eq!(heard.try_recv(), Ok(2 * round));
+        assert!(heard.try_recv().is_err());
+    }
+    let lingers = |linger| Subscription::new("late", Counting(mpsc::unbounded_channel().0)).linger(linger).check();
+    let late = LINGER_LIMIT + Duration::from_nanos(1);
+    assert_eq!((lingers(LINGER_LIMIT), lingers(late)), (Ok(()), Err(RegistrationError::InvalidLinger)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_while_it_lingered_is_handed_over_after_a_restart() {
+    let (disk, keys) = (MemoryDisk::new(), Keyring::ephemeral().unwrap());
+    let (told, mut heard) = mpsc::unbounded_channel();
+    for run in 0..2 {
+        let mut system = System::on(Location::Memory(disk.clone()), &keys).await;
+        let lingering = Subscription::new("lingering", Counting(told.clone())).batch(64).linger(LINGER_LIMIT);
+        system.subscribe(lingering).await;
+        if run == 0 {
+            system.tell(vec![update()]).await;
+        }
+        soon(system.stop()).await;
+    }
+    assert_eq!((heard.try_recv(), heard.is_empty()), (Ok(1), true));
+}
+
 #[tokio::test]
 async fn names_are_checked() {
     let system = System::new().await;

@@ -112,6 +112,7 @@ pub(super) async fn run(feed: Arc<Feed>, orders: Orders) {
             let _ = opened.send(());
         }
         let Some(wake) = worker.after(turn) else { return };
+        let mut rung = false;
         tokio::select! {
             biased;
             order = stop.wait_for(|stop| *stop) => match order {
@@ -119,17 +120,34 @@ pub(super) async fn run(feed: Arc<Feed>, orders: Orders) {
                 Err(_) => return,
             },
             Some(done) = worker.running.join_next() => worker.completed.extend(done),
-            () = look.notified() => worker.looks = true,
+            () = look.notified() => rung = true,
             committed = arrival(&mut worker.renewal) => renewed = worker.conclude_renewal(committed),
             // Whoever else is on the thread has a turn in between.
             () = tokio::task::yield_now(), if worker.more => {}
             () = tokio::time::sleep_until(wake), if !worker.more => worker.looks = true,
+        }
+        if rung {
+            linger(worker.linger(), &worker.feed, &mut stop).await;
+            worker.looks = true;
         }
         while let Some(done) = worker.running.try_join_next() {
             worker.completed.extend(done);
         }
     }
     worker.finish().await;
+}
+
+/// Waits for so long, unless it is to stop, or somebody waits for it.
+async fn linger(linger: Duration, feed: &Feed, stop: &mut watch::Receiver<bool>) {
+    if linger.is_zero() {
+        return;
+    }
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = feed.hurried() => {}
+        () = tokio::time::sleep(linger) => {}
+    }
 }
 
 impl Worker {
@@ -158,6 +176,12 @@ impl Worker {
             settled_at: Instant::now(),
             disturbances: 0,
         }
+    }
+
+    /// How long it is to wait for more: not at all while it has something to do.
+    fn linger(&self) -> Duration {
+        let is_busy = self.more || !self.running.is_empty() || self.renewal.is_some() || !self.ledger.is_idle();
+        if is_busy { Duration::ZERO } else { self.feed.registration.settings.linger }
     }
 
     /// When the next turn is due, given how this one went; `None` once the system is stopped.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -17,6 +18,8 @@ pub enum StorageMessage {
     Commit {
         /// The batch.
         prepared: Work,
+        /// How long it may wait for company.
+        patience: Duration,
         /// Answered once the verdict is durable.
         reply: Reply<Result<Verdict, CommitError>>,
     },
@@ -97,8 +100,8 @@ impl StorageActor {
             StorageMessage::Commit { reply, .. } if !state.shared.engine.is_available() => {
                 reply.send(Err(CommitError::Unavailable));
             }
-            StorageMessage::Commit { prepared, reply } => {
-                state.admit(Pending::now(&state.shared, prepared.0, reply));
+            StorageMessage::Commit { prepared, patience, reply } => {
+                state.admit(Pending::asked(&state.shared, prepared.0, patience, reply));
             }
             StorageMessage::CommitWithNext { prepared, reply } => {
                 state.admit(Pending::with_next(&state.shared, prepared.0));

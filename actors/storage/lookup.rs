@@ -143,6 +143,9 @@ pub(super) fn projection_key(subscription: &str, generation: u32, key: &[u8]) ->
     Ok(bytes)
 }
 
+/// Sessions, each with the hash of its secret.
+type HashedSessions = Vec<([u8; 32], SessionRow)>;
+
 /// The look-ups. `ReadError` is the only way they fail; what is not there is `None` or empty.
 pub(crate) trait Lookup: View + Sized {
     /// A row by its key.
@@ -281,15 +284,24 @@ pub(crate) trait Lookup: View + Sized {
     }
 
     /// The sessions of a user, with the hash of their secret, oldest first.
-    fn sessions_of(&self, user: UserId) -> Result<Vec<([u8; 32], SessionRow)>, ReadError> {
-        let mut sessions = Vec::new();
+    fn sessions_of(&self, user: UserId) -> Result<HashedSessions, ReadError> {
+        Ok(self.oldest_sessions(user, 0)?.0)
+    }
+
+    /// The sessions of a user but so many of the youngest, which are only counted; and how many those are.
+    fn oldest_sessions(&self, user: UserId, kept: usize) -> Result<(HashedSessions, usize), ReadError> {
+        let mut hashes = Vec::new();
         for row in self.session_index(user)? {
-            let hash: [u8; 32] = KeyReader::new(row?.value()).fixed()?;
-            if let Some(session) = self.session(&hash)? {
-                sessions.push((hash, session));
+            hashes.push(KeyReader::new(row?.value()).fixed()?);
+        }
+        let oldest = hashes.len().saturating_sub(kept);
+        let mut sessions = Vec::with_capacity(oldest);
+        for hash in hashes.iter().take(oldest) {
+            if let Some(session) = self.session(hash)? {
+                sessions.push((*hash, session));
             }
         }
-        Ok(sessions)
+        Ok((sessions, hashes.len().saturating_sub(oldest)))
     }
 
     /// Whether a user has more than so many sessions: a look at their index only.

@@ -31,6 +31,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use majordomo_model::{Envelope, Timestamp};
 use ractor::{ActorCell, SpawnErr};
@@ -274,9 +275,18 @@ impl Storage {
     /// # Errors
     /// Any [`CommitError`].
     pub async fn commit(&self, batch: Batch) -> Result<Verdict, CommitError> {
+        self.commit_within(batch, Duration::ZERO).await
+    }
+
+    /// As [`Storage::commit`], together with whatever comes within `patience`, or until something comes that has none:
+    /// fewer transactions, where it is certain that more is about to come.
+    ///
+    /// # Errors
+    /// Any [`CommitError`].
+    pub(crate) async fn commit_within(&self, batch: Batch, patience: Duration) -> Result<Verdict, CommitError> {
         let prepared = batch::Prepared::new(batch).map_err(|_| CommitError::Failed)?;
         let span = tracing::debug_span!("commit", flow = %prepared.batch.flow, signals = prepared.batch.signals.len());
-        let build = |reply| StorageMessage::Commit { prepared: actor::Work(Arc::clone(&prepared)), reply };
+        let build = |reply| StorageMessage::Commit { prepared: actor::Work(Arc::clone(&prepared)), patience, reply };
         self.address.ask_repeatable(None, build).instrument(span).await?
     }
 

@@ -32,6 +32,8 @@ const UNTOLD_PAGE: usize = 256;
 pub(super) struct Pending {
     work: Option<Arc<Prepared>>,
     asker: Asker,
+    /// How long it may wait for company.
+    patience: Duration,
     _queued: Option<Queued>,
 }
 
@@ -58,16 +60,22 @@ enum Asker {
 }
 
 impl Pending {
-    pub(super) fn now(shared: &Arc<Shared>, work: Arc<Prepared>, reply: Reply<Result<Verdict, CommitError>>) -> Self {
-        Self { work: Some(work), asker: Asker::Waits(reply), _queued: Some(Queued::new(shared)) }
+    pub(super) fn asked(
+        shared: &Arc<Shared>,
+        work: Arc<Prepared>,
+        patience: Duration,
+        reply: Reply<Result<Verdict, CommitError>>,
+    ) -> Self {
+        Self { work: Some(work), asker: Asker::Waits(reply), patience, _queued: Some(Queued::new(shared)) }
     }
 
     pub(super) fn with_next(shared: &Arc<Shared>, work: Arc<Prepared>) -> Self {
-        Self { work: Some(work), asker: Asker::Left, _queued: Some(Queued::new(shared)) }
+        let patience = shared.settings.idle_flush;
+        Self { work: Some(work), asker: Asker::Left, patience, _queued: Some(Queued::new(shared)) }
     }
 
     pub(super) const fn flush(flushed: oneshot::Sender<()>) -> Self {
-        Self { work: None, asker: Asker::Flushes(flushed), _queued: None }
+        Self { work: None, asker: Asker::Flushes(flushed), patience: Duration::ZERO, _queued: None }
     }
 
     /// The span of whoever waits for it.
@@ -76,10 +84,6 @@ impl Pending {
             Asker::Waits(reply) => Some(reply.span()),
             Asker::Flushes(_) | Asker::Left => None,
         }
-    }
-
-    const fn is_urgent(&self) -> bool {
-        !matches!(self.asker, Asker::Left)
     }
 
     /// Answers that it will not be committed.
@@ -144,7 +148,7 @@ enum Fate {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     inbox: mpsc::Receiver<Pending>,
-    /// Batches that wait for company, and since when.
+    /// Batches that wait for company, and until when the least patient of them does.
     held: Vec<Pending>,
     held_until: Option<Instant>,
     /// How long to wait before the store is opened again; none where it has worked since.
@@ -170,8 +174,8 @@ impl Writer {
         }
     }
 
-    /// Waits for work and takes all there is, without a timer: company comes by itself while a commit runs. A store
-    /// that readers find broken meanwhile is reopened.
+    /// Waits for work and takes all there is, as soon as the patience of any of it is over. As a rule there is none:
+    /// company comes by itself while a commit runs. A store that readers find broken meanwhile is reopened.
     async fn gather(&mut self) -> Option<Vec<Pending>> {
         let limit = self.shared.settings.group.max(1);
         loop {
@@ -187,15 +191,16 @@ impl Writer {
                     continue;
                 }
             };
-            let urgent = incoming.iter().any(Pending::is_urgent);
+            let patience = incoming.iter().map(|pending| pending.patience).min().unwrap_or_default();
             self.held.append(&mut incoming);
             if count == 0 {
                 return if self.held.is_empty() { None } else { Some(self.take_held()) };
             }
-            if urgent || self.held.len() >= limit {
+            if patience.is_zero() || self.held.len() >= limit {
                 return Some(self.take_held());
             }
-            self.held_until.get_or_insert_with(|| Instant::now() + self.shared.settings.idle_flush);
+            let until = Instant::now() + patience;
+            self.held_until = Some(self.held_until.map_or(until, |earlier| earlier.min(until)));
         }
     }
 

@@ -43,25 +43,25 @@ struct Facts {
     user: Option<UserRow>,
     /// The credential, if a new hash is to take its place.
     credential: Option<CredentialRow>,
-    /// The user's sessions, if one of them may have to give way.
+    /// The user's oldest sessions, as many as may have to give way.
     sessions: Vec<([u8; 32], SessionRow)>,
+    /// How many they have beside those.
+    more_sessions: usize,
     now: Timestamp,
 }
 
 impl Facts {
     fn read(view: &ReadView, attempt: &Attempt, policy: &Policy, now: Timestamp) -> Result<Self, ReadError> {
         let user = attempt.identifier.as_ref().map_or(Ok(None), |identifier| view.user_named(identifier))?;
-        let mut facts = Self { user, credential: None, sessions: Vec::new(), now };
+        let mut facts = Self { user, credential: None, sessions: Vec::new(), more_sessions: 0, now };
         // Only for whoever may enter: a wrong password costs the same with sessions as without a user.
         let matched = matches!(attempt.verdict, Ok(Verified::Match { .. }));
         if let Some(user) = facts.user.as_ref().filter(|_| matched) {
             if attempt.rehashed.is_some() {
                 facts.credential = view.credential(user.id)?;
             }
-            let room = policy.sessions_per_user.saturating_sub(1);
-            if attempt.repeated.is_some() || view.has_more_sessions(user.id, room)? {
-                facts.sessions = view.sessions_of(user.id)?;
-            }
+            let kept = if attempt.repeated.is_some() { 0 } else { policy.sessions_per_user.saturating_sub(1) };
+            (facts.sessions, facts.more_sessions) = view.oldest_sessions(user.id, kept)?;
         }
         Ok(facts)
     }
@@ -133,7 +133,7 @@ fn signed_in(
     }
     let repeated = |hash: &[u8; 32]| Some(*hash) == attempt.repeated;
     let others: Vec<_> = facts.sessions.iter().filter(|(hash, _)| !repeated(hash)).collect();
-    let surplus = (others.len() + 1).saturating_sub(policy.sessions_per_user);
+    let surplus = (others.len() + facts.more_sessions + 1).saturating_sub(policy.sessions_per_user);
     let again = facts.sessions.iter().filter(|(hash, _)| repeated(hash)).map(|old| (old, RevocationCause::Repeated));
     let evicted = others.into_iter().take(surplus).map(|old| (old, RevocationCause::Evicted));
     let ended: Vec<_> = again.chain(evicted).collect();
@@ -307,9 +307,9 @@ async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<
     let stored = compared.as_ref().and_then(|(_, credential)| credential.as_ref()).map(|row| row.phc.clone());
     let decoy =
         services.keys.decoy_seed(identifier.as_ref().map_or(message.identifier.as_str(), Identifier::canonical));
-    let verdict = services.hasher.verify(password.clone(), stored, decoy, run.deadline).await;
+    let verdict = run.verify(password.clone(), stored, decoy).await;
     let rehashed = match &verdict {
-        Ok(Verified::Match { needs_rehash: true }) => services.hasher.hash(password, run.deadline).await.ok(),
+        Ok(Verified::Match { needs_rehash: true }) => run.hash(password).await.ok(),
         _ => None,
     };
     let rehashed = rehashed.map(crate::hasher::PhcString::into_string);
@@ -441,6 +441,7 @@ mod tests {
         fn whatever_the_facts_it_ends_once_and_lets_in_only_who_may_enter(
             (then, user) in (prop::option::of(any_user()), prop::option::of(any_user())),
             sessions in any_sessions(),
+            more_sessions in 0_usize..3,
             (sessions_per_user, repeated) in (1_usize..4, prop::option::of((0_u8..5).prop_map(|first| [first; 32]))),
             rehashed in prop::option::of(Just("phc".to_owned())),
             verdict in prop_oneof![
@@ -454,6 +455,8 @@ mod tests {
             ],
         ) {
             let policy = Policy { sessions_per_user, ..Policy::default() };
+            let more_sessions = if repeated.is_some() { 0 } else { more_sessions.min(sessions_per_user - 1) };
+            let had = sessions.len() + more_sessions;
             let may = matches!(verdict, Ok(Verified::Match { .. }))
                 && then.as_ref().zip(user.as_ref()).is_some_and(|(then, user)| {
                     then.epoch == user.epoch && user.status == UserStatus::Active && user.verify_by.is_none()
@@ -469,13 +472,17 @@ mod tests {
                 repeated,
             };
             let fresh = Fresh { token: SessionToken::new("token"), hash: [9; 32], session: SessionId::new() };
-            let facts = Facts { user, credential: Some(credential), sessions, now: NOW };
+            let facts = Facts { user, credential: Some(credential), sessions, more_sessions, now: NOW };
             let decision = decide(&attempt, &fresh, &facts, &Terms { policy: &policy, context: &Context::new() });
             assert_one_end(&decision);
             prop_assert_eq!(decision.answer.is_ok(), may);
             prop_assert_eq!(decision.end.kind() == SignalKind::UserAuthenticated, may);
             let opened = decision.writes.iter().filter(|write| matches!(write, Write::PutSession(..))).count();
             prop_assert_eq!(opened, usize::from(may));
+            if may {
+                let ended = decision.writes.iter().filter(|write| matches!(write, Write::RemoveSession(_))).count();
+                prop_assert!(had < sessions_per_user + ended, "there is room for one more");
+            }
         }
     }
 }

@@ -74,7 +74,7 @@ pub(super) async fn compare<F: Perform>(
     let stored = stored.map(|credential| credential.phc);
     let decoy = services.keys.decoy_seed(&user.to_string());
     let password = services.policy.password_to_compare(password);
-    let verdict = services.hasher.verify(password, stored, decoy, run.deadline).await;
+    let verdict = run.verify(password, stored, decoy).await;
     Ok(Compared { user: row, verdict })
 }
 

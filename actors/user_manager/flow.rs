@@ -170,6 +170,8 @@ pub(crate) struct Run<'a, F: Perform> {
     start: (SignalId, Timestamp, Signal),
     /// The signal that is told just before the commit, and stored with it: the same name and time both times.
     announced: OnceLock<(SignalId, Timestamp)>,
+    /// Whether the hasher was asked.
+    pub(super) hashed: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -245,6 +247,7 @@ impl<'a, F: Perform> Run<'a, F> {
             fingerprint: fingerprint(services, command),
             start,
             announced: OnceLock::new(),
+            hashed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         }
     }
@@ -277,7 +280,7 @@ impl<'a, F: Perform> Run<'a, F> {
             if attempt == 0 {
                 batch.signals.iter().skip(1).filter(|told| is_told_ahead(told)).for_each(|told| self.publish(told));
             }
-            match self.services.storage.commit(batch).await? {
+            match self.services.storage.commit_within(batch, self.patience()).await? {
                 Verdict::Committed(_) => {
                     self.ended.store(true, Ordering::Relaxed);
                     return Ok(answer);

@@ -20,6 +20,7 @@ mod fault;
 mod fixture;
 mod flow;
 mod guarding;
+mod hashing;
 mod lapse;
 mod log_out;
 mod make_primary;

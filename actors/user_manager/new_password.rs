@@ -41,7 +41,7 @@ impl<'a> Offer<'a> {
         let hashed = match fit {
             Ok(fit) => {
                 let bytes = Zeroizing::new(fit.as_bytes().to_vec());
-                services.hasher.hash(bytes, run.deadline).await.map_err(Unusable::Unhashed)
+                run.hash(bytes).await.map_err(Unusable::Unhashed)
             }
             Err(unusable) => Err(unusable),
         };

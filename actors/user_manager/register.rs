@@ -296,7 +296,7 @@ impl Perform for Register {
             }
         };
         let ((username, addresses), password) = prepared;
-        let phc = match services.hasher.hash(password, run.deadline).await {
+        let phc = match run.hash(password).await {
             Ok(phc) => phc.into_string(),
             Err(error) => return run.settle(|_, _| Ok(hashing_failed(&typed, error))).await,
         };

@@ -85,6 +85,7 @@ where
     F: Future<Output = T> + Send + 'static,
 {
     let (mut draws, mut number, mut under_way) = (Draws::new(seed), 0, JoinSet::new());
+    let mut over = Vec::new();
     let (start, mut offset) = (Instant::now(), 0.0);
     loop {
         offset -= draws.share().ln() / rate;
@@ -95,6 +96,10 @@ where
         if intended > Instant::now() {
             tokio::time::sleep_until(intended.into()).await;
         }
+        // A task takes memory until it is joined.
+        while let Some(Ok(arrival)) = under_way.try_join_next() {
+            over.push(arrival);
+        }
         let work = begin(number);
         number += 1;
         under_way.spawn(async move {
@@ -102,5 +107,6 @@ where
             Arrival { seconds: intended.elapsed().as_secs_f64(), outcome }
         });
     }
-    under_way.join_all().await
+    over.extend(under_way.join_all().await);
+    over
 }

@@ -66,6 +66,31 @@ async fn callers_find_company_without_waiting_for_it() {
     assert!(store.told.lock().unwrap().iter().copied().eq(1..=1_000), "told in the order of commits");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_patient_wait_for_company_until_the_least_patient_no_longer_does() {
+    let store = Store::new().await;
+    let seconds = Duration::from_secs;
+    let patient = |patience| {
+        let storage = store.storage.clone();
+        tokio::spawn(async move { storage.commit_within(telling(), patience).await })
+    };
+    let transactions = || store.storage.observe().transactions;
+    let (begun, before) = (Instant::now(), transactions());
+    let calls = [patient(seconds(20)), patient(seconds(5)), patient(seconds(10))];
+    store.queued(3).await;
+    assert_eq!((transactions(), begun.elapsed()), (before, Duration::ZERO));
+    for call in calls {
+        assert!(matches!(call.await.unwrap(), Ok(Verdict::Committed(_))));
+    }
+    assert_eq!((transactions(), begun.elapsed().as_secs()), (before + 1, 5));
+    let waiting = patient(seconds(20));
+    store.queued(1).await;
+    store.commit(telling()).await;
+    assert!(matches!(waiting.await.unwrap(), Ok(Verdict::Committed(_))));
+    assert_eq!((transactions(), begun.elapsed().as_secs()), (before + 2, 5), "who cannot wait takes it along");
+    assert!(store.log().into_iter().eq(1..=5));
+}
+
 #[tokio::test]
 async fn a_group_has_a_limit() {
     let settings = StorageSettings { group: 10, ..StorageSettings::default() };

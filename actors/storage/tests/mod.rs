@@ -18,6 +18,7 @@ use majordomo_model::{
     SignalId, TokenId, TokenPurpose, UserId, UserStatus,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::time::Instant;
 
 use super::opening::{DATABASE, KEY_PROOF, SCHEMA, SCHEMA_NAME};
 use super::redb::{EngineError, View};

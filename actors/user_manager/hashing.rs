@@ -1,0 +1,125 @@
+//! Hashing: how a run asks the hasher, and how long its commit may wait for company after that.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::flow::{Perform, Run};
+use crate::hasher::{HashError, PhcString, Verified};
+
+/// What part of the time in line a commit may wait beyond it.
+const PART: u32 = 10;
+/// How long a commit waits at most.
+const LIMIT: Duration = Duration::from_millis(100);
+
+impl<F: Perform> Run<'_, F> {
+    /// Asks for a new hash.
+    pub(super) async fn hash(&self, password: Zeroizing<Vec<u8>>) -> Result<PhcString, HashError> {
+        self.hashed.store(true, Ordering::Relaxed);
+        self.services.hasher.hash(password, self.deadline).await
+    }
+
+    /// Has a password compared with a stored hash, or with a decoy.
+    pub(super) async fn verify(
+        &self,
+        password: Zeroizing<Vec<u8>>,
+        stored: Option<String>,
+        decoy: [u8; 32],
+    ) -> Result<Verified, HashError> {
+        self.hashed.store(true, Ordering::Relaxed);
+        self.services.hasher.verify(password, stored, decoy, self.deadline).await
+    }
+
+    /// How long the commit may wait for those that are about to come: not at all but for who was in a line at the
+    /// hasher, where others stand behind. Each transaction that they share is time for a part of another hash.
+    pub(super) fn patience(&self) -> Duration {
+        if !self.hashed.load(Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        patience(self.services.hasher.last_wait(), left)
+    }
+}
+
+/// A small part of what was waited already, unless a deadline is near. Below what timers tell apart it is none.
+fn patience(waited: Duration, left: Option<Duration>) -> Duration {
+    let patience = (waited / PART).min(LIMIT);
+    let is_close = left.is_some_and(|left| left < patience * 2);
+    if is_close || patience < Duration::from_millis(1) { Duration::ZERO } else { patience }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use majordomo_model::{Authenticate, LogOut, Password, Register};
+
+    use super::super::fixture::{Fixture, PASSWORD};
+    use super::*;
+
+    const fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_commit_waits_a_small_part_of_what_its_run_waited_in_line() {
+        assert_eq!(
+            [0, 9, 10, 400, 1_000, 60_000].map(|waited| patience(millis(waited), None).as_millis()),
+            [0, 0, 1, 40, 100, 100]
+        );
+        assert_eq!(patience(millis(1_000), Some(millis(199))), Duration::ZERO, "the caller would not wait for it");
+        assert_eq!(patience(millis(1_000), Some(millis(200))), millis(100));
+    }
+
+    fn log_in() -> Authenticate {
+        Authenticate { identifier: "ada".to_owned(), password: Password::new(PASSWORD) }
+    }
+
+    fn until(condition: impl Fn() -> bool) -> impl Future<Output = ()> {
+        let yielding = async move {
+            while !condition() {
+                tokio::task::yield_now().await;
+            }
+        };
+        async { tokio::time::timeout(Duration::from_secs(3_600), yielding).await.unwrap() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn runs_that_stood_in_line_share_a_transaction_and_what_never_hashed_ends_their_wait() {
+        let fixture = Arc::new(Fixture::new().await);
+        fixture.register("ada", None, None).await;
+        let open = fixture.run(log_in()).await.unwrap();
+        // As long as it is busy, the clock stands still.
+        let (release, busy) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || busy.recv());
+        let transactions = || fixture.services.storage.observe().transactions;
+        for round in 0..2 {
+            fixture.services.hasher.hold(true);
+            let mut runs = tokio::task::JoinSet::new();
+            for _ in 0..4 {
+                let fixture = Arc::clone(&fixture);
+                runs.spawn(async move { fixture.run(log_in()).await.is_ok() });
+            }
+            let register = Register { username: Some(format!("user{round}")), ..Register::new(PASSWORD) };
+            let registering = Arc::clone(&fixture);
+            runs.spawn(async move { registering.run(register).await.is_ok() });
+            until(|| fixture.services.hasher.observe().queued == 5).await;
+            tokio::time::advance(millis(1_000)).await;
+            let before = transactions();
+            fixture.services.hasher.hold(false);
+            until(|| fixture.services.storage.observe().queued == 5).await;
+            assert_eq!(transactions(), before, "they wait");
+            if round == 0 {
+                tokio::time::advance(LIMIT).await;
+            } else {
+                fixture.run(LogOut { token: open.token.clone() }).await.unwrap();
+            }
+            assert!(runs.join_all().await.into_iter().all(|went_well| went_well));
+            assert_eq!(transactions(), before + 1);
+        }
+        drop(release);
+        busy.await.unwrap().unwrap_err();
+    }
+}
