@@ -9,7 +9,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use majordomo::{Accounts, Change, Filter, Outcome, Start, Subscriber, SubscriberContext, Update};
+use majordomo::{
+    Accounts, AuthenticateReason, Change, Error, Filter, Outcome, Start, Subscriber, SubscriberContext, Update,
+};
 use majordomo_model::Envelope;
 use measure::{Failure, is_quick, world};
 use serde_json::{Map, Value, json};
@@ -23,7 +25,7 @@ const PATHS: [(&str, u64, u64); 6] = [
     ("refused login", 20, 120),
     ("session in memory", 1_000, 11_000),
     ("session in the store", 100, 1_100),
-    ("delivery", 20, 120),
+    ("update with a subscriber", 20, 120),
 ];
 
 /// Handles everything, by doing nothing.
@@ -48,15 +50,20 @@ async fn child(path: &str, times: u64) -> Result<(), Failure> {
         match path {
             "authenticate" => drop(accounts.authenticate(world::login(0)).await?),
             "register" => drop(accounts.register(world::registration(format!("newcomer{number}"))).await?),
-            "refused login" => drop(accounts.authenticate(world::login(number + 1)).await),
-            "delivery" => {
+            "refused login" => {
+                let refused = accounts.authenticate(world::login(number + 1)).await;
+                if !matches!(refused, Err(Error::Refused(AuthenticateReason::InvalidCredentials))) {
+                    return Err(format!("it was not refused: {refused:?}").into());
+                }
+            }
+            "update with a subscriber" => {
                 let display_name = Change::Set(format!("Name {number}"));
                 accounts.update(Update { display_name, ..Update::new(user) }).await?;
             }
             _ => drop(accounts.check_session(&token)?.ok_or("the session is lost")?),
         }
     }
-    if path == "delivery" {
+    if path == "update with a subscriber" {
         accounts.subscribe("idle", Filter::all(), Start::Beginning, Idle).await?;
     }
     accounts.drain().await;
@@ -71,6 +78,9 @@ fn counted(path: &str, times: u64) -> Result<f64, Failure> {
     command.env(ROLE, path).env(TIMES, times.to_string()).current_dir(folder.path());
     let output = command.output()?;
     let text = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("{path} did not go well: {text}").into());
+    }
     let collected = text.lines().find_map(|line| line.split_once("Collected :"));
     let (_, count) = collected.ok_or_else(|| format!("valgrind counted nothing: {text}"))?;
     Ok(count.trim().parse()?)

@@ -309,7 +309,11 @@ async fn flow(report: &mut Report, path: &Path, cache: usize, rounds: u64) -> Re
         let processor = of(arm, |cost| cost.processor);
         report.add(Figure::new(format!("{subscribers} subscribers: processor until handled"), processor, "us"));
         if *subscribers > 0 {
-            let path = Figure::new(format!("{subscribers} subscribers: each adds to the path"), each(ringing), "us");
+            let path = Figure::new(
+                format!("{subscribers} subscribers: each adds to the path by ringing"),
+                each(ringing),
+                "us",
+            );
             report.add(path.at_most(AIM));
             let added = each(processor - of(alone, |cost| cost.processor));
             report.add(Figure::new(format!("{subscribers} subscribers: each adds of processors"), added, "us"));

@@ -5,22 +5,32 @@ use std::time::Duration;
 
 use super::parameters::HashParameters;
 
-/// How many hashes are timed. The shortest counts: whatever made the others longer was not the hash.
-pub(super) const TIMED: usize = 4;
+/// How many hashes are timed before any counts. The shortest does: whatever made the others longer was not the hash.
+pub(super) const TIMED: u32 = 4;
+
+/// How much of what is known each later hash replaces: a part in so many.
+const INERTIA: u32 = 16;
 
 /// What a machine is assumed to need at least for a KiB in one pass, until it is known better.
 const ASSUMED_MICROS: u64 = 1;
 
-/// Times the first hashes with the parameters of new ones that somebody asked for, so that no start waits for it.
+/// Times the hashes with the parameters of new ones that somebody asked for, so that no start waits for it.
 pub(super) struct Pace {
     patience: Duration,
     workers: usize,
-    lasted: Mutex<Vec<Duration>>,
+    measured: Mutex<Measured>,
+}
+
+/// How many hashes were timed, and how long one lasts by that.
+#[derive(Default)]
+struct Measured {
+    timed: u32,
+    one_hash: Duration,
 }
 
 impl Pace {
     pub(super) const fn new(patience: Duration, workers: usize) -> Self {
-        Self { patience, workers, lasted: Mutex::new(Vec::new()) }
+        Self { patience, workers, measured: Mutex::new(Measured { timed: 0, one_hash: Duration::MAX }) }
     }
 
     /// How many jobs may wait before anything is measured.
@@ -29,15 +39,17 @@ impl Pace {
         self.bound(Duration::from_micros(micros.saturating_mul(ASSUMED_MICROS)))
     }
 
-    /// Takes note of how long a hash lasted. The last one that is timed tells how many jobs may wait from then on.
+    /// Takes note of how long a hash lasted. From the last of the first ones on it is known how many jobs may wait; what
+    /// the machine does beside, and no longer does, is followed slowly.
     pub(super) fn measured_bound(&self, lasted: Duration) -> Option<usize> {
-        let mut all = self.lasted.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() == TIMED {
-            return None;
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        if measured.timed < TIMED {
+            measured.timed += 1;
+            measured.one_hash = measured.one_hash.min(lasted);
+        } else {
+            measured.one_hash = measured.one_hash.saturating_mul(INERTIA - 1).saturating_add(lasted) / INERTIA;
         }
-        all.push(lasted);
-        let shortest = all.iter().min().filter(|_| all.len() == TIMED)?;
-        Some(self.bound(*shortest))
+        (measured.timed == TIMED).then(|| self.bound(measured.one_hash))
     }
 
     /// How many jobs the workers finish within four fifths of the patience, and never fewer than there are workers. The
@@ -72,9 +84,13 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_of_the_first_hashes_counts_and_no_later_one() {
+    fn the_shortest_of_the_first_hashes_counts_and_later_ones_are_followed_slowly() {
         let pace = Pace::new(SECOND, 2);
-        let bounds = [30, 20, 40, 25, 1].map(|millis| pace.measured_bound(Duration::from_millis(millis)));
-        assert_eq!(bounds, [None, None, None, Some(80), None]);
+        let measured = |millis| pace.measured_bound(Duration::from_millis(millis));
+        assert_eq!([30, 20, 40, 25].map(measured), [None, None, None, Some(80)]);
+        assert_eq!([20, 84, 20].map(measured), [Some(80), Some(66), Some(67)]);
+        let settles_at = |millis| (0..200).map(|_| measured(millis)).next_back().flatten();
+        assert!(settles_at(40).is_some_and(|bound| (39..=41).contains(&bound)));
+        assert!(settles_at(10).is_some_and(|bound| (155..=160).contains(&bound)));
     }
 }

@@ -103,8 +103,8 @@ impl Ceiling {
 pub struct HasherSettings {
     /// Threads that hash, at least 1. Default: one for each core.
     pub workers: Option<usize>,
-    /// Jobs that may wait, at least 1. Default: as many as the workers finish within four fifths of `patience`, by the
-    /// shortest of the first four hashes that they compute; until then a hash is taken to need 1 us for every KiB and pass.
+    /// Jobs that may wait, at least 1. Default: as many as the workers finish within four fifths of `patience`, by how
+    /// long hashes take; until four were computed, one is taken to need 1 us for every KiB and pass.
     pub queue: Option<usize>,
     /// How long a login may take in a full line, from its question to its answer; it sizes the queue where `queue` is not
     /// given. Default: 1 second.

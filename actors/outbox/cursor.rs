@@ -121,9 +121,8 @@ impl Cursor {
 
     /// The batch that makes `row` follow, whose arrival [`Cursor::renewed`] notes.
     pub(super) fn renew(&mut self, row: CursorRow) -> Batch {
-        let leased = self.leased;
         let batch = self.leave(row);
-        (self.leased, self.left) = (leased, u64::MAX);
+        self.left = u64::MAX;
         batch
     }
 

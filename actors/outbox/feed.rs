@@ -1,7 +1,7 @@
 //! The feed: what is common to all incarnations of one subscription, and what they show of themselves.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,10 @@ pub(super) struct Feed {
     /// Up to where nothing will move by itself, and by which look that was found.
     settled: watch::Sender<Settled>,
     looks: AtomicU64,
-    /// Somebody waits for the worker.
+    /// A look was asked for.
     hurry: Notify,
+    /// How many wait for one.
+    waiting: AtomicUsize,
     figures: Mutex<Figures>,
     hands: Mutex<Hands>,
 }
@@ -69,6 +71,15 @@ impl Hands {
 
     fn count(&self) -> usize {
         self.under_way.iter().map(|hand| hand.places.len()).sum()
+    }
+}
+
+/// Somebody who waits, for as long as they do.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -123,6 +134,7 @@ impl Feed {
             settled: watch::Sender::default(),
             looks: AtomicU64::new(0),
             hurry: Notify::new(),
+            waiting: AtomicUsize::new(0),
             figures: Mutex::default(),
             hands: Mutex::default(),
         }
@@ -137,16 +149,23 @@ impl Feed {
         self.reached.send_if_modified(|reached| std::mem::replace(reached, seq) != seq);
     }
 
-    /// Asks that the worker looks anew, once the bell is rung; answers which look that is.
+    /// Asks that the worker looks anew once the bell is rung, without lingering; answers which look that is.
     pub(super) fn ask_look(&self) -> u64 {
         let look = self.looks.fetch_add(1, Ordering::SeqCst).saturating_add(1);
         self.hurry.notify_one();
         look
     }
 
-    /// Waits until somebody waits for the worker, or did while it was busy.
-    pub(super) async fn hurried(&self) {
-        self.hurry.notified().await;
+    /// Waits until a later look than this one was asked for.
+    pub(super) async fn until_asked_after(&self, look: u64) {
+        while self.asked() == look {
+            self.hurry.notified().await;
+        }
+    }
+
+    /// Whether anybody waits for the worker.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
     }
 
     /// The look that was asked for last.
@@ -171,6 +190,8 @@ impl Feed {
     /// Waits until this look, or a later one, has found nothing up to this place that will move by itself; not if the
     /// subscriber is quarantined, or off the roster.
     pub(super) async fn until_settled(&self, look: u64, seq: u64) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _waiting = Waiting(&self.waiting);
         let is_settled = |settled: &Settled| {
             settled.withdrawn || self.is_quarantined() || (settled.look >= look && settled.seq >= seq)
         };

@@ -33,8 +33,7 @@ impl Worker {
             if self.ledger.is_idle() && !is_told {
                 self.feed.desk.projection().rest();
             }
-            let now = Now::of(&self.feed);
-            self.hand_over_now(now).await?;
+            self.hand_over_now(begun).await?;
             if self.completed.is_empty() {
                 break;
             }
@@ -42,7 +41,7 @@ impl Worker {
             if self.feed.is_quarantined() {
                 break;
             }
-            if now.instant.duration_since(begun) > TURN {
+            if begun.elapsed() > TURN {
                 self.more = true;
                 break;
             }
@@ -52,9 +51,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Hands over what may be until something has to be concluded first.
-    async fn hand_over_now(&mut self, now: Now) -> Result<(), Cut> {
-        while let Some(next) = self.ledger.next(now) {
+    /// Hands over what may be until something has to be concluded first, or the turn is over.
+    async fn hand_over_now(&mut self, begun: Instant) -> Result<(), Cut> {
+        let now = Now::of(&self.feed);
+        while self.completed.is_empty() || begun.elapsed() <= TURN {
+            let Some(next) = self.ledger.next(now) else { break };
             if self.give_up_the_guilty(&next) {
                 // Before progress says that it is finished.
                 self.conclude().await?;
@@ -111,7 +112,11 @@ impl Worker {
         let mut handling = Box::pin(handle(Arc::clone(&self.feed), signals, attempt, rebuilding));
         match poll_at_once(handling.as_mut()) {
             Some(answer) => self.completed.push(answer.of(id, places)),
-            None => drop(self.running.spawn(async move { handling.await.of(id, places) })),
+            None => drop(self.running.spawn(async move {
+                // Here, too, what is dropped at its deadline may panic.
+                let answer = AssertUnwindSafe(handling).catch_unwind().await;
+                answer.unwrap_or_else(|_| Answer::panicked()).of(id, places)
+            })),
         }
         Ok(())
     }
@@ -125,6 +130,10 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    const fn panicked() -> Self {
+        Self { handled: Handled::Panicked, read: Vec::new(), recorded: Vec::new() }
+    }
+
     pub(super) fn of(self, id: u64, places: Vec<u64>) -> Completed {
         let Self { handled, read, recorded } = self;
         Completed { id, places, handled, read, recorded }
@@ -139,7 +148,7 @@ fn poll_at_once(handling: Pin<&mut impl Future<Output = Answer>>) -> Option<Answ
     match catch_unwind(AssertUnwindSafe(|| handling.poll(&mut nobody))) {
         Ok(Poll::Ready(answer)) => Some(answer),
         Ok(Poll::Pending) => None,
-        Err(_) => Some(Answer { handled: Handled::Panicked, read: Vec::new(), recorded: Vec::new() }),
+        Err(_) => Some(Answer::panicked()),
     }
 }
 

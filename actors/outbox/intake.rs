@@ -87,6 +87,8 @@ impl Worker {
                 }
                 Ok(())
             }
+            // Nothing is told as finished whose effects are not stored yet; and what is on its way may still arrive.
+            Seen::Part if !self.unstored.is_empty() || self.renewal.is_some() => Ok(()),
             Seen::Part if self.settled_at.elapsed() >= ARRIVAL => self.settle_now(FollowUps::default()).await,
             Seen::Part => Ok(()),
         }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Feed;
 use super::progress;
 use super::worker::{Cut, Worker};
+use crate::storage::Work;
 
 /// How far a lease reaches at least: so many signals are suspected when a process ends, fewer if the log ends before.
 pub(super) const LEASE: u64 = 256;
@@ -50,9 +52,16 @@ impl Pace {
     }
 }
 
+/// How long after the store refused a renewal it is sent again.
+const AGAIN_AFTER: Duration = Duration::from_millis(250);
+
 /// A lease on its way to the store.
 pub(super) struct Renewal {
     commit: Pin<Box<dyn Future<Output = Result<bool, Cut>> + Send>>,
+    /// What is on its way; none where it cannot be written.
+    work: Option<Work>,
+    /// Whether the store has refused it, and it is to be sent again before anything that follows it.
+    refused: bool,
     revision: u64,
     leased: u64,
     /// What of the projection goes with it.
@@ -65,6 +74,21 @@ pub(super) async fn arrival(renewal: &mut Option<Renewal>) -> Result<bool, Cut> 
         Some(renewal) => renewal.commit.as_mut().await,
         None => std::future::pending().await,
     }
+}
+
+fn send(
+    feed: &Arc<Feed>,
+    work: Option<Work>,
+    after: Duration,
+) -> Pin<Box<dyn Future<Output = Result<bool, Cut>> + Send>> {
+    let feed = Arc::clone(feed);
+    Box::pin(async move {
+        if !after.is_zero() {
+            tokio::time::sleep(after).await;
+        }
+        let Some(work) = work else { return Err(Cut::Lost) };
+        progress::came_to(feed.storage.commit_work(&work, Duration::ZERO).await)
+    })
 }
 
 impl Worker {
@@ -84,10 +108,10 @@ impl Worker {
         let row = self.row();
         let Some(cursor) = &mut self.cursor else { return Err(Cut::Lost) };
         let (revision, leased) = (row.revision, row.leased);
-        let (batch, feed) = (cursor.renew(row), Arc::clone(&self.feed));
-        let commit = Box::pin(async move { progress::commit(&feed.storage, batch).await });
+        let work = Work::prepare(cursor.renew(row)).ok();
+        let commit = send(&self.feed, work.clone(), Duration::ZERO);
         let span = self.feed.desk.projection().leave();
-        let mut renewal = Renewal { commit, revision, leased, span };
+        let mut renewal = Renewal { commit, work, refused: false, revision, leased, span };
         // Sent at once: what is left for later from now on expects it.
         let sent = renewal.commit.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         self.renewal = Some(renewal);
@@ -96,6 +120,11 @@ impl Worker {
             Poll::Ready(committed) => self.conclude_renewal(committed),
             Poll::Pending => Ok(()),
         }
+    }
+
+    /// Waits for a renewal that the store had refused, which has to be there before what follows it.
+    pub(super) async fn renewed_again(&mut self) -> Result<(), Cut> {
+        if self.renewal.as_ref().is_some_and(|renewal| renewal.refused) { self.renewed().await } else { Ok(()) }
     }
 
     /// Waits for the renewal that is under way, if there is one, and goes on from it.
@@ -109,10 +138,19 @@ impl Worker {
 
     /// Goes on from a renewal that has come to its end.
     pub(super) fn conclude_renewal(&mut self, committed: Result<bool, Cut>) -> Result<(), Cut> {
-        let Some(Renewal { revision, leased, span, .. }) = self.renewal.take() else { return Ok(()) };
+        let Some(mut renewal) = self.renewal.take() else { return Ok(()) };
+        if committed == Err(Cut::StoreOut) {
+            // All that it carries is kept, so nothing is handed over again for the sake of an outage. If it is in the
+            // store after all, it will not be taken twice.
+            renewal.commit = send(&self.feed, renewal.work.clone(), AGAIN_AFTER);
+            renewal.refused = true;
+            self.renewal = Some(renewal);
+            return Err(Cut::StoreOut);
+        }
         if !committed? {
             return Err(Cut::Lost);
         }
+        let Renewal { revision, leased, span, .. } = renewal;
         if let Some(cursor) = &mut self.cursor {
             cursor.renewed(revision, leased);
         }

@@ -319,6 +319,9 @@ impl Outbox {
     /// Answers whether everything that the batch relied upon still held.
     pub(super) async fn commit(&self, batch: Batch) -> Result<bool, OperationError> {
         let committed = matches!(self.shared.storage.commit(batch).await?, Verdict::Committed(_));
+        for subscription in self.subscriptions() {
+            subscription.ask_look();
+        }
         self.shared.doorbell.ring();
         Ok(committed)
     }

@@ -21,7 +21,8 @@ impl Worker {
         let Some(cursor) = &self.cursor else { return CursorRow::default() };
         let mut row = cursor.next_row();
         self.ledger.enter(Now::of(&self.feed), &mut row);
-        row.leased = row.taken.saturating_add(self.pace.reach());
+        // Of a log of which little is handed over, all that was looked at: it is places that are leased.
+        row.leased = row.taken.saturating_add(self.pace.reach()).max(self.ledger.taken());
         row
     }
 
@@ -31,6 +32,10 @@ impl Worker {
             return self.settle_now(FollowUps::default()).await;
         }
         self.renew()?;
+        if self.renewal.is_some() {
+            // What follows it can only be stored once it is; its end wakes this.
+            return Ok(());
+        }
         let row = self.row();
         let Some(cursor) = &mut self.cursor else { return Err(Cut::Lost) };
         if self.feed.has_recovered(&row)? {
@@ -64,6 +69,7 @@ impl Worker {
 
     /// Commits a row with what belongs to it, and with what is to be told; `false` if a check failed.
     pub(super) async fn commit_row(&mut self, row: CursorRow, mut follow_ups: FollowUps) -> Result<bool, Cut> {
+        self.renewed_again().await?;
         follow_ups.signals.extend(self.asides.iter().cloned());
         let Some(cursor) = &self.cursor else { return Err(Cut::Lost) };
         let batch = cursor.batch(row.clone(), follow_ups);
@@ -92,7 +98,12 @@ impl Worker {
 
 /// Commits a batch; answers whether every check held.
 pub(super) async fn commit(storage: &Storage, batch: Batch) -> Result<bool, Cut> {
-    match storage.commit(batch).await {
+    came_to(storage.commit(batch).await)
+}
+
+/// Whether every check of a commit held.
+pub(super) fn came_to(committed: Result<Verdict, CommitError>) -> Result<bool, Cut> {
+    match committed {
         Ok(verdict) => Ok(matches!(verdict, Verdict::Committed(_))),
         Err(CommitError::Stopped) => Err(Cut::Stopped),
         Err(CommitError::Failed) => Err(Cut::Lost),

@@ -120,15 +120,21 @@ pub(super) async fn run(feed: Arc<Feed>, orders: Orders) {
                 Err(_) => return,
             },
             Some(done) = worker.running.join_next() => worker.completed.extend(done),
-            () = look.notified() => rung = true,
             committed = arrival(&mut worker.renewal) => renewed = worker.conclude_renewal(committed),
-            // Whoever else is on the thread has a turn in between.
-            () = tokio::task::yield_now(), if worker.more => {}
+            () = look.notified() => rung = true,
+            () = std::future::ready(()), if worker.more => {}
             () = tokio::time::sleep_until(wake), if !worker.more => worker.looks = true,
         }
+        if worker.more {
+            // Whoever else is on the thread has a turn in between, however often the bell is rung.
+            tokio::task::yield_now().await;
+        }
         if rung {
-            linger(worker.linger(), &worker.feed, &mut stop).await;
-            worker.looks = true;
+            match linger(worker.linger(), worker.look, &worker.feed, &mut stop).await {
+                Some(true) => break,
+                Some(false) => return,
+                None => worker.looks = true,
+            }
         }
         while let Some(done) = worker.running.try_join_next() {
             worker.completed.extend(done);
@@ -137,16 +143,16 @@ pub(super) async fn run(feed: Arc<Feed>, orders: Orders) {
     worker.finish().await;
 }
 
-/// Waits for so long, unless it is to stop, or somebody waits for it.
-async fn linger(linger: Duration, feed: &Feed, stop: &mut watch::Receiver<bool>) {
+/// Waits for so long, unless a look was asked for after the last one. If it is to stop meanwhile, answers whether in order.
+async fn linger(linger: Duration, look: u64, feed: &Feed, stop: &mut watch::Receiver<bool>) -> Option<bool> {
     if linger.is_zero() {
-        return;
+        return None;
     }
     tokio::select! {
         biased;
-        _ = stop.wait_for(|stop| *stop) => {}
-        () = feed.hurried() => {}
-        () = tokio::time::sleep(linger) => {}
+        order = stop.wait_for(|stop| *stop) => Some(order.is_ok()),
+        () = feed.until_asked_after(look) => None,
+        () = tokio::time::sleep(linger) => None,
     }
 }
 
@@ -181,7 +187,12 @@ impl Worker {
     /// How long it is to wait for more: not at all while it has something to do.
     fn linger(&self) -> Duration {
         let is_busy = self.more || !self.running.is_empty() || self.renewal.is_some() || !self.ledger.is_idle();
-        if is_busy { Duration::ZERO } else { self.feed.registration.settings.linger }
+        if is_busy || self.feed.is_awaited() {
+            return Duration::ZERO;
+        }
+        let (now, linger) = (Now::of(&self.feed), self.feed.registration.settings.linger);
+        let left = self.rests(now).map(|rest| rest.saturating_duration_since(now.instant));
+        left.fold(linger, Duration::min)
     }
 
     /// When the next turn is due, given how this one went; `None` once the system is stopped.
@@ -213,16 +224,18 @@ impl Worker {
         }
         let belt = if self.cursor.as_ref().is_some_and(|cursor| cursor.unconfirmed() > 0) { ARRIVAL } else { BELT };
         let mut wake = now.instant + belt;
-        if !self.feed.is_quarantined() {
-            let told = self.gap.and_then(|missing| missing.rests_until);
-            for rest in [self.ledger.next_rest(now), told].into_iter().flatten() {
-                // What is over and yet not in hand waits for what is, whose end wakes this.
-                if rest > now.instant || self.running.is_empty() {
-                    wake = wake.min(rest.max(now.instant + Duration::from_millis(1)));
-                }
-            }
+        // What is over and yet not in hand waits for what is, whose end wakes this.
+        for rest in self.rests(now).filter(|rest| *rest > now.instant || self.running.is_empty()) {
+            wake = wake.min(rest.max(now.instant + Duration::from_millis(1)));
         }
         wake
+    }
+
+    /// When what rests is to be handed over again: the first of the signals, and a gap.
+    fn rests(&self, now: Now) -> impl Iterator<Item = Instant> {
+        let told = self.gap.and_then(|missing| missing.rests_until);
+        let rests = [self.ledger.next_rest(now), told];
+        rests.into_iter().flatten().filter(|_| !self.feed.is_quarantined())
     }
 
     fn is_stalled(&self) -> bool {

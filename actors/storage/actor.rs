@@ -7,7 +7,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::batch::{Prepared, Verdict};
+use super::batch::{Batch, Prepared, Verdict};
 use super::writer::{Pending, Writer};
 use super::{CommitError, Shared};
 use crate::address::Reply;
@@ -37,8 +37,19 @@ pub enum StorageMessage {
     },
 }
 
-/// A batch on its way to the writer.
+/// A batch on its way to the writer. Cloning shares it.
+#[derive(Clone)]
 pub struct Work(pub(super) Arc<Prepared>);
+
+impl Work {
+    /// Encodes what is told, on the thread of whoever asks.
+    ///
+    /// # Errors
+    /// [`CommitError::Failed`]: it cannot be written.
+    pub(crate) fn prepare(batch: Batch) -> Result<Self, CommitError> {
+        Prepared::new(batch).map(Self).map_err(|_| CommitError::Failed)
+    }
+}
 
 impl fmt::Debug for Work {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

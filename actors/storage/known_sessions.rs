@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use majordomo_model::{Session, Timestamp, User};
 use quick_cache::sync::Cache;
+use serde_json::Value;
 
 use super::batch::Write;
 use super::lookup::Lookup;
@@ -23,35 +24,41 @@ pub(crate) struct KnownSession {
     pub(crate) session: Session,
     /// Its user.
     pub(crate) user: User,
-    /// The latest use that the store was told of, or is about to be.
-    noted_use: AtomicI64,
+    /// The latest use, to within what is too little to be noted.
+    used_at: AtomicI64,
     /// What [`Marks::latest`] was before the snapshot.
     looked_up: u64,
 }
 
 impl KnownSession {
+    /// When it was used last, as far as is known: of what the store was not told, too.
+    pub(crate) fn used_at(&self) -> Timestamp {
+        Timestamp::from_micros(self.used_at.load(Ordering::Relaxed))
+    }
+
     /// Whether `now` is the first use that is at least so much later than the one that was noted last: then the store is
     /// to be told, by this caller alone.
     pub(crate) fn is_use_to_note(&self, now: Timestamp, coarseness: std::time::Duration) -> bool {
-        let noted = self.noted_use.load(Ordering::Relaxed);
+        let noted = self.used_at.load(Ordering::Relaxed);
         now.since(Timestamp::from_micros(noted)) >= coarseness
-            && self.noted_use.compare_exchange(noted, now.as_micros(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && self.used_at.compare_exchange(noted, now.as_micros(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
 /// The sessions that are kept, and the marks that tell which of them may be believed.
 ///
-/// A commit marks what it changed before anybody is told that it took place. So whoever is told that a session was ended,
-/// or a user disabled, finds nothing here that says otherwise.
+/// A commit marks what it changes before anybody can see that it took place. So whoever is told that a session was ended,
+/// or a user disabled, or reads it, finds nothing here that says otherwise.
 pub(super) struct KnownSessions {
     marks: Marks,
-    kept: Option<Cache<[u8; 32], Arc<KnownSession>>>,
+    kept: Option<Cache<[u8; 32], Arc<KnownSession>, Weigher>>,
 }
 
 impl KnownSessions {
-    /// Keeps at most so many.
+    /// Keeps at most so many, and fewer where their users are large.
     pub(super) fn new(limit: usize) -> Self {
-        Self { marks: Marks::new(), kept: (limit > 0).then(|| Cache::new(limit)) }
+        let cache = || Cache::with_weighter(limit, limit as u64, Weigher);
+        Self { marks: Marks::new(), kept: (limit > 0).then(cache) }
     }
 
     /// What is known of a session, unless something that it follows from may have changed since.
@@ -78,7 +85,7 @@ impl KnownSessions {
         let known = Arc::new(KnownSession {
             session: session.view(),
             user: user.view(activity),
-            noted_use: AtomicI64::new(session.last_seen_at.as_micros()),
+            used_at: AtomicI64::new(session.last_seen_at.as_micros()),
             looked_up,
         });
         if let Some(kept) = &self.kept {
@@ -87,15 +94,59 @@ impl KnownSessions {
         known
     }
 
-    /// Marks what was changed by a transaction that has just been committed.
-    pub(super) fn changed<'a>(&self, writes: impl Iterator<Item = &'a Write>) {
-        self.marks.set(writes.filter_map(changed_mark));
+    /// Marks what a transaction changes that is about to be committed. Until [`KnownSessions::changed`] is told that it was,
+    /// all that is marked is looked up whenever it is asked for.
+    pub(super) fn change<'a>(&self, writes: impl Iterator<Item = &'a Write>) -> Change {
+        self.marks.set(writes.filter_map(changed_mark))
     }
 
-    /// Believes nothing any more that was looked up so far: nobody knows what was changed.
-    pub(super) fn doubt_all(&self) {
-        self.marks.set(0..MARKS);
+    /// Notes that what was marked can be seen by everybody from now on.
+    pub(super) fn changed(&self, change: Change) {
+        self.marks.pass(change);
     }
+
+    /// Believes nothing any more that was looked up so far: nobody knows what was changed. To be called while nothing can
+    /// be looked up.
+    pub(super) fn doubt_all(&self) {
+        self.marks.pass(self.marks.set(0..MARKS));
+    }
+}
+
+/// How many ordinary ones a session counts for, by the memory that it takes with its user.
+#[derive(Clone)]
+struct Weigher;
+
+/// The memory that an ordinary session takes, in bytes.
+const ORDINARY: usize = 2_048;
+
+impl quick_cache::Weighter<[u8; 32], Arc<KnownSession>> for Weigher {
+    fn weight(&self, _hash: &[u8; 32], known: &Arc<KnownSession>) -> u64 {
+        let User { profile, groups, contacts, .. } = &known.user;
+        let attributes = profile.attributes.iter().map(|(name, value)| named_bytes(name, value));
+        // Contacts are few and their addresses short; so are the other parts of a profile.
+        let others = groups.iter().map(|group| NAMED + group.len()).chain(contacts.iter().map(|_| 2 * NAMED));
+        let beyond = attributes.chain(others).fold(0, usize::saturating_add);
+        (1 + beyond / ORDINARY) as u64
+    }
+}
+
+/// What a name takes in a map beside its text.
+const NAMED: usize = 64;
+
+fn named_bytes(name: &str, value: &Value) -> usize {
+    NAMED.saturating_add(name.len()).saturating_add(value_bytes(value))
+}
+
+fn value_bytes(value: &Value) -> usize {
+    let inside = match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(value_bytes).fold(0, usize::saturating_add),
+        Value::Object(named) => {
+            named.iter().map(|(name, value)| named_bytes(name, value)).fold(0, usize::saturating_add)
+        }
+        _ => 0,
+    };
+    size_of::<Value>().saturating_add(inside)
 }
 
 impl Storage {
@@ -169,8 +220,8 @@ fn mark_of(name: &[u8]) -> u64 {
 
 /// Which change last touched what, coarsely.
 ///
-/// Changes are numbered once they can be seen in a snapshot. A snapshot that was begun after [`Marks::latest`] answered n
-/// therefore shows every change up to n; it is out of date as soon as a mark is higher.
+/// Changes are numbered before they can be seen in a snapshot, and passed once they can. A snapshot that was begun after
+/// [`Marks::latest`] answered n therefore shows every change up to n; it may be out of date as soon as a mark is higher.
 struct Marks {
     last: Box<[AtomicU64]>,
     numbered: AtomicU64,
@@ -193,16 +244,24 @@ impl Marks {
         mark.map_or(u64::MAX, |last| last.load(Ordering::SeqCst))
     }
 
-    fn set(&self, marks: impl Iterator<Item = u64>) {
+    fn set(&self, marks: impl Iterator<Item = u64>) -> Change {
         let number = self.numbered.fetch_add(1, Ordering::SeqCst).saturating_add(1);
         for mark in marks.filter_map(|mark| usize::try_from(mark).ok()) {
             if let Some(last) = self.last.get(mark) {
                 last.fetch_max(number, Ordering::SeqCst);
             }
         }
+        Change(number)
+    }
+
+    fn pass(&self, Change(number): Change) {
         self.latest.fetch_max(number, Ordering::SeqCst);
     }
 }
+
+/// A change that is marked and cannot be seen yet.
+#[must_use]
+pub(super) struct Change(u64);
 
 #[cfg(test)]
 mod tests {
@@ -254,12 +313,16 @@ mod tests {
         for write in ending {
             kept(&sessions, hash, &user);
             assert!(sessions.get(&hash).is_some());
-            sessions.changed([&write].into_iter());
+            let change = sessions.change([&write].into_iter());
+            assert!(sessions.get(&hash).is_none(), "{write:?}");
+            kept(&sessions, hash, &user);
+            assert!(sessions.get(&hash).is_none(), "{write:?} may show or not show in what was looked up");
+            sessions.changed(change);
             assert!(sessions.get(&hash).is_none(), "{write:?}");
         }
         kept(&sessions, hash, &user);
         for write in [Write::PutUser(Box::new(other)), Write::RemoveSession([8; 32]), Write::Sweep(NOW, 9)] {
-            sessions.changed([&write].into_iter());
+            sessions.changed(sessions.change([&write].into_iter()));
             assert!(sessions.get(&hash).is_some(), "{write:?}");
         }
         sessions.doubt_all();
@@ -270,7 +333,7 @@ mod tests {
     fn what_changed_between_the_snapshot_and_its_keeping_is_not_believed() {
         let (sessions, user, hash) = (KnownSessions::new(10), user(), [7; 32]);
         let looked_up = sessions.before_snapshot();
-        sessions.changed([&Write::RemoveSession(hash)].into_iter());
+        sessions.changed(sessions.change([&Write::RemoveSession(hash)].into_iter()));
         sessions.keep(looked_up, hash, &session_of(&user), &user, None);
         assert!(sessions.get(&hash).is_none());
     }
@@ -282,6 +345,12 @@ mod tests {
             (0..10_000_u16).map(|number| std::array::from_fn(|at| number.to_le_bytes()[at % 2])).collect();
         hashes.iter().for_each(|hash| kept(&sessions, *hash, &user));
         assert!(hashes.iter().filter(|hash| sessions.get(hash).is_some()).count() <= 100);
+        let mut large = user.clone();
+        let many = Value::from(vec![0; 4_000]);
+        large.profile.attributes.insert("many".to_owned(), many);
+        hashes.iter().for_each(|hash| kept(&sessions, *hash, &large));
+        let left = hashes.iter().filter(|hash| sessions.get(hash).is_some()).count();
+        assert!(left <= 1, "{left} of 128 KiB each are kept where 200 KiB may be taken");
         let none = KnownSessions::new(0);
         kept(&none, [7; 32], &user);
         assert!(none.get(&[7; 32]).is_none());
@@ -300,16 +369,16 @@ mod tests {
         assert_eq!(noted, 1);
     }
 
-    /// The store is one number; whoever changed it tells so only afterwards.
+    /// The store is one number, which everybody can read.
     #[test]
-    fn nobody_who_was_told_of_a_change_is_answered_as_before_it() {
+    fn nobody_who_read_a_change_is_answered_as_before_it() {
         let (sessions, user, hash) = (KnownSessions::new(10), user(), [7; 32]);
-        let (stored, told, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let (stored, over) = (AtomicU64::new(0), AtomicBool::new(false));
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
                     while !over.load(Ordering::SeqCst) {
-                        let expected = told.load(Ordering::SeqCst);
+                        let expected = stored.load(Ordering::SeqCst);
                         let known = sessions.get(&hash).unwrap_or_else(|| {
                             let looked_up = sessions.before_snapshot();
                             let row = UserRow { version: stored.load(Ordering::SeqCst), ..user.clone() };
@@ -320,9 +389,9 @@ mod tests {
                 });
             }
             for version in 1..=20_000 {
+                let change = sessions.change([&Write::RecordLogin(user.id, NOW)].into_iter());
                 stored.store(version, Ordering::SeqCst);
-                sessions.changed([&Write::RecordLogin(user.id, NOW)].into_iter());
-                told.store(version, Ordering::SeqCst);
+                sessions.changed(change);
             }
             over.store(true, Ordering::SeqCst);
         });

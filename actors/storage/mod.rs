@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Instrument;
 
 pub use self::actor::StorageMessage;
+pub(crate) use self::actor::Work;
 pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
 pub use self::change::ChangeRow;
 pub use self::dispatch::DispatchRow;
@@ -284,9 +285,17 @@ impl Storage {
     /// # Errors
     /// Any [`CommitError`].
     pub(crate) async fn commit_within(&self, batch: Batch, patience: Duration) -> Result<Verdict, CommitError> {
-        let prepared = batch::Prepared::new(batch).map_err(|_| CommitError::Failed)?;
-        let span = tracing::debug_span!("commit", flow = %prepared.batch.flow, signals = prepared.batch.signals.len());
-        let build = |reply| StorageMessage::Commit { prepared: actor::Work(Arc::clone(&prepared)), patience, reply };
+        self.commit_work(&Work::prepare(batch)?, patience).await
+    }
+
+    /// As [`Storage::commit_within`], of a batch that may have to be committed again where the store was out.
+    ///
+    /// # Errors
+    /// Any [`CommitError`].
+    pub(crate) async fn commit_work(&self, work: &Work, patience: Duration) -> Result<Verdict, CommitError> {
+        let batch = &work.0.batch;
+        let span = tracing::debug_span!("commit", flow = %batch.flow, signals = batch.signals.len());
+        let build = |reply| StorageMessage::Commit { prepared: work.clone(), patience, reply };
         self.address.ask_repeatable(None, build).instrument(span).await?
     }
 
@@ -295,9 +304,8 @@ impl Storage {
     /// room, or the store fails twice with it, it is dropped and counted ([`StorageState::lost`]).
     pub fn commit_with_next(&self, batch: Batch) {
         let signals = batch.signals.len();
-        let told = batch::Prepared::new(batch).map(|prepared| {
-            self.address.tell(|reply| StorageMessage::CommitWithNext { prepared: actor::Work(prepared), reply })
-        });
+        let told = Work::prepare(batch)
+            .map(|prepared| self.address.tell(|reply| StorageMessage::CommitWithNext { prepared, reply }));
         if !matches!(told, Ok(Ok(_))) {
             self.shared.counters.lose(signals);
         }

@@ -28,7 +28,7 @@ pub struct StorageSettings {
     /// `StorageUnavailable`, so that there is room for logins and for whatever frees some. Default 64 MiB; 0 is none.
     pub reserve_bytes: u64,
     /// How many live sessions are kept in memory, so that checking one that was checked lately reads nothing. Default
-    /// 16,384, about 2 KiB each; 0 keeps none.
+    /// 16,384, about 2 KiB each; one whose user is larger counts as several. 0 keeps none.
     pub sessions_kept: usize,
     /// The page cache. Default 128 MiB.
     pub engine: EngineSettings,

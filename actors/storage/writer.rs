@@ -379,12 +379,14 @@ fn commit_group(shared: &Shared, work: &[Arc<Prepared>]) -> Result<Done, GroupEr
             log.store(transaction)?;
             done.commit = Some(mark_progress(transaction, shared)?);
         }
-        Ok::<_, ReadError>(())
+        // Readers may see it from the moment on at which it is committed, which is before this is told.
+        Ok::<_, ReadError>(shared.sessions.change(work.iter().flat_map(|prepared| &prepared.batch.writes)))
     });
     match committed {
-        Ok(()) => {
-            // Here, where nobody has been told yet, and where it is done even if the writer is killed meanwhile.
-            shared.sessions.changed(work.iter().flat_map(|prepared| &prepared.batch.writes));
+        Ok(change) => {
+            // Here, where it is done even if the writer is killed meanwhile. A commit that failed leaves it marked until
+            // the store is open again.
+            shared.sessions.changed(change);
             Ok(done)
         }
         Err(EngineCommitError::Aborted(error)) => Err(error.into()),
@@ -416,8 +418,8 @@ fn reopen_once(shared: &Shared) -> Result<u64, String> {
     if found < acknowledged {
         return Err(format!("the store ends with transaction {found}, but {acknowledged} was acknowledged"));
     }
-    shared.engine.install(engine);
     shared.sessions.doubt_all();
+    shared.engine.install(engine);
     if shared.released.load(Ordering::SeqCst) {
         // Let go of meanwhile: whoever did so expects the file to be closed.
         let _ = shared.engine.revoke();

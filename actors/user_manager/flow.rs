@@ -1,8 +1,9 @@
 //! The flow: one run from admission to answer, with exactly one start and one end, whatever happens between.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use majordomo_model::{
@@ -170,8 +171,8 @@ pub(crate) struct Run<'a, F: Perform> {
     start: (SignalId, Timestamp, Signal),
     /// The signal that is told just before the commit, and stored with it: the same name and time both times.
     announced: OnceLock<(SignalId, Timestamp)>,
-    /// Whether the hasher was asked.
-    pub(super) hashed: AtomicBool,
+    /// How long the hasher took, in microseconds.
+    pub(super) hashing_micros: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -247,7 +248,7 @@ impl<'a, F: Perform> Run<'a, F> {
             fingerprint: fingerprint(services, command),
             start,
             announced: OnceLock::new(),
-            hashed: AtomicBool::new(false),
+            hashing_micros: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }
     }
@@ -280,7 +281,9 @@ impl<'a, F: Perform> Run<'a, F> {
             if attempt == 0 {
                 batch.signals.iter().skip(1).filter(|told| is_told_ahead(told)).for_each(|told| self.publish(told));
             }
-            match self.services.storage.commit_within(batch, self.patience()).await? {
+            // Who has to decide again has waited for company once.
+            let patience = if attempt == 0 { self.patience() } else { Duration::ZERO };
+            match self.services.storage.commit_within(batch, patience).await? {
                 Verdict::Committed(_) => {
                     self.ended.store(true, Ordering::Relaxed);
                     return Ok(answer);

@@ -17,8 +17,7 @@ const LIMIT: Duration = Duration::from_millis(100);
 impl<F: Perform> Run<'_, F> {
     /// Asks for a new hash.
     pub(super) async fn hash(&self, password: Zeroizing<Vec<u8>>) -> Result<PhcString, HashError> {
-        self.hashed.store(true, Ordering::Relaxed);
-        self.services.hasher.hash(password, self.deadline).await
+        self.timed(self.services.hasher.hash(password, self.deadline)).await
     }
 
     /// Has a password compared with a stored hash, or with a decoy.
@@ -28,24 +27,30 @@ impl<F: Perform> Run<'_, F> {
         stored: Option<String>,
         decoy: [u8; 32],
     ) -> Result<Verified, HashError> {
-        self.hashed.store(true, Ordering::Relaxed);
-        self.services.hasher.verify(password, stored, decoy, self.deadline).await
+        self.timed(self.services.hasher.verify(password, stored, decoy, self.deadline)).await
+    }
+
+    async fn timed<T>(&self, asked: impl Future<Output = Result<T, HashError>>) -> Result<T, HashError> {
+        let begun = Instant::now();
+        let answer = asked.await?;
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.hashing_micros.fetch_add(micros, Ordering::Relaxed);
+        Ok(answer)
     }
 
     /// How long the commit may wait for those that are about to come: not at all but for who was in a line at the
     /// hasher, where others stand behind. Each transaction that they share is time for a part of another hash.
     pub(super) fn patience(&self) -> Duration {
-        if !self.hashed.load(Ordering::Relaxed) {
-            return Duration::ZERO;
-        }
+        let took = Duration::from_micros(self.hashing_micros.load(Ordering::Relaxed));
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        patience(self.services.hasher.last_wait(), left)
+        patience(took, self.services.hasher.last_wait(), left)
     }
 }
 
-/// A small part of what was waited already, unless a deadline is near. Below what timers tell apart it is none.
-fn patience(waited: Duration, left: Option<Duration>) -> Duration {
-    let patience = (waited / PART).min(LIMIT);
+/// A small part of what the hasher took, if those behind wait as long, and no deadline is near. Below what timers tell
+/// apart it is none.
+fn patience(took: Duration, line: Duration, left: Option<Duration>) -> Duration {
+    let patience = (took.min(line) / PART).min(LIMIT);
     let is_close = left.is_some_and(|left| left < patience * 2);
     if is_close || patience < Duration::from_millis(1) { Duration::ZERO } else { patience }
 }
@@ -65,12 +70,11 @@ mod tests {
 
     #[test]
     fn a_commit_waits_a_small_part_of_what_its_run_waited_in_line() {
-        assert_eq!(
-            [0, 9, 10, 400, 1_000, 60_000].map(|waited| patience(millis(waited), None).as_millis()),
-            [0, 0, 1, 40, 100, 100]
-        );
-        assert_eq!(patience(millis(1_000), Some(millis(199))), Duration::ZERO, "the caller would not wait for it");
-        assert_eq!(patience(millis(1_000), Some(millis(200))), millis(100));
+        let whole = |took: u64, line: u64| patience(millis(took), millis(line), None).as_millis();
+        assert_eq!([0, 9, 10, 400, 1_000, 60_000].map(|took| whole(took, 60_000)), [0, 0, 1, 40, 100, 100]);
+        assert_eq!([0, 9, 10, 400, 1_000].map(|line| whole(60_000, line)), [0, 0, 1, 40, 100], "the line is gone");
+        let near = |left| patience(millis(1_000), millis(1_000), Some(millis(left)));
+        assert_eq!([near(199), near(200)], [Duration::ZERO, millis(100)], "the caller would not wait for it");
     }
 
     fn log_in() -> Authenticate {

@@ -31,10 +31,11 @@ pub(crate) fn check(services: &Services, token: &SessionToken) -> Result<Option<
     let now = services.clock.now();
     let Some(known) = services.storage.known_session(&hash)? else { return Ok(None) };
     let session = &known.session;
-    if !is_in_time(session.last_seen_at, session.expires_at, now, &services.policy) {
+    if !is_in_time(known.used_at(), session.expires_at, now, &services.policy) {
         return Ok(None);
     }
-    if known.is_use_to_note(now, TOUCH_EVERY) {
+    // While storage is out, memory alone knows of it: what waits for the writer then is to be what must not be lost.
+    if known.is_use_to_note(now, TOUCH_EVERY) && services.storage.is_available() {
         services.storage.commit_with_next(Batch {
             flow: FlowId::new(),
             outcome: None,

@@ -695,6 +695,22 @@ async fn during_an_outage_reads_answer_unreadable_and_never_that_something_is_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn during_an_outage_a_session_that_is_used_does_not_lie_idle() {
+    let (test, user, token, waiting) = out_of_storage().await;
+    let ten_days = Duration::from_secs(10 * 24 * 3_600);
+    for _ in 0..2 {
+        test.advance(ten_days);
+        assert_eq!(test.check_session(&token).unwrap().unwrap().1.id, user);
+    }
+    let queued = test.storage_state().queued;
+    test.advance(ten_days);
+    assert_eq!(test.check_session(&token).unwrap(), None, "it lasts 30 days at most");
+    assert!(queued <= 2, "{queued} wait for the writer, and none of them a note of a use");
+    test.disk().heal();
+    assert!(tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn during_an_outage_every_flow_is_answered_storage_unavailable() {
     let (test, user, token, waiting) = out_of_storage().await;
     let password = || Password::new(PASSWORD);
