@@ -55,10 +55,10 @@ impl Task {
 }
 
 /// A password, and what it is checked against.
-pub(super) struct Claim {
-    pub(super) password: Zeroizing<Vec<u8>>,
-    pub(super) stored: Option<String>,
-    pub(super) decoy: [u8; 32],
+pub(crate) struct Claim {
+    pub(crate) password: Zeroizing<Vec<u8>>,
+    pub(crate) stored: Option<String>,
+    pub(crate) decoy: [u8; 32],
 }
 
 impl Job {

@@ -11,6 +11,7 @@ mod kernel;
 mod pace;
 mod parameters;
 mod phc;
+mod place;
 mod plain;
 mod queue;
 #[cfg(any(test, feature = "argon2-simd"))]
@@ -32,7 +33,8 @@ use tracing::Instrument;
 use zeroize::Zeroizing;
 
 pub use self::actor::HasherMessage;
-use self::crew::{Claim, Counters, Job, Reply, Shared, Task, count};
+pub(crate) use self::crew::Claim;
+use self::crew::{Counters, Job, Reply, Shared, Task, count};
 pub use self::kernel::HashKernel;
 #[cfg(any(test, feature = "testing"))]
 use self::kernel::{Input, Kernel};
@@ -41,6 +43,7 @@ pub use self::parameters::{Ceiling, HashParameters, HasherSettings, HasherSettin
 pub use self::phc::PhcString;
 #[cfg(any(test, feature = "testing"))]
 use self::phc::{Recipe, SALT_BYTES, TAG_BYTES};
+pub(crate) use self::place::Place;
 use self::queue::{Priority, Queue};
 use crate::gauge::{Gauge, GaugeReading};
 use crate::telemetry;
@@ -106,23 +109,23 @@ impl Hasher {
         Duration::from_micros(self.shared.counters.waited_micros.load(Ordering::Relaxed))
     }
 
-    /// Whether a login would be turned away now, which is then counted as if it had asked.
-    pub(crate) fn turns_away_login(&self) -> bool {
-        self.turns_away(Priority::Login, "verify")
+    /// Keeps room in the line for a login. Where there is none, that is counted as if it had asked.
+    pub(crate) fn keep_place_for_login(&self) -> Option<Place> {
+        self.keep_place(Priority::Login, "verify")
     }
 
-    /// As [`Hasher::turns_away_login`], of a new hash.
-    pub(crate) fn turns_away_new_hash(&self) -> bool {
-        self.turns_away(Priority::Background, "hash")
+    /// As [`Hasher::keep_place_for_login`], for a new hash.
+    pub(crate) fn keep_place_for_new_hash(&self) -> Option<Place> {
+        self.keep_place(Priority::Background, "hash")
     }
 
-    fn turns_away(&self, priority: Priority, kind: &'static str) -> bool {
-        let is_full = self.shared.queue.is_full_for(priority);
-        if is_full {
+    fn keep_place(&self, priority: Priority, kind: &'static str) -> Option<Place> {
+        let place = Place::keep(&self.shared, priority);
+        if place.is_none() {
             count(&self.shared.counters.refused);
             telemetry::hash_refused(kind);
         }
-        is_full
+        place
     }
 
     /// Hashes `password` with the configured parameters and a fresh salt. Waits behind every login.
@@ -130,7 +133,20 @@ impl Hasher {
     /// # Errors
     /// See [`HashError`]; `deadline` is on the clock of the tokio runtime.
     pub async fn hash(&self, password: Zeroizing<Vec<u8>>, deadline: Option<Instant>) -> Result<PhcString, HashError> {
-        self.ask(Priority::Background, deadline, |reply| Task::Hash { password, reply }).await
+        self.hash_at(None, password, deadline).await
+    }
+
+    /// As [`Hasher::hash`], at a place that was kept.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn hash_at(
+        &self,
+        place: Option<Place>,
+        password: Zeroizing<Vec<u8>>,
+        deadline: Option<Instant>,
+    ) -> Result<PhcString, HashError> {
+        self.ask(Priority::Background, place, deadline, |reply| Task::Hash { password, reply }).await
     }
 
     /// Checks `password` against `stored`, a PHC string. With `None` the same job runs against the decoy that the
@@ -146,8 +162,20 @@ impl Hasher {
         decoy: [u8; 32],
         deadline: Option<Instant>,
     ) -> Result<Verified, HashError> {
-        let claim = Claim { password, stored, decoy };
-        self.ask(Priority::Login, deadline, |reply| Task::Verify { claim, reply }).await
+        self.verify_at(None, Claim { password, stored, decoy }, deadline).await
+    }
+
+    /// As [`Hasher::verify`], at a place that was kept.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn verify_at(
+        &self,
+        place: Option<Place>,
+        claim: Claim,
+        deadline: Option<Instant>,
+    ) -> Result<Verified, HashError> {
+        self.ask(Priority::Login, place, deadline, |reply| Task::Verify { claim, reply }).await
     }
 
     /// The present state, read without asking the actor.
@@ -202,6 +230,7 @@ impl Hasher {
     async fn ask<T>(
         &self,
         priority: Priority,
+        place: Option<Place>,
         deadline: Option<Instant>,
         task: impl FnOnce(Reply<T>) -> Task,
     ) -> Result<T, HashError> {
@@ -210,7 +239,8 @@ impl Hasher {
         // Idle while the job waits, busy while a thread computes it.
         let span = tracing::debug_span!("hash", job = task.kind());
         let job = Job { deadline, task, span: span.clone(), since: Instant::now() };
-        if let Some((turned_away, error)) = self.shared.queue.push(priority, job) {
+        let reserved = place.is_some_and(|place| place.give_to(priority));
+        if let Some((turned_away, error)) = self.shared.queue.push(priority, job, reserved) {
             if error == HashError::Overloaded {
                 count(&self.shared.counters.refused);
                 telemetry::hash_refused(turned_away.task.kind());
@@ -498,7 +528,11 @@ mod tests {
             hasher
                 .shared
                 .queue
-                .push(Priority::Background, Job { deadline, task, span: tracing::Span::none(), since: Instant::now() })
+                .push(
+                    Priority::Background,
+                    Job { deadline, task, span: tracing::Span::none(), since: Instant::now() },
+                    false
+                )
                 .is_none()
         );
         tokio::time::advance(Duration::from_secs(3_600)).await;

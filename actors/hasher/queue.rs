@@ -28,6 +28,8 @@ struct Waiting<T> {
     bound: usize,
     login: VecDeque<T>,
     background: VecDeque<T>,
+    /// How many logins, and how many background jobs, there is room kept for.
+    reserved: [usize; 2],
     closed: bool,
     held: bool,
 }
@@ -35,7 +37,7 @@ struct Waiting<T> {
 impl<T> Queue<T> {
     pub(super) fn new(bound: usize) -> Self {
         let (login, background) = (VecDeque::new(), VecDeque::new());
-        let waiting = Waiting { bound, login, background, closed: false, held: false };
+        let waiting = Waiting { bound, login, background, reserved: [0; 2], closed: false, held: false };
         Self { waiting: Mutex::new(waiting), ready: Condvar::new() }
     }
 
@@ -51,25 +53,39 @@ impl<T> Queue<T> {
         self.lock().len()
     }
 
-    /// Whether a job of this priority would find no place now.
-    pub(super) fn is_full_for(&self, priority: Priority) -> bool {
-        let waiting = self.lock();
-        let displaces = priority == Priority::Login && !waiting.background.is_empty();
-        !waiting.closed && waiting.len() >= waiting.bound && !displaces
+    /// Keeps room for a job of this priority, until it comes or [`Queue::release`] is told that it does not. Answers
+    /// whether there is any; of a closed queue, too, since the stop is what is to be told.
+    pub(super) fn reserve(&self, priority: Priority) -> bool {
+        let mut waiting = self.lock();
+        let has_room = waiting.closed || waiting.has_room_for(priority);
+        if has_room {
+            *waiting.reserved(priority) += 1;
+        }
+        has_room
     }
 
-    /// Puts `job` in line. Who finds no place is handed back with the reason: `job` itself or the one it displaced.
+    /// Gives back the room that was kept.
+    pub(super) fn release(&self, priority: Priority) {
+        self.lock().take_back(priority);
+    }
+
+    /// Puts `job` in line, `reserved` if room was kept for it. Who finds no place is handed back with the reason: `job`
+    /// itself or the one it displaced. A login for which room was kept finds one, though the bound may be lower by now.
     #[must_use]
-    pub(super) fn push(&self, priority: Priority, job: T) -> Option<(T, HashError)> {
+    pub(super) fn push(&self, priority: Priority, job: T, reserved: bool) -> Option<(T, HashError)> {
         let mut waiting = self.lock();
+        if reserved {
+            waiting.take_back(priority);
+        }
         if waiting.closed {
             return Some((job, HashError::Stopped));
         }
-        let mut displaced = None;
-        if waiting.len() >= waiting.bound {
-            match (priority, waiting.background.pop_back()) {
-                (Priority::Login, Some(youngest)) => displaced = Some((youngest, HashError::Overloaded)),
-                (_, youngest) => {
+        let (is_login, mut displaced) = (priority == Priority::Login, None);
+        if waiting.len() >= waiting.bound || !(reserved || waiting.has_room_for(priority)) {
+            match waiting.background.pop_back() {
+                Some(youngest) if is_login => displaced = Some((youngest, HashError::Overloaded)),
+                None if is_login && reserved => {}
+                youngest => {
                     waiting.background.extend(youngest);
                     return Some((job, HashError::Overloaded));
                 }
@@ -135,6 +151,28 @@ impl<T> Waiting<T> {
         self.login.len() + self.background.len()
     }
 
+    /// A login takes the place of a background job, if it must, but not the room that is kept for another login.
+    fn has_room_for(&self, priority: Priority) -> bool {
+        let [logins, others] = self.reserved;
+        match priority {
+            Priority::Login => self.login.len() + logins < self.bound,
+            Priority::Background => self.len() + logins + others < self.bound,
+        }
+    }
+
+    const fn reserved(&mut self, priority: Priority) -> &mut usize {
+        let [logins, others] = &mut self.reserved;
+        match priority {
+            Priority::Login => logins,
+            Priority::Background => others,
+        }
+    }
+
+    fn take_back(&mut self, priority: Priority) {
+        let reserved = self.reserved(priority);
+        *reserved = reserved.saturating_sub(1);
+    }
+
     fn next(&mut self) -> Option<T> {
         if self.held {
             return None;
@@ -158,7 +196,7 @@ mod tests {
         for (priority, job) in
             [(Priority::Background, 1), (Priority::Login, 2), (Priority::Background, 3), (Priority::Login, 4)]
         {
-            assert_eq!(queue.push(priority, job), None);
+            assert_eq!(queue.push(priority, job, false), None);
         }
         assert_eq!(drain(&queue), [2, 4, 1, 3]);
     }
@@ -166,60 +204,70 @@ mod tests {
     #[test]
     fn beyond_the_bound_the_newcomer_is_turned_away() {
         let queue = Queue::new(2);
-        assert_eq!(queue.push(Priority::Background, 1), None);
-        assert_eq!(queue.push(Priority::Background, 2), None);
-        assert_eq!(queue.push(Priority::Background, 3), Some((3, HashError::Overloaded)));
+        assert_eq!(queue.push(Priority::Background, 1, false), None);
+        assert_eq!(queue.push(Priority::Background, 2, false), None);
+        assert_eq!(queue.push(Priority::Background, 3, false), Some((3, HashError::Overloaded)));
         assert_eq!(drain(&queue), [1, 2]);
     }
 
     #[test]
     fn a_login_displaces_the_youngest_background_job_but_no_login() {
         let queue = Queue::new(2);
-        assert_eq!(queue.push(Priority::Background, 1), None);
-        assert_eq!(queue.push(Priority::Background, 2), None);
-        assert_eq!(queue.push(Priority::Login, 3), Some((2, HashError::Overloaded)));
-        assert_eq!(queue.push(Priority::Login, 4), Some((1, HashError::Overloaded)));
-        assert_eq!(queue.push(Priority::Login, 5), Some((5, HashError::Overloaded)));
+        assert_eq!(queue.push(Priority::Background, 1, false), None);
+        assert_eq!(queue.push(Priority::Background, 2, false), None);
+        assert_eq!(queue.push(Priority::Login, 3, false), Some((2, HashError::Overloaded)));
+        assert_eq!(queue.push(Priority::Login, 4, false), Some((1, HashError::Overloaded)));
+        assert_eq!(queue.push(Priority::Login, 5, false), Some((5, HashError::Overloaded)));
         assert_eq!(drain(&queue), [3, 4]);
     }
 
     #[test]
-    fn it_is_full_for_exactly_whom_it_would_turn_away() {
+    fn who_has_a_place_finds_one_and_nobody_else_takes_it() {
         let queue = Queue::new(2);
-        let is_full = |queue: &Queue<u8>| [Priority::Login, Priority::Background].map(|who| queue.is_full_for(who));
-        assert_eq!(queue.push(Priority::Login, 1), None);
-        assert_eq!(is_full(&queue), [false, false]);
-        assert_eq!(queue.push(Priority::Background, 2), None);
-        assert_eq!(is_full(&queue), [false, true], "a login takes the other's place");
-        assert_eq!(queue.push(Priority::Login, 3), Some((2, HashError::Overloaded)));
-        assert_eq!(is_full(&queue), [true, true]);
+        let overloaded = |job| Some((job, HashError::Overloaded));
+        assert!(queue.reserve(Priority::Login) && queue.reserve(Priority::Background));
+        assert!(!queue.reserve(Priority::Background), "both are kept");
+        assert_eq!(queue.push(Priority::Background, 1, false), overloaded(1));
+        assert_eq!(queue.push(Priority::Background, 2, true), None);
+        assert!(queue.reserve(Priority::Login), "a login takes the other's place");
+        assert!(!queue.reserve(Priority::Login));
+        assert_eq!(queue.push(Priority::Login, 3, true), None);
+        assert_eq!(queue.push(Priority::Login, 4, true), overloaded(2));
+        assert_eq!(queue.push(Priority::Login, 5, false), overloaded(5));
+        assert_eq!(drain(&queue), [3, 4]);
+        assert!(queue.reserve(Priority::Login) && queue.reserve(Priority::Login));
+        queue.release(Priority::Login);
+        assert!(queue.reserve(Priority::Background));
+        queue.set_bound(0);
+        assert_eq!(queue.push(Priority::Login, 6, true), None, "the bound fell meanwhile");
         queue.close();
-        assert_eq!(is_full(&queue), [false, false], "the stop is what is to be told");
+        assert!(queue.reserve(Priority::Login), "the stop is what is to be told");
+        assert_eq!(queue.push(Priority::Login, 7, true), Some((7, HashError::Stopped)));
     }
 
     #[test]
     fn a_lower_bound_turns_nobody_away_who_waits_and_a_higher_one_makes_room() {
         let queue = Queue::new(3);
         for job in [1, 2, 3] {
-            assert_eq!(queue.push(Priority::Background, job), None);
+            assert_eq!(queue.push(Priority::Background, job, false), None);
         }
         queue.set_bound(1);
-        assert_eq!(queue.push(Priority::Background, 4), Some((4, HashError::Overloaded)));
-        assert_eq!(queue.push(Priority::Login, 5), Some((3, HashError::Overloaded)));
+        assert_eq!(queue.push(Priority::Background, 4, false), Some((4, HashError::Overloaded)));
+        assert_eq!(queue.push(Priority::Login, 5, false), Some((3, HashError::Overloaded)));
         queue.set_bound(4);
-        assert_eq!((queue.push(Priority::Background, 6), queue.bound()), (None, 4));
+        assert_eq!((queue.push(Priority::Background, 6, false), queue.bound()), (None, 4));
         assert_eq!(drain(&queue), [5, 1, 2, 6]);
     }
 
     #[test]
     fn a_closed_queue_hands_back_its_jobs_and_takes_none_until_it_opens() {
         let queue = Queue::new(4);
-        assert_eq!(queue.push(Priority::Background, 1), None);
-        assert_eq!(queue.push(Priority::Login, 2), None);
+        assert_eq!(queue.push(Priority::Background, 1, false), None);
+        assert_eq!(queue.push(Priority::Login, 2, false), None);
         assert_eq!(queue.close(), [2, 1]);
-        assert_eq!(queue.push(Priority::Login, 3), Some((3, HashError::Stopped)));
+        assert_eq!(queue.push(Priority::Login, 3, false), Some((3, HashError::Stopped)));
         queue.open();
-        assert_eq!(queue.push(Priority::Login, 4), None);
+        assert_eq!(queue.push(Priority::Login, 4, false), None);
         assert_eq!(drain(&queue), [4]);
     }
 
@@ -232,7 +280,7 @@ mod tests {
             queue.dismiss(&old);
             assert_eq!(sleeper.join().unwrap(), None);
         });
-        assert_eq!(queue.push(Priority::Login, 1), None);
+        assert_eq!(queue.push(Priority::Login, 1, false), None);
         assert_eq!(queue.take(&old), None);
         assert_eq!(queue.take(&new), Some(1));
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told};
 use super::policy::{Policy, revoked, seal_key, shown, typed};
 use crate::guard::Proposal;
-use crate::hasher::{HashError, Verified};
+use crate::hasher::{HashError, Place, Verified};
 use crate::session_secret;
 use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, SessionRow, UniqueKey, UserRow, Write};
 
@@ -235,8 +235,8 @@ impl Perform for Authenticate {
         Signal::UserAuthenticationStarted { identifier_kind, identifier }
     }
 
-    fn admit(services: &Services) -> Result<(), Error<AuthenticateReason>> {
-        services.refuse_overload(services.hasher.turns_away_login())
+    fn admit(services: &Services) -> Result<Option<Place>, Error<AuthenticateReason>> {
+        services.placed(services.hasher.keep_place_for_login())
     }
 
     fn failed(&self, services: &Services, why: Failure) -> Signal {

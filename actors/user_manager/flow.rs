@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -17,6 +17,7 @@ use tracing::{Instrument, Span, field};
 pub(crate) use super::fault::Fault;
 pub(crate) use super::services::Services;
 use crate::guard::{Amendment, Proposal};
+use crate::hasher::Place;
 use crate::stamp::{self, SealKey, Stamp};
 use crate::storage::{AppliedRow, Batch, Check, Outcome, ReadError, ReadView, Unreadable, UserRow, Verdict, Write};
 use crate::telemetry;
@@ -35,9 +36,10 @@ pub(crate) trait Perform: Flow {
     /// The signal that ends it when it could not decide: a panic, an outage, a deadline.
     fn failed(&self, services: &Services, why: Failure) -> Signal;
 
-    /// What it is refused with, counted, before it starts anything: turning away a flood must cost next to nothing.
-    fn admit(_services: &Services) -> Result<(), Error<Self::Reason>> {
-        Ok(())
+    /// The place in the hasher's line that it is to have, if it needs one; or what it is refused with, counted, before it
+    /// starts anything: turning away a flood must cost next to nothing.
+    fn admit(_services: &Services) -> Result<Option<Place>, Error<Self::Reason>> {
+        Ok(None)
     }
 
     /// What the guards are asked about before this decision is committed; nothing in a flow that is not guarded.
@@ -171,6 +173,8 @@ pub(crate) struct Run<'a, F: Perform> {
     start: (SignalId, Timestamp, Signal),
     /// The signal that is told just before the commit, and stored with it: the same name and time both times.
     announced: OnceLock<(SignalId, Timestamp)>,
+    /// The place in the hasher's line that is kept for it.
+    pub(super) place: Mutex<Option<Place>>,
     /// How long the hasher took, in microseconds.
     pub(super) hashing_micros: AtomicU64,
     ended: AtomicBool,
@@ -212,8 +216,8 @@ async fn run_caught<F: Perform>(
             return answer.map_err(Error::Refused);
         }
     }
-    F::admit(services)?;
-    let run = Run::new(services, command, flow, deadline, earlier);
+    let place = F::admit(services)?;
+    let run = Run { place: Mutex::new(place), ..Run::new(services, command, flow, deadline, earlier) };
     run.publish(&run.start_envelope(run.stamp(None)));
     let performed = AssertUnwindSafe(command.message.perform(&run)).catch_unwind().await;
     let fault = match performed {
@@ -248,6 +252,7 @@ impl<'a, F: Perform> Run<'a, F> {
             fingerprint: fingerprint(services, command),
             start,
             announced: OnceLock::new(),
+            place: Mutex::default(),
             hashing_micros: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }

@@ -1,5 +1,6 @@
 //! Hashing: how a run asks the hasher, and how long its commit may wait for company after that.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::flow::{Perform, Run};
-use crate::hasher::{HashError, PhcString, Verified};
+use crate::hasher::{Claim, HashError, PhcString, Place, Verified};
 
 /// What part of the time in line a commit may wait beyond it.
 const PART: u32 = 10;
@@ -17,7 +18,7 @@ const LIMIT: Duration = Duration::from_millis(100);
 impl<F: Perform> Run<'_, F> {
     /// Asks for a new hash.
     pub(super) async fn hash(&self, password: Zeroizing<Vec<u8>>) -> Result<PhcString, HashError> {
-        self.timed(self.services.hasher.hash(password, self.deadline)).await
+        self.timed(self.services.hasher.hash_at(self.place(), password, self.deadline)).await
     }
 
     /// Has a password compared with a stored hash, or with a decoy.
@@ -27,7 +28,12 @@ impl<F: Perform> Run<'_, F> {
         stored: Option<String>,
         decoy: [u8; 32],
     ) -> Result<Verified, HashError> {
-        self.timed(self.services.hasher.verify(password, stored, decoy, self.deadline)).await
+        let claim = Claim { password, stored, decoy };
+        self.timed(self.services.hasher.verify_at(self.place(), claim, self.deadline)).await
+    }
+
+    fn place(&self) -> Option<Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     async fn timed<T>(&self, asked: impl Future<Output = Result<T, HashError>>) -> Result<T, HashError> {

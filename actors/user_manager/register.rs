@@ -13,7 +13,7 @@ use super::policy::{
 };
 use crate::bytes::Bytes;
 use crate::guard::{Amendment, Proposal};
-use crate::hasher::HashError;
+use crate::hasher::{HashError, Place};
 use crate::stamp::SealKey;
 use crate::storage::{
     Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, UniqueKey, UserRow, UsernameRow, Write,
@@ -262,12 +262,12 @@ impl Perform for Register {
         Signal::UserRegistrationStarted { username, email, phone }
     }
 
-    fn admit(services: &Services) -> Result<(), Error<RegisterReason>> {
+    fn admit(services: &Services) -> Result<Option<Place>, Error<RegisterReason>> {
         // What is left of a disk that runs full is for those who are users already.
         if !services.storage.has_room() {
             return Err(services.refused_without_storage());
         }
-        services.refuse_overload(services.hasher.turns_away_new_hash())
+        services.placed(services.hasher.keep_place_for_new_hash())
     }
 
     fn failed(&self, services: &Services, why: Failure) -> Signal {

@@ -6,7 +6,7 @@ use super::budget::Budget;
 use super::policy::Policy;
 use crate::clock::Clock;
 use crate::guard::{self, Panel};
-use crate::hasher::Hasher;
+use crate::hasher::{Hasher, Place};
 use crate::keys::Keyring;
 use crate::live::LiveGroup;
 use crate::storage::{Reader, Storage};
@@ -38,13 +38,13 @@ impl Services {
         error
     }
 
-    /// Refuses what the hasher would turn away, counted.
-    pub(crate) fn refuse_overload<R: Reason>(&self, is_turned_away: bool) -> Result<(), Error<R>> {
-        if !is_turned_away {
-            return Ok(());
+    /// Refuses whoever the hasher has no place for, counted.
+    pub(crate) fn placed<R: Reason>(&self, place: Option<Place>) -> Result<Option<Place>, Error<R>> {
+        if place.is_none() {
+            self.budget.refused(RefusalCause::Overloaded);
+            return Err(Error::Overloaded);
         }
-        self.budget.refused(RefusalCause::Overloaded);
-        Err(Error::Overloaded)
+        Ok(place)
     }
 
     /// Refuses a guard that asks in turn, counted: it could wait for a flow that waits for the guard.

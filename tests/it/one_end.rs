@@ -177,6 +177,28 @@ where
     assert_eq!(ends(&test.recorded(), name).len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_login_that_was_let_in_is_never_turned_away_at_the_hasher() {
+    let test = TestAccounts::configured(|config| config.hashing.queue = Some(3)).await;
+    test.register(Register { username: Some("ada".into()), ..Register::new(PASSWORD) }).await.unwrap();
+    let logins = (0..400).map(|_| {
+        let accounts = test.accounts().clone();
+        tokio::spawn(async move { accounts.authenticate(login("ada", PASSWORD)).await })
+    });
+    let (mut signed_in, mut refused) = (0, 0);
+    for login in logins.collect::<Vec<_>>() {
+        match login.await.unwrap() {
+            Ok(_) => signed_in += 1,
+            Err(Error::Overloaded) => refused += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(signed_in + refused, 400);
+    let begun = |kind| test.recorded().iter().filter(|told| told.signal.kind() == kind).count();
+    assert_eq!(begun(SignalKind::UserAuthenticationStarted), signed_in, "who is refused begins nothing");
+    assert_eq!(begun(SignalKind::UserAuthenticated), signed_in);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_of_hashes_ends_a_flow_once_and_the_same_command_runs_again() {
     let test = TestAccounts::configured(|config| {
