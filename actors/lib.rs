@@ -5,6 +5,8 @@ pub mod auditor;
 mod bytes;
 pub mod clock;
 mod delivery_end;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzzing;
 pub mod gauge;
 pub mod guard;
 pub mod hasher;

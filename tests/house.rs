@@ -12,6 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bytes", &[]),
     ("clock", &[]),
     ("delivery_end", &["storage"]),
+    ("fuzzing", &["auditor", "hasher", "keys", "session_secret", "stamp", "storage", "token"]),
     ("gauge", &[]),
     ("guard", &["gauge", "host"]),
     ("hasher", &["gauge", "priority", "telemetry"]),
@@ -332,4 +333,32 @@ fn the_code_map_names_every_room() {
 fn the_readme_needs_no_crate_but_those_that_it_names() {
     let text = include_str!("../README.md");
     assert!(!text.contains("#[ractor::"), "ractor's macros name a crate that an app does not depend on");
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn each_test_that_the_security_document_names_is_where_it_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
+    let (mut named, mut found) = (Vec::new(), 0);
+    for line in text.lines().filter(|line| line.starts_with('|')) {
+        let shown_by = line.trim_end_matches(['|', ' ']).rsplit(" | ").next().unwrap_or_default();
+        for word in quoted(shown_by) {
+            if !word.ends_with(".rs") {
+                named.push(word);
+                continue;
+            }
+            let code = std::fs::read_to_string(root.join(word)).unwrap_or_else(|_| panic!("{word} is not there"));
+            for test in named.drain(..) {
+                assert!(code.contains(&format!("fn {test}(")), "{test} is not in {word}");
+                found += 1;
+            }
+        }
+        named.clear();
+    }
+    assert!(found > 200, "{found} tests are named");
 }

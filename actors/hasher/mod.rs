@@ -42,6 +42,8 @@ use self::pace::Pace;
 pub use self::parameters::{Ceiling, HashParameters, HasherSettings, HasherSettingsError};
 pub use self::phc::PhcString;
 #[cfg(any(test, feature = "testing"))]
+pub(crate) use self::phc::reads_phc_as_written;
+#[cfg(any(test, feature = "testing"))]
 use self::phc::{Recipe, SALT_BYTES, TAG_BYTES};
 pub(crate) use self::place::Place;
 use self::queue::{Priority, Queue};

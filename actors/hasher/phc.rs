@@ -139,6 +139,16 @@ impl StoredHash {
     }
 }
 
+/// Whether a text, if it is read as a hash under the default ceiling, is one that is written and read as the same.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn reads_phc_as_written(text: &str) -> bool {
+    let ceiling = Ceiling::default();
+    let Some(read) = StoredHash::parse(text, &ceiling) else { return true };
+    let again = StoredHash::parse(read.to_phc().as_str(), &ceiling);
+    let is_same = |again: &StoredHash| again.recipe == read.recipe && again.salt == read.salt && again.tag == read.tag;
+    ceiling.admits(&read.recipe.parameters) && again.is_some_and(|again| is_same(&again))
+}
+
 fn parse_costs(costs: &str) -> Option<HashParameters> {
     let mut costs = costs.split(',');
     let memory_kib = decimal(costs.next()?.strip_prefix("m=")?)?;

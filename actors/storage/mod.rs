@@ -62,6 +62,8 @@ pub use self::row::{
     ActivityRow, AppliedRow, ContactRow, CredentialRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow,
     UsernameRow,
 };
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::row::{decode, decode_signal, encode};
 pub use self::settings::StorageSettings;
 use crate::address::{Address, AskError, Binder};
 use crate::clock::Clock;

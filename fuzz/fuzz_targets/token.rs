@@ -1,0 +1,9 @@
+//! Feeds `majordomo_actors::fuzzing::token`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    if let Err(fault) = majordomo_actors::fuzzing::token(data) {
+        panic!("{fault}");
+    }
+});
