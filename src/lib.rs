@@ -30,9 +30,9 @@ pub use majordomo_actors::keys::{KeyError, KeyId, Keyring};
 pub use majordomo_actors::live::Live;
 pub use majordomo_actors::notifier;
 pub use majordomo_actors::outbox::{
-    DeadLetter, FailedAttempt, IN_HAND_LIMIT, LastFailure, LetterState, Moved, OperationError, RebuildStarted,
-    RebuildState, RegistrationError, SUBSCRIPTION_NAME_LIMIT, Subscription, SubscriptionSettings, SubscriptionState,
-    SubscriptionStatus, UnattachedSubscription,
+    DeadLetter, FailedAttempt, IN_HAND_LIMIT, LINGER_LIMIT, LastFailure, LetterState, Moved, OperationError,
+    RebuildStarted, RebuildState, RegistrationError, SUBSCRIPTION_NAME_LIMIT, Subscription, SubscriptionSettings,
+    SubscriptionState, SubscriptionStatus, UnattachedSubscription,
 };
 pub use majordomo_actors::storage::{
     EngineSettings, Integrity, LogState, OpenError, ProjectionValues, StorageSettings, StorageState, Unreadable,

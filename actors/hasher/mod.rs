@@ -457,6 +457,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_place_that_is_kept_is_there_when_its_job_comes_and_free_when_it_does_not() {
+        let (hasher, _actor) = running(1, 1).await;
+        hasher.hold(true);
+        let given_up = hasher.keep_place_for_login();
+        assert!(given_up.is_some() && hasher.keep_place_for_new_hash().is_none());
+        drop(given_up);
+        let place = hasher.keep_place_for_login();
+        assert!(place.is_some() && hasher.keep_place_for_login().is_none());
+        assert_eq!(verify(&hasher, "without a place", None).await, Err(HashError::Overloaded));
+        let (caller, claim) = (hasher.clone(), Claim { password: password("let in"), stored: None, decoy: DECOY });
+        let login = enqueue(&hasher, async move { caller.verify_at(place, claim, None).await }).await;
+        hasher.hold(false);
+        assert_eq!(login.await.unwrap(), Ok(Verified::Decoy));
+        assert_eq!(hasher.observe().refused, 3);
+    }
+
+    #[tokio::test]
     async fn a_login_passes_a_queue_full_of_registrations() {
         let (hasher, _actor) = running(1, 2).await;
         hasher.hold(true);

@@ -58,8 +58,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// A lease on its way to the store.
 pub(super) struct Renewal {
     commit: Pin<Box<dyn Future<Output = Result<bool, Cut>> + Send>>,
-    /// What is on its way; none where it cannot be written.
-    work: Option<Work>,
+    /// What is on its way.
+    work: Work,
     /// Whether the store has refused it, and it is to be sent again before anything that follows it.
     refused: bool,
     revision: u64,
@@ -76,17 +76,12 @@ pub(super) async fn arrival(renewal: &mut Option<Renewal>) -> Result<bool, Cut> 
     }
 }
 
-fn send(
-    feed: &Arc<Feed>,
-    work: Option<Work>,
-    after: Duration,
-) -> Pin<Box<dyn Future<Output = Result<bool, Cut>> + Send>> {
+fn send(feed: &Arc<Feed>, work: Work, after: Duration) -> Pin<Box<dyn Future<Output = Result<bool, Cut>> + Send>> {
     let feed = Arc::clone(feed);
     Box::pin(async move {
         if !after.is_zero() {
             tokio::time::sleep(after).await;
         }
-        let Some(work) = work else { return Err(Cut::Lost) };
         progress::came_to(feed.storage.commit_work(&work, Duration::ZERO).await)
     })
 }
@@ -108,7 +103,7 @@ impl Worker {
         let row = self.row();
         let Some(cursor) = &mut self.cursor else { return Err(Cut::Lost) };
         let (revision, leased) = (row.revision, row.leased);
-        let work = Work::prepare(cursor.renew(row)).ok();
+        let work = Work::prepare(cursor.renew(row)).map_err(|_| Cut::Lost)?;
         let commit = send(&self.feed, work.clone(), Duration::ZERO);
         let span = self.feed.desk.projection().leave();
         let mut renewal = Renewal { commit, work, refused: false, revision, leased, span };
