@@ -14,7 +14,6 @@ use super::ledger::{Ledger, Now, WINDOW};
 use super::progress::commit;
 use super::worker::{ARRIVAL, Cut, Worker};
 use crate::storage::{Batch, Check, CursorRow, Unreadable, Write};
-use crate::telemetry;
 
 /// How many places are looked at in one turn at most, so that orders are heard.
 const PAGES: usize = 16;
@@ -115,7 +114,7 @@ impl Worker {
             let admits: Option<&dyn Fn(SignalKind) -> bool> = if feed.is_selective { Some(&admits) } else { None };
             let page = feed.desk.reader.log_page(taken, self.ledger.room(), PAGE_BYTES, admits)?;
             self.behind = page.places.last().is_some_and(|(last, _)| *last < page.head);
-            telemetry::lag(&feed.registration.name, page.head.saturating_sub(self.ledger.floor()));
+            self.head = page.head;
             let next = page.places.first().map_or(page.head.saturating_add(1), |(first, _)| *first);
             if next > taken.saturating_add(1) {
                 // The log has no holes, so what is not there was pruned.

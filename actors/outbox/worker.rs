@@ -19,6 +19,7 @@ use super::intake::REFILL;
 use super::lease::{Pace, Renewal, arrival};
 use super::ledger::{Ledger, Now};
 use crate::storage::{CursorRow, FailureRow, Unreadable};
+use crate::telemetry;
 
 /// How often it looks although nobody rang.
 const BELT: Duration = Duration::from_secs(30);
@@ -89,6 +90,8 @@ pub(super) struct Worker {
     pub(super) look: u64,
     /// Whether the next turn follows at once.
     pub(super) more: bool,
+    /// The last place of the log when it was read last.
+    pub(super) head: u64,
     /// Whether the log went on behind what was read of it last.
     pub(super) behind: bool,
     pub(super) settled_at: Instant,
@@ -178,6 +181,7 @@ impl Worker {
             looks: true,
             look: 0,
             more: false,
+            head: 0,
             behind: false,
             settled_at: Instant::now(),
             disturbances: 0,
@@ -202,6 +206,7 @@ impl Worker {
             Ok(()) => {
                 self.disturbances = 0;
                 self.feed.show(&self.ledger, self.is_stalled());
+                telemetry::lag(&self.feed.registration.name, self.head.saturating_sub(self.ledger.floor()));
                 Some(self.next_turn(now))
             }
             Err(Cut::Stopped) => None,
