@@ -120,6 +120,8 @@ pub(crate) enum Purpose {
     DatabaseProof,
     /// Seeds of the keys that sign the audit trail.
     AuditSignature,
+    /// What known devices keep.
+    Device,
 }
 
 impl Purpose {
@@ -132,6 +134,7 @@ impl Purpose {
             Self::Fingerprint => "majordomo/v1/fingerprint",
             Self::DatabaseProof => "majordomo/v1/database_proof",
             Self::AuditSignature => "majordomo/v1/audit_signature",
+            Self::Device => "majordomo/v1/device",
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod auditor;
 mod bytes;
 pub mod clock;
 mod delivery_end;
+mod device;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzzing;
 pub mod gauge;

@@ -26,7 +26,7 @@ use crate::outbox::{Doorbell, Outbox, RegistrationError, Subscription};
 use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, Unreadable};
 use crate::supervision::{Board, Child, ChildStatus, SupervisorMessage, SupervisorState, spawn_supervisor};
 use crate::token::Tokens;
-use crate::user_manager::{Answer, Budget, Manager, Policy, Question, Services, UserManagerMessage, session};
+use crate::user_manager::{Answer, Budget, Manager, Policy, Question, Services, Throttle, UserManagerMessage, session};
 
 /// How long the shutdown waits for each child of the tree, once flows have drained.
 const CHILD_STOP: Duration = Duration::from_secs(5);
@@ -160,6 +160,7 @@ impl System {
             tokens,
             keys: setup.keys,
             budget: Budget::new(setup.policy.failures_per_source),
+            throttle: Throttle::default(),
             policy: setup.policy,
             clock: setup.clock,
             live,

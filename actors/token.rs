@@ -167,13 +167,15 @@ impl Tokens {
 
     /// The path that a message links to: `/accounts/password_reset_confirm/<user>/<token>/` for a reset,
     /// `/accounts/user_verification_confirm/<user>/<token>/` for a verification,
-    /// `/accounts/change_undo_confirm/<user>/<token>/` for what takes a change back, where `<user>` is the user id's 16
+    /// `/accounts/change_undo_confirm/<user>/<token>/` for what takes a change back,
+    /// `/accounts/account_unlock_confirm/<user>/<token>/` for what lifts a lock, where `<user>` is the user id's 16
     /// bytes in base64url without padding. `None` without a user, or if the keyring lacks the key.
     #[must_use]
     pub fn path(&self, claims: &TokenClaims<'_>) -> Option<Zeroizing<String>> {
         let page = match claims.purpose {
             TokenPurpose::ResetByEmail | TokenPurpose::ResetByPhone => "password_reset_confirm",
             TokenPurpose::UndoChange => "change_undo_confirm",
+            TokenPurpose::Unlock => "account_unlock_confirm",
             _ => "user_verification_confirm",
         };
         let user = URL_SAFE_NO_PAD.encode(claims.user?.as_bytes());
@@ -225,7 +227,7 @@ pub fn parse_user_segment(segment: &str) -> Option<UserId> {
 const fn code_digits(purpose: TokenPurpose) -> Option<usize> {
     match purpose {
         TokenPurpose::ResetByEmail | TokenPurpose::ResetByPhone => Some(RESET_CODE_DIGITS),
-        TokenPurpose::UndoChange => None,
+        TokenPurpose::UndoChange | TokenPurpose::Unlock => None,
         _ => Some(VERIFICATION_CODE_DIGITS),
     }
 }
@@ -299,6 +301,7 @@ mod tests {
             TokenClaims { purpose: TokenPurpose::VerifyEmail, ..claims },
             TokenClaims { purpose: TokenPurpose::VerifyPhone, ..claims },
             TokenClaims { purpose: TokenPurpose::UndoChange, ..claims },
+            TokenClaims { purpose: TokenPurpose::Unlock, ..claims },
             TokenClaims { user: Some(UserId::from_bytes([9; 16])), ..claims },
             TokenClaims { user: None, ..claims },
             TokenClaims { address: "b@example.com", ..claims },
@@ -323,7 +326,7 @@ mod tests {
             }
         }
         let codes: HashSet<_> = all.iter().filter_map(|claims| Some(tokens.code(claims)?.to_string())).collect();
-        assert_eq!(codes.len(), all.len() - 1, "a change is taken back by link alone");
+        assert_eq!(codes.len(), all.len() - 2, "a change is taken back, and a lock lifted, by link alone");
     }
 
     #[test]

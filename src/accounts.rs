@@ -191,6 +191,14 @@ impl Accounts {
         self.ask(command).await
     }
 
+    /// Lifts the lock that too many wrong passwords put on an account; see [`Unlock`].
+    ///
+    /// # Errors
+    /// [`UnlockReason`], or why it could not be done.
+    pub async fn unlock(&self, command: impl Into<Command<Unlock>>) -> Answer<Unlock> {
+        self.ask(command).await
+    }
+
     /// Claims a further address for a user; see [`AddContact`].
     ///
     /// # Errors

@@ -196,7 +196,7 @@ impl Builder {
         // The first number costs the library's tables; nobody waits for them.
         tokio::task::spawn_blocking(Phone::warm_up);
         let shutdown_within = self.config.shutdown_within;
-        let system = System::spawn(Setup {
+        let setup = Setup {
             location,
             storage: self.config.storage,
             hashing: self.config.hashing,
@@ -207,8 +207,9 @@ impl Builder {
             clock: self.clock,
             subscriptions,
             guards: self.guards,
-        })
-        .await?;
+        };
+        // On the heap: it is large, and so would be the future of every caller.
+        let system = Box::pin(System::spawn(setup)).await?;
         Ok(Accounts::new(system, shutdown_within, signer, self.route))
     }
 

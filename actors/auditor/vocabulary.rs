@@ -3,7 +3,7 @@
 //! The names and their arguments are those of OWASP's Application Logging Vocabulary Cheat Sheet. It knows security
 //! events, not everything that a flow tells on its way: what it has no word for has none here.
 
-use majordomo_model::{Actor, Signal, SignalClass, SignalKind, UserId};
+use majordomo_model::{Actor, LimitedAction, Signal, SignalClass, SignalKind, UserId};
 
 /// What a kind of signal is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(super) const fn word(kind: SignalKind) -> Option<Word> {
         | Kind::DeadLetterDiscarded
         | Kind::SubscriptionMoved
         | Kind::ProjectionRebuildStarted => ("authz_admin", Admin),
-        Kind::RequestsRefused | Kind::FailuresAggregated => ("excess_rate_limit_exceeded", Bare),
+        Kind::RequestsRefused | Kind::FailuresAggregated | Kind::LimitReached => ("excess_rate_limit_exceeded", Bare),
         Kind::UserRegistrationFailed | Kind::UserUpdateFailed => ("input_validation_fail", Fields),
         Kind::UserLoggedOut => ("session_expired", With("logout")),
         Kind::SessionRevoked | Kind::SessionsEnded => ("session_expired", With("revoked")),
@@ -128,6 +128,8 @@ const fn is_without_word(kind: SignalKind) -> bool {
                 | Kind::GuardFailed
                 | Kind::GuardWouldDeny
                 | Kind::UserUnlocked
+                | Kind::UserUnlockSuccessful
+                | Kind::UserUnlockFailed
                 | Kind::UndoFailed
         )
 }
@@ -135,6 +137,13 @@ const fn is_without_word(kind: SignalKind) -> bool {
 /// The event that a signal is, with its arguments: identifiers and words of the catalogue, no personal data.
 pub(super) fn event(signal: &Signal, user: Option<UserId>, actor: &Actor) -> Option<String> {
     let Some(Word::Event(name, arguments)) = word(signal.kind()) else { return None };
+    // The vocabulary has a word of its own for guesses of passwords.
+    let (name, arguments) = match signal {
+        Signal::LimitReached { action: LimitedAction::Login, scope } => {
+            ("authn_login_fail_max", Arguments::With(scope.as_str()))
+        }
+        _ => (name, arguments),
+    };
     let user = user.map_or_else(|| "unknown".to_owned(), |user| user.to_string());
     let who = match actor {
         Actor::User(user) => user.to_string(),

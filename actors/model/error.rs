@@ -1,5 +1,7 @@
 //! What a caller gets instead of a reply.
 
+use std::time::Duration;
+
 use crate::denial_code::DenialCode;
 use crate::request::Reason;
 
@@ -13,6 +15,12 @@ pub enum Error<R: Reason> {
     /// There is no place for the request, or no hashing capacity; nothing was begun. Try again later.
     #[error("the system is overloaded")]
     Overloaded,
+    /// Whoever asks has asked, or failed, too often; nothing was begun, and nothing is told of whether it would have succeeded.
+    #[error("too many attempts; try again in {} s", retry_after.as_secs().saturating_add(1))]
+    Throttled {
+        /// How long until the next attempt is admitted, if nobody else uses it up.
+        retry_after: Duration,
+    },
     /// Storage is out; nothing is known about users until it is back. Nothing was changed.
     #[error("storage is unavailable")]
     StorageUnavailable,
@@ -49,6 +57,7 @@ impl<R: Reason> Error<R> {
         match self {
             Self::Refused(reason) => reason.as_str(),
             Self::Overloaded => "overloaded",
+            Self::Throttled { .. } => "throttled",
             Self::StorageUnavailable => "storage_unavailable",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Interrupted => "interrupted",
@@ -67,11 +76,22 @@ impl<R: Reason> Error<R> {
         matches!(
             self,
             Self::Overloaded
+                | Self::Throttled { .. }
                 | Self::StorageUnavailable
                 | Self::DeadlineExceeded
                 | Self::Interrupted
                 | Self::GuardUnavailable
         )
+    }
+
+    /// How long to wait before another attempt is admitted, if it was refused because there were too many. Of use in a
+    /// `Retry-After` header (RFC 9110, 10.2.3), rounded up to seconds.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Throttled { retry_after } => Some(*retry_after),
+            _ => None,
+        }
     }
 
     /// Whether the outcome is unknown: the change may have been made. Repeating under the same command id tells.

@@ -41,12 +41,12 @@ pub use personal::Personal;
 pub use phone::Phone;
 pub use phone_plan::PhoneKind;
 pub use reason::{
-    ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod,
-    RefusalCause, RevocationCause,
+    ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LimitScope, LimitedAction, LoginMethod, MessageKind,
+    PasswordCause, ProofMethod, RefusalCause, RevocationCause,
 };
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
 pub use sealed::Unseal;
-pub use secret::{OneTimeCode, OneTimeToken, Password, ServiceSecret, SessionToken};
+pub use secret::{DeviceToken, OneTimeCode, OneTimeToken, Password, ServiceSecret, SessionToken};
 #[cfg(feature = "schema")]
 pub use signal::json_schema;
 pub use signal::{FlowKind, Signal, SignalClass, SignalField, SignalKind, catalogue_table};

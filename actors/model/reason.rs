@@ -78,6 +78,7 @@ words! {
         IncorrectPassword = "incorrect_password": "the password is wrong",
         NoPassword = "no_password": "the user has no password",
         UserInactive = "user_inactive": "the user is disabled",
+        UserLocked = "user_locked": "nobody may sign in as the user for a while, but from a known device",
         EmailNotVerified = "email_not_verified": "no contact of the user is verified",
         MalformedHash = "malformed_hash": "the stored hash is malformed or beyond the allowed cost",
         PasswordHashingError = "password_hashing_error": "the hasher failed",
@@ -200,6 +201,29 @@ words! {
         StorageUnavailable = "storage_unavailable": "storage was out",
         Stopped = "stopped": "the system was shutting down",
         CalledFromGuard = "called_from_guard": "a guard asked the system in turn",
+        Throttled = "throttled": "whoever asked had asked, or failed, too often",
+    }
+}
+
+words! {
+    /// What is limited: how often it may be asked for, or failed at.
+    LimitedAction {
+        Login = "login": "a wrong password, in a login or where the current password is asked for",
+        Register = "register": "a registration",
+        Reset = "reset": "a request for a message that permits a new password",
+        Resend = "resend": "a request for a message that proves an address",
+        Verify = "verify": "a link that is worth nothing",
+        Code = "code": "a code that is worth nothing",
+    }
+}
+
+words! {
+    /// Whose attempts a limit counts.
+    LimitScope {
+        AccountAndSource = "account_and_source": "one account's or name's from one source, or from one known device",
+        Source = "source": "one source's: an IPv4 address, or an IPv6 network of 64 bits",
+        Network = "network": "one IPv6 network's of 48 bits",
+        Global = "global": "everybody's",
     }
 }
 
@@ -271,6 +295,8 @@ mod tests {
         check(ChangeKind::ALL, ChangeKind::as_str);
         check(DeletionCause::ALL, DeletionCause::as_str);
         check(RefusalCause::ALL, RefusalCause::as_str);
+        check(LimitedAction::ALL, LimitedAction::as_str);
+        check(LimitScope::ALL, LimitScope::as_str);
         check(GuardFailure::ALL, GuardFailure::as_str);
         check(crate::FlowKind::ALL, crate::FlowKind::as_str);
         check(crate::SignalClass::ALL, crate::SignalClass::as_str);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{CommandId, UserId};
 use crate::sealed::{Opener, Unseal};
+use crate::secret::DeviceToken;
 use crate::signal::FlowKind;
 
 /// The longest request id or user agent that is kept, in bytes; the rest is cut.
@@ -278,13 +279,23 @@ pub struct Command<M> {
     pub context: Context,
     /// How long the caller waits; the configured default if `None`.
     pub deadline: Option<Duration>,
+    /// What the client kept of an earlier login ([`LoggedIn::device`](crate::LoggedIn::device)). It is neither stored nor
+    /// shown, and is no part of what makes two commands the same.
+    pub device: Option<DeviceToken>,
 }
 
 impl<M> Command<M> {
     /// The message under a fresh id, for nobody known, without context, with the default deadline.
     #[must_use]
     pub fn new(message: M) -> Self {
-        Self { message, id: CommandId::new(), actor: Actor::Anonymous, context: Context::default(), deadline: None }
+        Self {
+            message,
+            id: CommandId::new(),
+            actor: Actor::Anonymous,
+            context: Context::default(),
+            deadline: None,
+            device: None,
+        }
     }
 
     /// Under this id, so that sending it again is safe.
@@ -305,6 +316,13 @@ impl<M> Command<M> {
     #[must_use]
     pub fn context(mut self, context: Context) -> Self {
         self.context = context;
+        self
+    }
+
+    /// From a device that its user signed in from before.
+    #[must_use]
+    pub fn device(mut self, device: DeviceToken) -> Self {
+        self.device = Some(device);
         self
     }
 

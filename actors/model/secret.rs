@@ -58,6 +58,9 @@ secrets! {
     Password = |text| text;
     /// The secret that opens a session: whoever holds it acts as its user.
     SessionToken = |text| text;
+    /// What tells a device from which its user signed in before: whoever holds it is spared a lock on the account, and needs
+    /// the password all the same.
+    DeviceToken = |text| text;
     /// The secret of a link that works once, for verifying a contact or resetting a password.
     OneTimeToken = |text| text;
     /// A short code that a person copies by hand; white space and hyphens, which help reading it, are dropped.
@@ -87,17 +90,18 @@ mod tests {
     #[test]
     fn debug_tells_nothing() {
         let shown = format!(
-            "{:?} {:#?} {:?} {:?} {:?}",
+            "{:?} {:#?} {:?} {:?} {:?} {:?}",
             Password::new("hunter2"),
             SessionToken::new("hunter2"),
+            DeviceToken::new("hunter2"),
             OneTimeToken::new("hunter2"),
             OneTimeCode::new("hunter2"),
             ServiceSecret::new("hunter2"),
         );
         assert_eq!(
             shown,
-            "Password([REDACTED]) SessionToken([REDACTED]) OneTimeToken([REDACTED]) OneTimeCode([REDACTED]) \
-             ServiceSecret([REDACTED])"
+            "Password([REDACTED]) SessionToken([REDACTED]) DeviceToken([REDACTED]) OneTimeToken([REDACTED]) \
+             OneTimeCode([REDACTED]) ServiceSecret([REDACTED])"
         );
     }
 

@@ -20,6 +20,8 @@ pub enum TokenPurpose {
     ResetByPhone,
     /// Takes back a change of how the user is reached or signs in; sent to the address from before it.
     UndoChange,
+    /// Lifts the lock that too many failed logins put on an account.
+    Unlock,
 }
 
 impl TokenPurpose {
@@ -32,6 +34,7 @@ impl TokenPurpose {
             Self::ResetByEmail => "reset_by_email",
             Self::ResetByPhone => "reset_by_phone",
             Self::UndoChange => "undo_change",
+            Self::Unlock => "unlock",
         }
     }
 
@@ -48,13 +51,14 @@ mod tests {
 
     #[test]
     fn the_name_is_the_serialized_form() {
-        use TokenPurpose::{ResetByEmail, ResetByPhone, UndoChange, VerifyEmail, VerifyPhone};
+        use TokenPurpose::{ResetByEmail, ResetByPhone, UndoChange, Unlock, VerifyEmail, VerifyPhone};
         for (purpose, is_reset) in [
             (VerifyEmail, false),
             (VerifyPhone, false),
             (ResetByEmail, true),
             (ResetByPhone, true),
             (UndoChange, false),
+            (Unlock, false),
         ] {
             assert_eq!(serde_json::to_value(purpose).unwrap(), purpose.as_str());
             assert_eq!(serde_json::from_value::<TokenPurpose>(purpose.as_str().into()).unwrap(), purpose);

@@ -198,6 +198,7 @@ mod tests {
                 let (bears_link, bears_code) = match detail {
                     Detail::Token(token) => (is_mail || token.code.is_none(), token.code.is_some()),
                     Detail::Undo(_) => (true, false),
+                    Detail::Lock { link: Some(_), .. } => (is_mail, false),
                     _ => (false, false),
                 };
                 let lines: Vec<&str> = rendered.text.lines().collect();

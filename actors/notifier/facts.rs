@@ -26,8 +26,8 @@ pub(super) enum Detail<'a> {
     Undo(UndoFacts<'a>),
     /// From where somebody signed in: words of the notifier's own, nothing that the client said.
     SignIn { device: Option<&'a str>, network: Option<&'a str> },
-    /// Until when nobody can sign in.
-    Lock { until: Timestamp },
+    /// Until when nobody but a known device can sign in, and the link that lifts the lock.
+    Lock { until: Timestamp, link: Option<&'a str> },
 }
 
 /// The link that takes a change back.
@@ -77,7 +77,10 @@ impl Facts<'_> {
                 values.extend(device.map(|device| ("device", Value::from(device))));
                 values.extend(network.map(|network| ("network", Value::from(network))));
             }
-            Detail::Lock { until } => values.push(("locked_until", time(until))),
+            Detail::Lock { until, link } => {
+                values.push(("locked_until", time(until)));
+                values.extend(link.map(|link| ("unlock_link", url(link))));
+            }
         }
         Value::from_pairs(values)
     }

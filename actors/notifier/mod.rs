@@ -201,23 +201,23 @@ impl Notifier {
         })
     }
 
-    /// Sends a notice, once; with the link that takes back what it tells of, as long as that works.
+    /// Sends a notice, once; with the link that it encloses, as long as that works.
     async fn notify(
         &self,
         kind: MessageKind,
         user: UserId,
         to: Whereto<'_>,
         detail: Detail<'_>,
-        undo: Option<TokenId>,
+        enclosed: Option<TokenId>,
         due: Due<'_>,
     ) -> Result<Outcome, Outcome> {
         let Some(known) = due.context.user(user).map_err(unanswered)? else { return Ok(Outcome::done()) };
-        let undo = match undo.map(|token| due.delivery(token)).transpose()? {
+        let enclosed = match enclosed.map(|token| due.delivery(token)).transpose()? {
             Some(Delivery::Live(live)) => Some(live),
             _ => None,
         };
         // The link goes to the address that it is bound to and to no other.
-        let bound = undo.as_ref().map(|live| live.address.clone());
+        let bound = enclosed.as_ref().map(|live| live.address.clone());
         let address = match bound.map_or_else(|| to.resolve(&known), |address| Ok(Some(address))) {
             Ok(Some(address)) => address,
             Ok(None) => return Ok(Outcome::done()),
@@ -235,10 +235,11 @@ impl Notifier {
         self.wait_for_transport(address.channel(), due, end)?;
         due.claim().await?;
         let recipient = Recipient { address: &address, locale: locale_of(&known) };
-        let link = undo.as_ref().map(|live| [self.settings.home(), live.path.expose()].concat());
-        let detail = match undo.as_ref().zip(link.as_deref()) {
-            Some((live, link)) => Detail::Undo(UndoFacts { link, expires_at: live.expires_at }),
-            None => detail,
+        let link = enclosed.as_ref().map(|live| [self.settings.home(), live.path.expose()].concat());
+        let detail = match (detail, enclosed.as_ref().zip(link.as_deref())) {
+            (Detail::Lock { until, .. }, Some((_, link))) => Detail::Lock { until, link: Some(link) },
+            (_, Some((live, link))) => Detail::Undo(UndoFacts { link, expires_at: live.expires_at }),
+            (detail, None) => detail,
         };
         let message = self.compose(kind, recipient, detail, due);
         Ok(match self.send(message, due, end).await? {
@@ -392,9 +393,9 @@ impl Notifier {
                 self.notify(MessageKind::ContactAdded, *user, Whereto::Bound, Detail::None, Some(*undo), due).await
             }
             // A lock that is over by now is no news.
-            Signal::UserLocked { user, until } if *until > due.context.now() => {
-                let detail = Detail::Lock { until: *until };
-                self.notify(MessageKind::AccountLocked, *user, Whereto::Primary, detail, None, due).await
+            Signal::UserLocked { user, until, unlock } if *until > due.context.now() => {
+                let detail = Detail::Lock { until: *until, link: None };
+                self.notify(MessageKind::AccountLocked, *user, Whereto::Primary, detail, *unlock, due).await
             }
             Signal::UserAuthenticated { user, .. } if self.settings.new_sign_in => self.sign_in(*user, due).await,
             Signal::UserDeleted { user, .. } => Ok(Outcome::Done(vec![Effect::Forget { key: clients::key(*user) }])),

@@ -59,7 +59,13 @@ pub(super) fn shapes(kind: MessageKind, link: &str) -> Vec<Shape<'_>> {
         }
         // Told only with the link.
         MessageKind::ContactAdded | MessageKind::ContactRemoved => vec![shape("", undo(link))],
-        MessageKind::AccountLocked => vec![shape("", Detail::Lock { until: SAMPLE_TIME.plus(HOUR) })],
+        MessageKind::AccountLocked => {
+            let until = SAMPLE_TIME.plus(24 * HOUR);
+            vec![
+                shape("", Detail::Lock { until, link: Some(link) }),
+                shape("final", Detail::Lock { until, link: None }),
+            ]
+        }
         _ => vec![shape("", Detail::None)],
     }
 }

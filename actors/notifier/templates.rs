@@ -50,7 +50,8 @@ const DEFAULTS: &[(&str, &str)] = embedded! {
 /// also `link` with `expires_at` and, only while the code lives, `code` with `code_expires_at`; `contact_added`,
 /// `contact_changed`, `contact_removed` and `password_changed`, where the change can still be undone, `undo_link` with
 /// `undo_expires_at`, and have to show that link; `new_sign_in` also
-/// `device` and `network`, where they are known; `account_locked` also `locked_until`. Anything else is a fault, and so
+/// `device` and `network`, where they are known; `account_locked` also `locked_until` and, while it works,
+/// `unlock_link`. Anything else is a fault, and so
 /// is showing what may be absent without asking with `if`. What a user typed, such as a name, is never among them.
 /// `.html` is escaped. All of it is checked when the notifier is built, by rendering every message in every shape.
 #[derive(Clone)]

@@ -604,14 +604,14 @@ async fn sign_ins_are_not_asked_for_where_they_are_not_to_be_told() {
 #[tokio::test]
 async fn a_lock_is_told_while_it_lasts() {
     let mut stage = Stage::new();
-    let locked = envelope(Signal::UserLocked { user: stage.user(), until: at(900) });
+    let locked = envelope(Signal::UserLocked { user: stage.user(), until: at(900), unlock: None });
     assert!(stage.notifier.filter().passes(&locked));
     stage.handle(&locked).await;
     let sent = stage.outbox.take().remove(0);
     assert_eq!((sent.kind, sent.to.as_str()), (MessageKind::AccountLocked, "Alice@example.org"));
     assert!(sent.text.contains("2026-01-01 00:15 UTC"), "{}", sent.text);
     stage.desk.now = at(900);
-    let late = envelope(Signal::UserLocked { user: stage.user(), until: at(900) });
+    let late = envelope(Signal::UserLocked { user: stage.user(), until: at(900), unlock: None });
     assert!(effects(stage.handle(&late).await).is_empty() && stage.outbox.messages().is_empty());
 }
 

@@ -99,6 +99,12 @@ fn bound_contact<'row>(token: &TokenRow, bound: Bound<'row>) -> Option<&'row Con
     if let Binding::Change(version) = token.binding {
         return bound.change.filter(|change| change.version == version).map(|change| &change.told);
     }
+    // Whichever address of the user it is.
+    if token.purpose == majordomo_model::TokenPurpose::Unlock {
+        let is_bound = token.binding == Binding::CredentialEpoch(user.epoch);
+        let told = |contact: &&ContactRow| contact.canonical == token.address && contact.proven_at.is_some();
+        return user.contacts.iter().filter(|_| is_bound).find(told);
+    }
     let channel = channel(token.purpose)?;
     match token.binding {
         Binding::CredentialEpoch(epoch) if epoch == user.epoch => user.contact_at(channel, &token.address),

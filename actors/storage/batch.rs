@@ -9,6 +9,7 @@ use majordomo_model::{
 
 use super::change::ChangeRow;
 use super::dispatch::DispatchRow;
+use super::limit::AttemptRow;
 use super::log::LogEnd;
 use super::lookup::{Lookup, ReadError, UniqueKey};
 use super::message::MessagesRow;
@@ -95,6 +96,12 @@ pub enum Check {
     SessionsAtMost(UserId, usize),
     /// The session is this one.
     Session([u8; 32], SessionId),
+    /// The failed attempts to sign in as somebody that count at this time are fewer than so many.
+    FailuresBelow([u8; 32], u64, Timestamp),
+    /// The failed attempts are exactly these.
+    Attempts([u8; 32], Option<AttemptRow>),
+    /// At this time there is no lock on signing in.
+    Unlocked([u8; 32], Timestamp),
     /// The subscription's cursor is at this revision.
     Cursor(String, u64),
     /// The subscription has no cursor yet.
@@ -153,10 +160,23 @@ pub enum Write {
     TouchSession([u8; 32], Timestamp),
     /// Notes a login.
     RecordLogin(UserId, Timestamp),
-    /// Counts a failed attempt at an identifier, by its keyed hash; forgotten after the given time without another.
+    /// Counts a failed attempt to sign in, by a keyed hash; forgotten after the given time without another.
     RecordFailure([u8; 32], Timestamp, Duration),
-    /// Forgets the failed attempts at an identifier.
+    /// Stores failed attempts, in the place of those that were counted.
+    PutAttempts([u8; 32], AttemptRow),
+    /// Forgets the failed attempts.
     ClearFailures([u8; 32]),
+    /// Takes from a budget of attempts.
+    Spend {
+        /// The budget, by its keyed hash.
+        key: [u8; 32],
+        /// When.
+        at: Timestamp,
+        /// How long it takes until this much is there again.
+        cost: Duration,
+        /// How long it takes until all of it is there again.
+        most: Duration,
+    },
     /// Moves a subscription's cursor.
     PutCursor(String, CursorRow),
     /// Forgets a subscription's cursor.
@@ -294,6 +314,11 @@ impl Check {
                 sessions.map(|row| row.map(|_| 1)).sum::<Result<usize, _>>()? == *count
             }
             Self::SessionsAtMost(user, most) => !view.has_more_sessions(*user, *most)?,
+            Self::FailuresBelow(subject, most, now) => {
+                view.attempts(subject)?.map_or(0, |row| row.counted(*now)) < *most
+            }
+            Self::Attempts(subject, row) => view.attempts(subject)? == *row,
+            Self::Unlocked(subject, now) => !view.attempts(subject)?.is_some_and(|row| row.is_locked(*now)),
             Self::Session(hash, id) => view.session(hash)?.is_some_and(|session| session.id == *id),
             Self::Cursor(subscription, revision) => {
                 view.cursor(subscription)?.is_some_and(|row| row.revision == *revision)

@@ -199,6 +199,8 @@ fn changed_mark(write: &Write) -> Option<u64> {
         | Write::CountAttempt(_)
         | Write::EndDelivery(..)
         | Write::PutMessages(..)
+        | Write::PutAttempts(..)
+        | Write::Spend { .. }
         | Write::RecordFailure(..)
         | Write::ClearFailures(_)
         | Write::PutCursor(..)

@@ -7,12 +7,12 @@ use serde::de::DeserializeOwned;
 
 use super::change::ChangeRow;
 use super::dispatch::DispatchRow;
+use super::limit::{AttemptRow, LimitRow};
 use super::message::MessagesRow;
 use super::progress::{CursorRow, LetterRow};
 use super::redb::{EngineError, Rows, View};
 use super::row::{
-    ActivityRow, AppliedRow, AttemptRow, CredentialRow, DeliveryState, RowError, SessionRow, Standing, TokenRow,
-    UserRow, decode,
+    ActivityRow, AppliedRow, CredentialRow, DeliveryState, RowError, SessionRow, Standing, TokenRow, UserRow, decode,
 };
 use super::table::{Key, KeyReader, MalformedKey, NulInText, Table, prefix_end};
 
@@ -225,9 +225,14 @@ pub(crate) trait Lookup: View + Sized {
         self.row(Table::Activity, user.as_bytes())
     }
 
-    /// The failed attempts at an identifier, by its keyed hash.
+    /// The failed attempts to sign in as somebody, by a keyed hash.
     fn attempts(&self, subject: &[u8; 32]) -> Result<Option<AttemptRow>, ReadError> {
         self.row(Table::Attempts, subject)
+    }
+
+    /// How far a budget is spent, by its keyed hash.
+    fn limit(&self, key: &[u8; 32]) -> Result<Option<LimitRow>, ReadError> {
+        self.row(Table::Limits, key)
     }
 
     /// What is remembered of messages, by the keyed hash of what they were asked for by or of where they go.

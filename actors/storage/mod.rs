@@ -6,6 +6,7 @@ mod change;
 mod dispatch;
 mod known_sessions;
 mod letter;
+mod limit;
 mod log;
 mod lookup;
 mod message;
@@ -46,6 +47,7 @@ pub use self::dispatch::DispatchRow;
 #[cfg(any(test, feature = "testing"))]
 pub use self::faulty_disk::{Counts, FaultyDisk, Operation};
 use self::known_sessions::KnownSessions;
+pub use self::limit::{AttemptRow, LimitRow};
 pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
 pub use self::message::{Answered, MessagesRow};

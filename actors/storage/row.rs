@@ -145,17 +145,6 @@ pub struct ActivityRow {
     pub logins: u64,
 }
 
-/// Failed attempts at one identifier, whether or not it names a user.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptRow {
-    /// How many since the last success.
-    pub failures: u64,
-    /// When the last one was.
-    pub last_at: Timestamp,
-    /// When the row goes.
-    pub expires_at: Timestamp,
-}
-
 /// A one-time token as stored: everything about it but the secret, which is derived.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {

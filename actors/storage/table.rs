@@ -53,6 +53,8 @@ pub(crate) enum Table {
     Dispatches,
     /// What is remembered of messages that were asked for.
     Messages,
+    /// How far budgets of attempts are spent.
+    Limits,
 }
 
 impl Table {
@@ -60,7 +62,7 @@ impl Table {
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Every table, in the order of declaration.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Meta,
         Self::Users,
         Self::Credentials,
@@ -83,6 +85,7 @@ impl Table {
         Self::Reservations,
         Self::Dispatches,
         Self::Messages,
+        Self::Limits,
     ];
 
     /// The name in the file: stable, snake_case.
@@ -110,6 +113,7 @@ impl Table {
             Self::Reservations => "reservations",
             Self::Dispatches => "dispatches",
             Self::Messages => "messages",
+            Self::Limits => "limits",
         }
     }
 }

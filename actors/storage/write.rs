@@ -8,9 +8,9 @@ use super::change::{self, ChangeRow};
 use super::lookup::{Lookup, ReadError, UniqueKey, claim_key, indexed_token, projection_key, token_index};
 use super::message::MessagesRow;
 use super::redb::{View, WriteView};
-use super::row::{ActivityRow, AppliedRow, AttemptRow, DeliveryState, SessionRow, TokenRow, UserRow, encode};
+use super::row::{ActivityRow, AppliedRow, DeliveryState, SessionRow, TokenRow, UserRow, encode};
 use super::table::{Key, KeyReader, Table, prefix_end};
-use super::{dispatch, letter};
+use super::{dispatch, letter, limit};
 
 /// How long a token's row outlives the token, so that a second click on a used link can be told so.
 const TOKEN_REMEMBERED: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
@@ -29,6 +29,7 @@ pub(super) enum Expiring {
     Dispatch = 6,
     Messages = 7,
     Change = 8,
+    Limit = 9,
 }
 
 /// Marks the entries that lead from a user to the time of their [`Expiring::Verification`] entry.
@@ -64,8 +65,10 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<()
         Write::RemoveSessionsOf(user, keep) => remove_sessions(transaction, *user, *keep),
         Write::TouchSession(hash, at) => touch_session(transaction, hash, *at),
         Write::RecordLogin(user, at) => record_login(transaction, *user, *at),
-        Write::RecordFailure(subject, at, keep) => record_failure(transaction, subject, *at, at.plus(*keep)),
-        Write::ClearFailures(subject) => clear_failures(transaction, subject),
+        Write::RecordFailure(subject, at, keep) => limit::record_failure(transaction, subject, *at, at.plus(*keep)),
+        Write::PutAttempts(subject, row) => limit::put_attempts(transaction, subject, row),
+        Write::ClearFailures(subject) => limit::clear_failures(transaction, subject),
+        Write::Spend { key, at, cost, most } => limit::spend(transaction, key, *at, *cost, *most),
         Write::PutCursor(subscription, row) => put(transaction, Table::Cursors, subscription.as_bytes(), row),
         Write::RemoveCursor(subscription) => remove(transaction, Table::Cursors, subscription.as_bytes()),
         Write::PutProjection(subscription, generation, key, value) => {
@@ -289,29 +292,6 @@ fn record_login(transaction: &mut WriteView<'_>, user: UserId, at: Timestamp) ->
     put(transaction, Table::Activity, user.as_bytes(), &row)
 }
 
-fn record_failure(
-    transaction: &mut WriteView<'_>,
-    subject: &[u8; 32],
-    at: Timestamp,
-    expires_at: Timestamp,
-) -> Result<(), ReadError> {
-    let earlier = transaction.attempts(subject)?;
-    if let Some(earlier) = &earlier {
-        forget(transaction, earlier.expires_at, Expiring::Attempt, subject)?;
-    }
-    // What has expired is forgotten, whether or not the sweeper has come by.
-    let counted = earlier.filter(|row| row.expires_at > at).map_or(0, |row| row.failures);
-    let failures = counted.saturating_add(1);
-    expire(transaction, expires_at, Expiring::Attempt, subject)?;
-    put(transaction, Table::Attempts, subject, &AttemptRow { failures, last_at: at, expires_at })
-}
-
-fn clear_failures(transaction: &mut WriteView<'_>, subject: &[u8; 32]) -> Result<(), ReadError> {
-    let Some(row) = transaction.attempts(subject)? else { return Ok(()) };
-    forget(transaction, row.expires_at, Expiring::Attempt, subject)?;
-    remove(transaction, Table::Attempts, subject)
-}
-
 fn put_messages(transaction: &mut WriteView<'_>, subject: &[u8; 32], row: &MessagesRow) -> Result<(), ReadError> {
     if let Some(earlier) = transaction.messages(subject)? {
         forget(transaction, earlier.expires_at, Expiring::Messages, subject)?;
@@ -350,10 +330,10 @@ fn subject<const WIDTH: usize>(key: &[u8]) -> Result<[u8; WIDTH], ReadError> {
 /// Removes what has ended. Accounts that were never verified are left for their flow, and tokens whose message is
 /// still due for whoever ends their delivery: there are signals to tell.
 fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Result<(), ReadError> {
-    use Expiring::{Applied, Attempt, Change, Dispatch, Messages, Session, Token, Verification};
+    use Expiring::{Applied, Attempt, Change, Dispatch, Limit, Messages, Session, Token, Verification};
 
     let (mut left, oldest) = (limit, super::log::oldest(transaction)?);
-    for kind in [Token, Session, Attempt, Applied, Dispatch, Messages, Change] {
+    for kind in [Token, Session, Attempt, Applied, Dispatch, Messages, Change, Limit] {
         for (_, key) in due(transaction, kind, now, left)? {
             match kind {
                 Token if due_token(transaction, &key)?.is_some() => continue,
@@ -369,6 +349,7 @@ fn sweep(transaction: &mut WriteView<'_>, now: Timestamp, limit: usize) -> Resul
                     dispatch::sweep(transaction, SignalId::from_bytes(subject(&key)?), oldest, now)?;
                 }
                 Messages => remove(transaction, Table::Messages, &subject::<32>(&key)?)?,
+                Limit => limit::sweep(transaction, &subject::<32>(&key)?, now)?,
                 Verification => continue,
             }
             remove(transaction, Table::Expiry, &key)?;

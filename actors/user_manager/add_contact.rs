@@ -1,11 +1,14 @@
 //! Add contact: a user claims a further address.
 
-use majordomo_model::{AddContact, AddContactReason, ContactClaimed, Failure, Personal, Signal, UserId};
+use majordomo_model::{
+    AddContact, AddContactReason, ContactClaimed, Error, Failure, LimitedAction, Personal, Signal, UserId,
+};
 
 use super::authority::gather;
 use super::contacts::{Claim, ClaimFacts, Problem, Terms, claim, claim_refusal};
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::{Requirement, typed};
+use super::throttle::Counted;
 use crate::storage::UserRow;
 
 /// What is asked for, parsed.
@@ -72,6 +75,17 @@ impl Perform for AddContact {
     fn failed(&self, services: &Services, why: Failure) -> Signal {
         let address = typed(&services.keys, self.address.typed());
         Signal::ContactAddFailed { user: self.user, address, reason: why }
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        Counted::by_authority(self.user, &self.authority, Some(LimitedAction::Resend))
+    }
+
+    fn counts(action: LimitedAction, answer: &Answer<Self>) -> bool {
+        match action {
+            LimitedAction::Resend => answer.is_ok(),
+            _ => matches!(answer, Err(Error::Refused(AddContactReason::NotAuthorised))),
+        }
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

@@ -1,13 +1,17 @@
 //! Authenticate: an identifier and a password become a session.
 
 use majordomo_model::{
-    Authenticate, AuthenticateReason, Error, Failure, Identifier, IdentifierKind, LoggedIn, LoginMethod, PasswordCause,
-    Personal, RevocationCause, SessionId, SessionToken, Signal, Timestamp, UserStatus,
+    Authenticate, AuthenticateReason, DeviceToken, Error, Failure, Identifier, IdentifierKind, LimitedAction, LoggedIn,
+    LoginMethod, PasswordCause, Personal, RevocationCause, SessionId, SessionToken, Signal, Timestamp, UserId,
+    UserStatus,
 };
 use serde::{Deserialize, Serialize};
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told};
-use super::policy::{Policy, revoked, seal_key, shown, typed};
+use super::known_device;
+use super::lock::{self, Failures};
+use super::policy::{FreshToken, Policy, revoked, seal_key, shown, typed};
+use super::throttle::{Counted, Held, Subject};
 use crate::guard::Proposal;
 use crate::hasher::{HashError, Place, Verified};
 use crate::session_secret;
@@ -18,14 +22,20 @@ struct Fresh {
     token: SessionToken,
     hash: [u8; 32],
     session: SessionId,
+    /// What the client keeps, if it gets in.
+    device: DeviceToken,
+    /// The token of the link that lifts a lock.
+    unlock: FreshToken,
 }
 
 /// What is known about the attempt, whatever the store says when it is decided.
 struct Attempt {
     /// What was typed, if it can name a user at all.
     identifier: Option<Identifier>,
-    /// The keyed hash that failures are counted under.
+    /// The keyed hash that failures are counted under: the user's, or that of a name that is nobody's.
     subject: [u8; 32],
+    /// Whether it comes from a device that the user signed in from before.
+    is_known_device: bool,
     /// What was typed, as signals show it.
     shown: Personal,
     /// The user and the credential that the password was compared with.
@@ -36,11 +46,14 @@ struct Attempt {
     rehashed: Option<String>,
     /// The session that the same command opened before.
     repeated: Option<[u8; 32]>,
+    /// The place that it has among those that may fail, until it has ended.
+    _guess: Option<Held>,
 }
 
 /// What the store says.
 struct Facts {
     user: Option<UserRow>,
+    failures: Failures,
     /// The credential, if a new hash is to take its place.
     credential: Option<CredentialRow>,
     /// The user's oldest sessions, as many as may have to give way.
@@ -53,7 +66,8 @@ struct Facts {
 impl Facts {
     fn read(view: &ReadView, attempt: &Attempt, policy: &Policy, now: Timestamp) -> Result<Self, ReadError> {
         let user = attempt.identifier.as_ref().map_or(Ok(None), |identifier| view.user_named(identifier))?;
-        let mut facts = Self { user, credential: None, sessions: Vec::new(), more_sessions: 0, now };
+        let failures = Failures::read(view, attempt.subject)?;
+        let mut facts = Self { user, failures, credential: None, sessions: Vec::new(), more_sessions: 0, now };
         // Only for whoever may enter: a wrong password costs the same with sessions as without a user.
         let matched = matches!(attempt.verdict, Ok(Verified::Match { .. }));
         if let Some(user) = facts.user.as_ref().filter(|_| matched) {
@@ -75,16 +89,19 @@ fn decide(attempt: &Attempt, fresh: &Fresh, facts: &Facts, run: &Terms<'_>) -> D
         (Some(compared), Some(user)) => compared.id == user.id && compared.epoch == user.epoch,
         _ => false,
     };
+    // Whoever guesses is not told that the last guess was right.
+    let is_locked = facts.failures.is_locked(facts.now) && !attempt.is_known_device;
     match (&attempt.verdict, &facts.user) {
         (Err(error), _) => unhashed(attempt, facts, *error),
+        (Ok(_), Some(user)) if is_locked => locked(attempt, user),
         (Ok(Verified::Match { needs_rehash }), Some(user)) if current => {
             if user.status == UserStatus::Active && (!run.policy.must_verify || may_enter(user)) {
                 signed_in(attempt, fresh, facts, user, *needs_rehash, run)
             } else {
-                shut_out(attempt, facts, user, *needs_rehash, run.policy)
+                shut_out(attempt, fresh, facts, user, *needs_rehash, run.policy)
             }
         }
-        (Ok(verdict), _) => wrong(attempt, facts, *verdict, run.policy),
+        (Ok(verdict), _) => wrong(attempt, fresh, facts, *verdict, run.policy),
     }
 }
 
@@ -119,7 +136,10 @@ fn signed_in(
     };
     let mut checks = vec![Check::Epoch(user.id, user.epoch)];
     checks.extend(attempt.identifier.iter().map(|name| Check::Owner(UniqueKey::identifier(name), Some(user.id))));
-    let mut writes = vec![Write::RecordLogin(user.id, now), Write::ClearFailures(attempt.subject)];
+    let forgotten = facts.failures.forget(attempt.is_known_device, now);
+    checks.extend(forgotten.checks);
+    let mut writes = vec![Write::RecordLogin(user.id, now)];
+    writes.extend(forgotten.writes);
     let mut told = vec![Told::from(Signal::UserPasswordChecked { user: user.id, success: true, needs_rehash })];
     if let (Some(phc), Some(credential)) = (&attempt.rehashed, &facts.credential)
         && attempt.compared.as_ref().and_then(|(_, compared)| compared.as_ref()) == Some(credential)
@@ -147,14 +167,15 @@ fn signed_in(
     }
     writes.push(Write::PutSession(fresh.hash, Box::new(session.clone())));
     let end = Signal::UserAuthenticated { user: user.id, method: LoginMethod::Password, session: Some(session.id) };
-    let answer =
-        Ok(LoggedIn { user: user.id, token: fresh.token.clone(), session: session.id, expires_at: session.expires_at });
+    let (token, device, expires_at) = (fresh.token.clone(), fresh.device.clone(), session.expires_at);
+    let answer = Ok(LoggedIn { user: user.id, token, session: session.id, expires_at, device });
     Decision { checks, writes, told, end, subject: Some((user.id, seal_key(user))), answer }
 }
 
 /// The right password, and still no entry: disabled looks like a wrong password, unverified is told.
 fn shut_out(
     attempt: &Attempt,
+    fresh: &Fresh,
     facts: &Facts,
     user: &UserRow,
     needs_rehash: bool,
@@ -166,11 +187,30 @@ fn shut_out(
         (Failure::UserInactive, AuthenticateReason::InvalidCredentials)
     };
     let checked = Signal::UserPasswordChecked { user: user.id, success: true, needs_rehash };
-    let refusal = refused(attempt, facts, Some(user), Some(checked), reason, answer, policy);
-    Decision { checks: vec![Check::UserVersion(user.id, user.version)], ..refusal }
+    let counted = if answer == AuthenticateReason::InvalidCredentials {
+        facts.failures.one_more(Some(user), fresh.unlock, facts.now, policy)
+    } else {
+        facts.failures.forget(attempt.is_known_device, facts.now)
+    };
+    let refusal = refused(attempt, Some(user), Some(checked), reason, answer, counted);
+    let mut checks = refusal.checks;
+    checks.push(Check::UserVersion(user.id, user.version));
+    Decision { checks, ..refusal }
 }
 
-fn wrong(attempt: &Attempt, facts: &Facts, verdict: Verified, policy: &Policy) -> Decision<Authenticate> {
+/// Nobody but a known device gets in: it looks like a wrong password, and what the right one is worth is not told.
+fn locked(attempt: &Attempt, user: &UserRow) -> Decision<Authenticate> {
+    let (reason, answer) = (Failure::UserLocked, AuthenticateReason::InvalidCredentials);
+    refused(attempt, Some(user), None, reason, answer, lock::Counted::default())
+}
+
+fn wrong(
+    attempt: &Attempt,
+    fresh: &Fresh,
+    facts: &Facts,
+    verdict: Verified,
+    policy: &Policy,
+) -> Decision<Authenticate> {
     // A user who was deleted since, or lost the name, is none that this attempt could be told of.
     let compared = attempt.compared.as_ref().map(|(user, _)| user.id);
     let user = facts.user.as_ref().filter(|user| Some(user.id) == compared);
@@ -186,22 +226,24 @@ fn wrong(attempt: &Attempt, facts: &Facts, verdict: Verified, policy: &Policy) -
         ),
         (None, _) => (None, Failure::UserNotFound),
     };
-    refused(attempt, facts, user, checked, reason, AuthenticateReason::InvalidCredentials, policy)
+    let counted = facts.failures.one_more(user, fresh.unlock, facts.now, policy);
+    refused(attempt, user, checked, reason, AuthenticateReason::InvalidCredentials, counted)
 }
 
 fn refused(
     attempt: &Attempt,
-    facts: &Facts,
     user: Option<&UserRow>,
     checked: Option<Signal>,
     reason: Failure,
     answer: AuthenticateReason,
-    policy: &Policy,
+    counted: lock::Counted,
 ) -> Decision<Authenticate> {
+    let mut checks = counted.checks;
+    checks.extend(user.map(|user| Check::Epoch(user.id, user.epoch)));
     Decision {
-        checks: user.map(|user| Check::Epoch(user.id, user.epoch)).into_iter().collect(),
-        writes: vec![Write::RecordFailure(attempt.subject, facts.now, policy.failures_keep)],
-        told: checked.into_iter().map(Told::from).collect(),
+        checks,
+        writes: counted.writes,
+        told: checked.into_iter().map(Told::from).chain(counted.told).collect(),
         end: failed(attempt, user, reason),
         subject: user.map(|user| (user.id, seal_key(user))),
         answer: Err(Error::Refused(answer)),
@@ -257,11 +299,25 @@ impl Perform for Authenticate {
         (told, Signal::UserAuthenticationFailed { identifier, user, reason: why })
     }
 
+    fn counted(&self) -> Vec<Counted<'_>> {
+        vec![Counted::login(Subject::Named(&self.identifier))]
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        matches!(answer, Err(Error::Refused(AuthenticateReason::InvalidCredentials)))
+    }
+
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let services = run.services;
         let attempt = attempt(self, run).await?;
         let (token, hash) = session_secret::generate(services.clock.now())?;
-        let fresh = Fresh { token: SessionToken::new(token.as_str()), hash, session: SessionId::new() };
+        let known = run.reservation.as_ref().and_then(|reservation| reservation.device);
+        // Drawn for nobody as well, so that it costs the same.
+        let compared = attempt.compared.as_ref().map_or((UserId::new(), 0), |(user, _)| (user.id, user.epoch));
+        let device = known_device::issue(services, compared, known)?;
+        let (token, session) = (SessionToken::new(token.as_str()), SessionId::new());
+        let unlock = FreshToken::draw(services.tokens.current_key());
+        let fresh = Fresh { token, hash, session, device, unlock };
         let terms = Terms { policy: &services.policy, context: &run.command.context };
         let facts = |view: &ReadView, now| Facts::read(view, &attempt, &services.policy, now);
         run.settle(|view, now| Ok(decide(&attempt, &fresh, &facts(view, now)?, &terms))).await
@@ -281,7 +337,7 @@ impl Perform for Authenticate {
 /// What is remembered of a login.
 #[derive(Serialize, Deserialize)]
 struct Opened {
-    user: majordomo_model::UserId,
+    user: UserId,
     session: SessionId,
 }
 
@@ -290,7 +346,6 @@ async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<
     let services = run.services;
     let identifier = Identifier::guess(&message.identifier).ok();
     let shown = shown(&services.keys, &message.identifier, identifier.as_ref());
-    let subject = shown.hash().copied().unwrap_or_default();
     let repeated = run.earlier.as_ref().and_then(|row| rmp_serde::from_slice::<Option<Opened>>(&row.outcome).ok()?);
     let (compared, repeated) = services.reader.snapshot(|view| {
         let user = identifier.as_ref().map_or(Ok(None), |identifier| view.user_named(identifier))?;
@@ -307,13 +362,21 @@ async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<
     let stored = compared.as_ref().and_then(|(_, credential)| credential.as_ref()).map(|row| row.phc.clone());
     let decoy =
         services.keys.decoy_seed(identifier.as_ref().map_or(message.identifier.as_str(), Identifier::canonical));
+    let subject = compared.as_ref().map(|(user, _)| lock::subject_of(&services.keys, user.id));
+    let subject = subject.or_else(|| shown.hash().copied()).unwrap_or_default();
+    let is_known_device = run.reservation.as_ref().is_some_and(|reservation| reservation.device.is_some());
+    let guess = (subject, compared.is_some());
+    let guess = match is_known_device {
+        true => None,
+        false => services.throttle.guess(services, guess, run.deadline).await?,
+    };
     let verdict = run.verify(password.clone(), stored, decoy).await;
     let rehashed = match &verdict {
         Ok(Verified::Match { needs_rehash: true }) => run.hash(password).await.ok(),
         _ => None,
     };
     let rehashed = rehashed.map(crate::hasher::PhcString::into_string);
-    Ok(Attempt { identifier, subject, shown, compared, verdict, rehashed, repeated })
+    Ok(Attempt { identifier, subject, is_known_device, shown, compared, verdict, rehashed, repeated, _guess: guess })
 }
 
 #[cfg(test)]
@@ -324,6 +387,7 @@ mod tests {
     use super::super::fixture::{Fixture, NOW, any_sessions, any_user, assert_one_end};
     use super::*;
     use crate::keys::Keyring;
+    use crate::storage::AttemptRow;
 
     #[tokio::test]
     async fn the_right_password_opens_a_session_and_tells_so() {
@@ -417,7 +481,9 @@ mod tests {
         let run = Run::new(&fixture.services, &command, majordomo_model::FlowId::new(), None, None);
         let attempt = attempt(&command.message, &run).await.unwrap();
         let (token, hash) = session_secret::generate(fixture.clock.now()).unwrap();
-        let fresh = Fresh { token: SessionToken::new(token.as_str()), hash, session: SessionId::new() };
+        let (token, session) = (SessionToken::new(token.as_str()), SessionId::new());
+        let unlock = FreshToken::draw(fixture.services.tokens.current_key());
+        let fresh = Fresh { token, hash, session, device: DeviceToken::new("device"), unlock };
         let terms = Terms { policy: &fixture.services.policy, context: &command.context };
         let decided = || {
             let now = fixture.clock.now();
@@ -444,6 +510,7 @@ mod tests {
             more_sessions in 0_usize..3,
             (sessions_per_user, repeated) in (1_usize..4, prop::option::of((0_u8..5).prop_map(|first| [first; 32]))),
             rehashed in prop::option::of(Just("phc".to_owned())),
+            (is_known_device, count, locked_for) in (any::<bool>(), 0_u64..120, prop::option::of(-9_i64..9)),
             verdict in prop_oneof![
                 Just(Ok(Verified::Match { needs_rehash: true })),
                 Just(Ok(Verified::Match { needs_rehash: false })),
@@ -457,7 +524,9 @@ mod tests {
             let policy = Policy { sessions_per_user, ..Policy::default() };
             let more_sessions = if repeated.is_some() { 0 } else { more_sessions.min(sessions_per_user - 1) };
             let had = sessions.len() + more_sessions;
-            let may = matches!(verdict, Ok(Verified::Match { .. }))
+            let is_locked = count > 0 && locked_for.is_some_and(|seconds| seconds > 0) && !is_known_device;
+            let may = !is_locked
+                && matches!(verdict, Ok(Verified::Match { .. }))
                 && then.as_ref().zip(user.as_ref()).is_some_and(|(then, user)| {
                     then.epoch == user.epoch && user.status == UserStatus::Active && user.verify_by.is_none()
                 });
@@ -465,14 +534,25 @@ mod tests {
             let attempt = Attempt {
                 identifier: Identifier::guess("ada").ok(),
                 subject: [3; 32],
+                is_known_device,
                 shown: typed(&Keyring::ephemeral().unwrap(), "ada"),
                 compared: then.map(|then| (then, Some(credential.clone()))),
                 verdict,
                 rehashed,
                 repeated,
+                _guess: None,
             };
-            let fresh = Fresh { token: SessionToken::new("token"), hash: [9; 32], session: SessionId::new() };
-            let facts = Facts { user, credential: Some(credential), sessions, more_sessions, now: NOW };
+            let fresh = Fresh {
+                token: SessionToken::new("token"),
+                hash: [9; 32],
+                session: SessionId::new(),
+                device: DeviceToken::new("device"),
+                unlock: FreshToken::draw(Keyring::ephemeral().unwrap().current()),
+            };
+            let locked_until = locked_for.map(|seconds| Timestamp::from_micros(NOW.as_micros() + seconds * 1_000_000));
+            let row = AttemptRow { failures: count, expires_at: NOW.plus(std::time::Duration::from_secs(9)), locked_until, ..AttemptRow::default() };
+            let failures = Failures::of([3; 32], (count > 0).then_some(row));
+            let facts = Facts { user, failures, credential: Some(credential), sessions, more_sessions, now: NOW };
             let decision = decide(&attempt, &fresh, &facts, &Terms { policy: &policy, context: &Context::new() });
             assert_one_end(&decision);
             prop_assert_eq!(decision.answer.is_ok(), may);

@@ -1,8 +1,9 @@
 //! Authority: whether whoever asks has shown that they may change how the account is reached (ASVS 7.5.1).
 
-use majordomo_model::{Authority, Failure, Identifier, Password, Signal, Timestamp, UserId, UserStatus};
+use majordomo_model::{Authority, Failure, Password, Signal, Timestamp, UserId, UserStatus};
 
 use super::flow::{Fault, Perform, Run};
+use super::lock;
 use super::policy::Policy;
 use super::session::is_live;
 use crate::hasher::{HashError, Verified};
@@ -120,7 +121,7 @@ impl Permit {
         policy: &Policy,
     ) -> Option<Write> {
         match self {
-            Self::Password(_) => count_failure(keys, user, now, policy),
+            Self::Password(_) => Some(count_failure(keys, user, now, policy)),
             Self::Session(_) => None,
         }
     }
@@ -173,22 +174,14 @@ impl Compared {
     }
 }
 
-/// Counts a wrong password where a login by the user's first name would count it.
-pub(super) fn count_failure(keys: &Keyring, user: &UserRow, now: Timestamp, policy: &Policy) -> Option<Write> {
-    failure_subjects(keys, user).next().map(|subject| Write::RecordFailure(subject, now, policy.failures_keep))
+/// Counts a wrong password as a login does.
+pub(super) fn count_failure(keys: &Keyring, user: &UserRow, now: Timestamp, policy: &Policy) -> Write {
+    Write::RecordFailure(lock::subject_of(keys, user.id), now, policy.failures_keep)
 }
 
-/// Forgets the failed attempts at each name of a user.
-pub(super) fn forget_failures(keys: &Keyring, user: &UserRow) -> Vec<Write> {
-    failure_subjects(keys, user).map(Write::ClearFailures).collect()
-}
-
-/// The keyed hashes that failed logins are counted under: of the username, then of each proven address.
-fn failure_subjects(keys: &Keyring, user: &UserRow) -> impl Iterator<Item = [u8; 32]> {
-    let username = user.username.iter().map(|username| Identifier::from(username.word()));
-    let proven = user.contacts.iter().filter(|contact| contact.proven_at.is_some());
-    let names = username.chain(proven.map(|contact| Identifier::from(contact.address())));
-    names.map(|name| keys.identifier_hash(name.kind().as_str(), name.canonical()))
+/// Forgets the wrong passwords of a user, and with them a lock.
+pub(super) fn forget_failures(keys: &Keyring, user: UserId) -> Write {
+    Write::ClearFailures(lock::subject_of(keys, user))
 }
 
 #[cfg(test)]
@@ -256,16 +249,5 @@ mod tests {
         fixture.run(Disable { user }).await.unwrap();
         assert!(!still(&fixture, user, &password));
         assert!(!permits(&fixture, user, &Authority::Password(Password::new(OTHER_PASSWORD))).await);
-    }
-
-    #[tokio::test]
-    async fn failures_are_counted_under_what_the_user_signs_in_with() {
-        let fixture = Fixture::new().await;
-        let user = fixture.register_proven("ada", Some("Ada@example.com"), Some("+447911123456")).await;
-        let row = fixture.services.reader.user_row(user).unwrap().unwrap();
-        let keys = &fixture.services.keys;
-        let expected = [("username", "ada"), ("email", "ada@example.com"), ("phone", "+447911123456")];
-        let expected: Vec<_> = expected.map(|(kind, name)| keys.identifier_hash(kind, name)).into();
-        assert_eq!(failure_subjects(keys, &row).collect::<Vec<_>>(), expected);
     }
 }

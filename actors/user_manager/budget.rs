@@ -1,11 +1,11 @@
 //! Budgets: failures of one source beyond its budget, and refused requests, are counted instead of recorded one by one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use majordomo_model::{Context, FlowKind, RefusalCause, Signal, Timestamp};
 
+use super::source::Source;
 use crate::telemetry;
 
 /// How many sources are told apart within a minute; the rest share one budget.
@@ -22,28 +22,16 @@ pub(crate) struct Budget {
 #[derive(Debug, Default)]
 struct State {
     minute: i64,
-    failures: HashMap<Source, u32>,
+    failures: HashMap<Counted, u32>,
     refused: BTreeMap<&'static str, (RefusalCause, u64)>,
     aggregated: BTreeMap<&'static str, (FlowKind, u64)>,
 }
 
-/// Where a request came from: an IPv4 address, an IPv6 network of 64 bits, or nowhere told.
+/// Whose failures are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
-    Untold,
+enum Counted {
+    Of(Source),
     Others,
-    V4(u32),
-    V6(u64),
-}
-
-impl Source {
-    fn of(context: &Context) -> Self {
-        match context.told_client_ip() {
-            None => Self::Untold,
-            Some(IpAddr::V4(address)) => Self::V4(address.to_bits()),
-            Some(IpAddr::V6(address)) => Self::V6(u64::try_from(address.to_bits() >> 64).unwrap_or_default()),
-        }
-    }
 }
 
 impl Budget {
@@ -60,11 +48,12 @@ impl Budget {
             state.minute = minute;
             state.failures.clear();
         }
-        let mut source = Source::of(context);
+        let told = Source::of(context);
+        let mut source = Counted::Of(told);
         if state.failures.len() >= SOURCES && !state.failures.contains_key(&source) {
-            source = Source::Others;
+            source = Counted::Others;
         }
-        let shared = matches!(source, Source::Untold | Source::Others);
+        let shared = !told.is_told() || source == Counted::Others;
         let limit = if shared { self.per_source.saturating_mul(10) } else { self.per_source };
         let count = state.failures.entry(source).or_default();
         *count = count.saturating_add(1);
@@ -120,7 +109,7 @@ mod tests {
     fn sources_are_told_apart_in_bounded_memory() {
         let budget = Budget::new(1);
         for number in 0..u32::try_from(SOURCES).unwrap() + 100 {
-            let address = IpAddr::V4(std::net::Ipv4Addr::from_bits(number));
+            let address = std::net::IpAddr::V4(std::net::Ipv4Addr::from_bits(number));
             budget.admits_failure(&Context::new().client_ip(address), Timestamp::from_micros(0));
         }
         assert!(budget.state().failures.len() <= SOURCES + 1);

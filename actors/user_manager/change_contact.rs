@@ -1,13 +1,15 @@
 //! Change contact: a user replaces an address, once the new one is proven.
 
 use majordomo_model::{
-    ChangeContact, ChangeContactReason, Channel, ContactClaimed, ContactId, Failure, Personal, Signal, UserId,
+    ChangeContact, ChangeContactReason, Channel, ContactClaimed, ContactId, Error, Failure, LimitedAction, Personal,
+    Signal, UserId,
 };
 
 use super::authority::gather;
 use super::contacts::{Claim, ClaimFacts, Problem, Terms, claim, claim_refusal};
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::{personal_contact, typed};
+use super::throttle::Counted;
 use crate::storage::{ContactRow, UserRow};
 
 /// What is asked for, parsed.
@@ -84,6 +86,17 @@ impl Perform for ChangeContact {
     fn failed(&self, services: &Services, why: Failure) -> Signal {
         let address = typed(&services.keys, self.address.typed());
         Signal::ContactChangeFailed { user: self.user, address, reason: why }
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        Counted::by_authority(self.user, &self.authority, Some(LimitedAction::Resend))
+    }
+
+    fn counts(action: LimitedAction, answer: &Answer<Self>) -> bool {
+        match action {
+            LimitedAction::Resend => answer.is_ok(),
+            _ => matches!(answer, Err(Error::Refused(ChangeContactReason::NotAuthorised))),
+        }
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

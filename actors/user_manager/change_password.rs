@@ -1,8 +1,8 @@
 //! Change password: a new password, the old one being known (ASVS 6.2.2, 6.2.3).
 
 use majordomo_model::{
-    ChangeKind, ChangePassword, ChangePasswordReason, Error, Failure, PasswordCause, PasswordReplaced, RevocationCause,
-    Signal, Timestamp, UserId, UserStatus,
+    ChangeKind, ChangePassword, ChangePasswordReason, Error, Failure, LimitedAction, PasswordCause, PasswordReplaced,
+    RevocationCause, Signal, Timestamp, UserId, UserStatus,
 };
 
 use super::authority::{Compared, compare, count_failure, forget_failures};
@@ -10,6 +10,7 @@ use super::epoch::Bound;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
 use super::new_password::{Offer, Unusable};
 use super::policy::{Policy, password_failure, password_reason, seal_key};
+use super::throttle::{Counted, Subject};
 use super::undo::{Undo, told_first};
 use crate::keys::Keyring;
 use crate::storage::{ChangeRow, Check, CredentialRow, Lookup, ReadError, ReadView, UserRow};
@@ -51,7 +52,7 @@ fn decide(attempt: &Attempt<'_>, facts: &Facts, keys: &Keyring, policy: &Policy)
     }
     if !compared.is_right_for(user) {
         let mut refusal = refused(attempt, user, ChangePasswordReason::IncorrectPassword, compared.failure());
-        refusal.writes.extend(count_failure(keys, user, facts.now, policy));
+        refusal.writes.push(count_failure(keys, user, facts.now, policy));
         return refusal;
     }
     if user.status != UserStatus::Active {
@@ -83,7 +84,7 @@ fn changed(
     let ending = facts.bound.end(user, keep, RevocationCause::PasswordChange, now, policy);
     let ending = ending.with_password(facts.credential.as_ref(), phc, PasswordCause::Change, now);
     let (mut writes, sessions_revoked) = (ending.writes, ending.sessions_revoked);
-    writes.extend(forget_failures(keys, user));
+    writes.push(forget_failures(keys, user.id));
     let kind = ChangeKind::PasswordChanged;
     let undo = attempt.undo.record(user, kind, told_first(user), &facts.changes, now);
     writes.extend(undo.writes);
@@ -132,6 +133,14 @@ impl Perform for ChangePassword {
 
     fn failed(&self, _services: &Services, why: Failure) -> Signal {
         failed(self.user, why)
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        vec![Counted::login(Subject::User(self.user))]
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        matches!(answer, Err(Error::Refused(ChangePasswordReason::IncorrectPassword)))
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
@@ -238,7 +247,7 @@ mod tests {
             let Signal::PasswordChangeFailed { reason: told, .. } = fixture.last_signal() else { panic!() };
             assert_eq!(told, failure);
         }
-        let subject = fixture.services.keys.identifier_hash("username", "ada");
+        let subject = super::super::lock::subject_of(&fixture.services.keys, user);
         let counted = fixture.services.reader.snapshot(|view| view.attempts(&subject)).unwrap().unwrap();
         assert_eq!(counted.failures, 2);
         fixture.sign_in_with("ada", "wrong").await.unwrap_err();

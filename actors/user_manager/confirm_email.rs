@@ -1,10 +1,11 @@
 //! Confirm email: an e-mail address is proven.
 
-use majordomo_model::{Channel, ConfirmEmail, ConfirmEmailReason, Confirmed, Error, Failure, Signal};
+use majordomo_model::{Channel, ConfirmEmail, ConfirmEmailReason, Confirmed, Error, Failure, LimitedAction, Signal};
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::{personal_contact, seal_key};
 use super::proof::Parsed;
+use super::throttle::Counted;
 use super::undo::Undo;
 use super::verification::ProofFacts;
 
@@ -52,6 +53,14 @@ impl Perform for ConfirmEmail {
     fn failed(&self, _services: &Services, why: Failure) -> Signal {
         let token = Parsed::of(&self.proof).token();
         Signal::UserEmailVerificationFailed { user: None, address: None, token, reason: why }
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        vec![Counted::by_proof(&self.proof)]
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        matches!(answer, Err(Error::Refused(ConfirmEmailReason::InvalidToken)))
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

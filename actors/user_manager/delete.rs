@@ -46,7 +46,7 @@ fn decide(message: &Delete, facts: &Facts, keys: &Keyring, policy: &Policy) -> D
     told.extend(facts.due.iter().filter_map(undeliverable));
     let mut writes: Vec<_> = owned(user).map(Write::RemoveOwner).collect();
     writes.extend(user.verify_by.map(|_| Write::ForgetVerification(user.id)));
-    writes.extend(forget_failures(keys, user));
+    writes.push(forget_failures(keys, user.id));
     writes.push(Write::RemoveUser(user.id));
     let username = user.username.as_ref().map(|username| Personal::redacted_only(username.word().redacted()));
     Decision {

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::authority::Permit;
 use super::flow::{Answer, Decision, Perform, Services, run};
+use super::throttle::Throttle;
 use super::{Budget, Policy};
 use crate::bytes::Bytes;
 use crate::clock::Clock;
@@ -69,6 +70,7 @@ impl Fixture {
             tokens: Tokens::new(keys.clone()),
             keys,
             budget: Budget::new(policy.failures_per_source),
+            throttle: Throttle::default(),
             policy,
             clock: clock.clone(),
             live: LiveGroup::new(SystemId::new()),

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use majordomo_model::{
-    Command, Envelope, Error, Failure, Flow, FlowId, Lane, Reason, Signal, SignalClass, SignalId, Timestamp, UserId,
+    Command, Envelope, Error, Failure, Flow, FlowId, Lane, LimitedAction, Reason, Signal, SignalClass, SignalId,
+    Timestamp, UserId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,7 +16,9 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, field};
 
 pub(crate) use super::fault::Fault;
+use super::lock;
 pub(crate) use super::services::Services;
+use super::throttle::{self, Counted, Reservation};
 use crate::guard::{Amendment, Proposal};
 use crate::hasher::Place;
 use crate::stamp::{self, SealKey, Stamp};
@@ -35,6 +38,16 @@ pub(crate) trait Perform: Flow {
 
     /// The signal that ends it when it could not decide: a panic, an outage, a deadline.
     fn failed(&self, services: &Services, why: Failure) -> Signal;
+
+    /// What it counts as, before any work is spent on it.
+    fn counted(&self) -> Vec<Counted<'_>> {
+        Vec::new()
+    }
+
+    /// Whether what it came to uses up the place that it had; otherwise that is given back.
+    fn counts(_action: LimitedAction, _answer: &Answer<Self>) -> bool {
+        false
+    }
 
     /// The place in the hasher's line that it is to have, if it needs one; or what it is refused with, counted, before it
     /// starts anything: turning away a flood must cost next to nothing.
@@ -153,7 +166,8 @@ impl<F: Flow> Decision<F> {
 
     /// Whether it only tells of a failure, so that it may be counted instead of recorded when failures flood.
     fn is_mere_failure(&self) -> bool {
-        self.answer.is_err() && self.writes.iter().all(|write| matches!(write, Write::RecordFailure(..)))
+        self.answer.is_err()
+            && self.writes.iter().all(|write| matches!(write, Write::RecordFailure(..) | Write::Spend { .. }))
     }
 }
 
@@ -171,6 +185,8 @@ pub(crate) struct Run<'a, F: Perform> {
     fingerprint: [u8; 32],
     /// The start, told once and stored with the end: the same signal both times.
     start: (SignalId, Timestamp, Signal),
+    /// Its places in the budgets that it counts against, until it has ended.
+    pub(super) reservation: Option<Reservation>,
     /// The signal that is told just before the commit, and stored with it: the same name and time both times.
     announced: OnceLock<(SignalId, Timestamp)>,
     /// The place in the hasher's line that is kept for it.
@@ -216,8 +232,9 @@ async fn run_caught<F: Perform>(
             return answer.map_err(Error::Refused);
         }
     }
+    let reservation = throttle::admit(services, command, deadline).await?;
     let place = F::admit(services)?;
-    let run = Run { place: Mutex::new(place), ..Run::new(services, command, flow, deadline, earlier) };
+    let run = Run { place: Mutex::new(place), reservation, ..Run::new(services, command, flow, deadline, earlier) };
     run.publish(&run.start_envelope(run.stamp(None)));
     let performed = AssertUnwindSafe(command.message.perform(&run)).catch_unwind().await;
     let fault = match performed {
@@ -251,6 +268,7 @@ impl<'a, F: Perform> Run<'a, F> {
             flow,
             fingerprint: fingerprint(services, command),
             start,
+            reservation: None,
             announced: OnceLock::new(),
             place: Mutex::default(),
             hashing_micros: AtomicU64::new(0),
@@ -272,14 +290,18 @@ impl<'a, F: Perform> Run<'a, F> {
         decide: impl Fn(&ReadView, Timestamp, &Amendment) -> Result<Decision<F>, ReadError> + Send + Sync,
     ) -> Result<Answer<F>, Fault> {
         let (mut admitted, mut heard) = (false, None);
+        let decide = |view: &ReadView, now, amendment: &Amendment| {
+            lock::told_of_unlocking(self.services, view, decide(view, now, amendment)?, now)
+        };
         for attempt in 0..DECISIONS {
-            let (decision, now) = self.decide_guarded(&mut heard, &decide).await?;
+            let (mut decision, now) = self.decide_guarded(&mut heard, &decide).await?;
+            self.spend(&mut decision, now);
             Span::current().record("user", decision.subject.map(|(user, _)| field::display(user)));
             // A failure counts once against its source, however often it is decided.
             if decision.is_mere_failure() && !admitted {
                 admitted = self.services.budget.admits_failure(&self.command.context, now);
                 if !admitted {
-                    return Ok(self.end_uncommitted(decision, now));
+                    return self.end_uncommitted(decision, now).await;
                 }
             }
             let (batch, answer) = self.batch(decision, now);
@@ -341,13 +363,14 @@ impl<'a, F: Perform> Run<'a, F> {
         self.services.storage.commit_with_next(batch);
     }
 
-    /// Ends the run live only, counted: its source has used up its budget of failures.
-    fn end_uncommitted(&self, decision: Decision<F>, now: Timestamp) -> Answer<F> {
+    /// Ends the run live only, counted: its source has used up its budget of failures that are told one by one.
+    async fn end_uncommitted(&self, mut decision: Decision<F>, now: Timestamp) -> Result<Answer<F>, Fault> {
+        self.store_counts(self.flow, &mut decision).await?;
         self.services.budget.aggregate(F::KIND);
         let (batch, answer) = self.batch(decision, now);
         batch.signals.iter().skip(1).for_each(|envelope| self.publish(envelope));
         self.ended.store(true, Ordering::Relaxed);
-        answer
+        Ok(answer)
     }
 
     /// What is committed of a decision, and what the caller gets then.

@@ -1,11 +1,12 @@
 //! Make primary: an address becomes the first of its channel.
 
-use majordomo_model::{Changed, Failure, MakePrimary, MakePrimaryReason, Signal, UserId};
+use majordomo_model::{Changed, Error, Failure, LimitedAction, MakePrimary, MakePrimaryReason, Signal, UserId};
 
 use super::authority::gather;
 use super::contacts::Terms;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::personal_contact;
+use super::throttle::Counted;
 use crate::storage::{Check, Lookup, ReadError, ReadView, UserRow, Write};
 
 /// What the store says.
@@ -69,6 +70,14 @@ impl Perform for MakePrimary {
 
     fn failed(&self, _services: &Services, why: Failure) -> Signal {
         failed(self.user, why)
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        Counted::by_authority(self.user, &self.authority, None)
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        matches!(answer, Err(Error::Refused(MakePrimaryReason::NotAuthorised)))
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

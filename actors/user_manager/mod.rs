@@ -21,7 +21,10 @@ mod fixture;
 mod flow;
 mod guarding;
 mod hashing;
+mod known_device;
 mod lapse;
+mod limits;
+mod lock;
 mod log_out;
 mod make_primary;
 mod message_budget;
@@ -37,9 +40,12 @@ mod request_phone_verification;
 mod reset_password;
 mod services;
 pub(crate) mod session;
+mod source;
+mod throttle;
 mod undelivered;
 mod undo;
 mod undo_change;
+mod unlock;
 mod update;
 mod verification;
 mod verification_request;
@@ -54,7 +60,7 @@ use majordomo_model::{
     Actor as OnBehalfOf, AddContact, Authenticate, ChangeContact, ChangeGroups, ChangePassword, Command, CommandId,
     ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Lane,
     LogOut, MakePrimary, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset,
-    RequestPhoneVerification, ResetPassword, Signal, SignalId, UndoChange, Update,
+    RequestPhoneVerification, ResetPassword, Signal, SignalId, UndoChange, Unlock, Update,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -64,8 +70,10 @@ pub(crate) use self::budget::Budget;
 pub use self::flow::Answer;
 use self::flow::Perform;
 pub(crate) use self::flow::Services;
+pub use self::limits::{ActionLimits, Limit, Limits};
 pub use self::message_budget::MessageLimits;
 pub use self::policy::{GROUPS_LIMIT, Policy, Registration, Requirement};
+pub(crate) use self::throttle::Throttle;
 use crate::address::Reply;
 use crate::gauge::{Gauge, GaugeReading, Handling};
 use crate::stamp::Stamp;
@@ -117,7 +125,7 @@ macro_rules! mailbox {
 mailbox! {
     Register Authenticate LogOut EndSessions ChangePassword RequestEmailVerification ConfirmEmail
     RequestPhoneVerification ConfirmPhone AddContact ChangeContact RemoveContact MakePrimary Update ChangeGroups
-    Disable Enable Delete RequestPasswordReset ResetPassword UndoChange
+    Disable Enable Delete RequestPasswordReset ResetPassword UndoChange Unlock
 }
 
 /// A flow's message as the mailbox takes it.

@@ -11,6 +11,7 @@ use majordomo_model::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::limits::Limits;
 use super::message_budget::MessageLimits;
 use crate::keys::Keyring;
 use crate::stamp::SealKey;
@@ -63,7 +64,15 @@ pub struct Policy {
     pub messages: MessageLimits,
     /// How long the outcome of a command is remembered. Default 24 hours.
     pub outcome_keep: Duration,
-    /// How long failed attempts at an identifier are remembered. Default 24 hours.
+    /// How often what costs something, or gives something away, may be asked for or failed at.
+    pub limits: Limits,
+    /// How many wrong passwords in a row put a lock on the account; 1 to 100 (SP 800-63B, 3.2.2). Default 100.
+    pub lock_after: u32,
+    /// How long a lock lasts. Each wrong password after it, and before a right one, puts it on again. Default 24 hours.
+    pub lock_lifetime: Duration,
+    /// How long a device stays known without a login. Default 180 days.
+    pub device_lifetime: Duration,
+    /// How long wrong passwords are remembered while there are no others, and no right one. Default 30 days.
     pub failures_keep: Duration,
     /// How many failures of one source are recorded one by one in a minute; more are counted. Default 600.
     pub failures_per_source: u32,
@@ -93,7 +102,11 @@ impl Default for Policy {
             code_attempts: 5,
             messages: MessageLimits::default(),
             outcome_keep: day,
-            failures_keep: day,
+            limits: Limits::default(),
+            lock_after: 100,
+            lock_lifetime: day,
+            device_lifetime: 180 * day,
+            failures_keep: 30 * day,
             failures_per_source: 600,
         }
     }
@@ -150,6 +163,8 @@ impl Policy {
             ("code_lifetime", self.code_lifetime),
             ("outcome_keep", self.outcome_keep),
             ("failures_keep", self.failures_keep),
+            ("lock_lifetime", self.lock_lifetime),
+            ("device_lifetime", self.device_lifetime),
         ] {
             if span.is_zero() {
                 faults.push(format!("policy.{name}: must be longer than nothing"));
@@ -167,6 +182,10 @@ impl Policy {
                 faults.push(format!("policy.{name}: 1 to 1000"));
             }
         }
+        if !(1..=100).contains(&self.lock_after) {
+            faults.push("policy.lock_after: 1 to 100".to_owned());
+        }
+        faults.extend(self.limits.faults());
         faults.extend(self.messages.faults());
         faults
     }

@@ -1,8 +1,8 @@
 //! Register: a person becomes a user.
 
 use majordomo_model::{
-    Accepted, Channel, Contact, ContactId, Email, Error, Failure, PasswordCause, Personal, Phone, Profile, Register,
-    RegisterReason, Signal, Timestamp, UserId, UserStatus, Username,
+    Accepted, Channel, Contact, ContactId, Email, Error, Failure, LimitedAction, PasswordCause, Personal, Phone,
+    Profile, Register, RegisterReason, Signal, Timestamp, UserId, UserStatus, Username,
 };
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
@@ -11,6 +11,7 @@ use super::policy::{
     FreshToken, Policy, Registration, Requirement, password_failure, password_reason, personal_address,
     personal_username, typed_optional,
 };
+use super::throttle::Counted;
 use crate::bytes::Bytes;
 use crate::guard::{Amendment, Proposal};
 use crate::hasher::{HashError, Place};
@@ -285,6 +286,16 @@ impl Perform for Register {
         }
         let (username, profile, groups) = (user.username, Box::new(user.profile), user.groups);
         Some(Proposal::Register { username, email, phone, profile, groups })
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        vec![Counted::of(LimitedAction::Register)]
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        use RegisterReason::{EmailTaken, PhoneTaken, UsernameTaken};
+
+        matches!(answer, Ok(_) | Err(Error::Refused(UsernameTaken | EmailTaken | PhoneTaken)))
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

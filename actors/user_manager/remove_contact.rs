@@ -1,12 +1,16 @@
 //! Remove contact: a user gives up an address.
 
-use majordomo_model::{ChangeKind, Changed, Failure, RemoveContact, RemoveContactReason, Signal, TokenPurpose, UserId};
+use majordomo_model::{
+    ChangeKind, Changed, Error, Failure, LimitedAction, RemoveContact, RemoveContactReason, Signal, TokenPurpose,
+    UserId,
+};
 
 use super::authority::gather;
 use super::contacts::Terms;
 use super::epoch::open_tokens;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::{Policy, Requirement, personal_contact, reset_purpose, supersede, verification_purpose};
+use super::throttle::Counted;
 use super::undo::Undo;
 use crate::storage::{ChangeRow, Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
 
@@ -128,6 +132,14 @@ impl Perform for RemoveContact {
 
     fn failed(&self, _services: &Services, why: Failure) -> Signal {
         failed(self.user, why)
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        Counted::by_authority(self.user, &self.authority, None)
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        matches!(answer, Err(Error::Refused(RemoveContactReason::NotAuthorised)))
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

@@ -1,11 +1,13 @@
 //! Request email verification: a message that proves an e-mail address is asked for, again.
 
 use majordomo_model::{
-    Channel, Failure, Personal, RequestEmailVerification, RequestEmailVerificationReason, Signal, VerificationRequested,
+    Channel, Failure, LimitedAction, Personal, RequestEmailVerification, RequestEmailVerificationReason, Signal,
+    VerificationRequested,
 };
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::{Policy, personal_contact};
+use super::throttle::Counted;
 use super::verification_request::{ClaimFacts, FreshRequest, Requested, Sought, shown};
 
 /// Facts in, batch out. `typed` is the address as typed, for the signals where it is nobody's.
@@ -42,6 +44,14 @@ impl Perform for RequestEmailVerification {
     fn failed(&self, services: &Services, why: Failure) -> Signal {
         let (user, address) = shown(&self.claimant, services);
         Signal::UserEmailVerificationFailed { user, address, token: None, reason: why }
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        vec![Counted::of(LimitedAction::Resend)]
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        answer.is_ok()
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

@@ -3,14 +3,15 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use majordomo_model::{
-    Channel, Contact, Failure, Identifier, Personal, RequestPasswordReset, RequestPasswordResetReason, ResetRequested,
-    Signal, Timestamp, UserId, UserStatus,
+    Channel, Contact, Failure, Identifier, LimitedAction, Personal, RequestPasswordReset, RequestPasswordResetReason,
+    ResetRequested, Signal, Timestamp, UserId, UserStatus,
 };
 
 use super::epoch::open_tokens;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::message_budget::{Asked, Remembered};
 use super::policy::{FreshToken, Policy, personal_contact, reset_purpose, seal_key, supersede, typed};
+use super::throttle::Counted;
 use crate::keys::Keyring;
 use crate::storage::{Answered, Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
 use crate::token::Binding;
@@ -158,6 +159,14 @@ impl Perform for RequestPasswordReset {
 
     fn failed(&self, services: &Services, why: Failure) -> Signal {
         failed(self.channel, &typed(&services.keys, &self.identifier), None, why)
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        vec![Counted::of(LimitedAction::Reset)]
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        answer.is_ok()
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

@@ -1,11 +1,13 @@
 //! Request phone verification: a message that proves a phone number is asked for, again.
 
 use majordomo_model::{
-    Channel, Failure, Personal, RequestPhoneVerification, RequestPhoneVerificationReason, Signal, VerificationRequested,
+    Channel, Failure, LimitedAction, Personal, RequestPhoneVerification, RequestPhoneVerificationReason, Signal,
+    VerificationRequested,
 };
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::{Policy, personal_contact};
+use super::throttle::Counted;
 use super::verification_request::{ClaimFacts, FreshRequest, Requested, Sought, shown};
 
 /// Facts in, batch out. `typed` is the address as typed, for the signals where it is nobody's.
@@ -42,6 +44,14 @@ impl Perform for RequestPhoneVerification {
     fn failed(&self, services: &Services, why: Failure) -> Signal {
         let (user, address) = shown(&self.claimant, services);
         Signal::UserPhoneVerificationFailed { user, address, token: None, reason: why }
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        vec![Counted::of(LimitedAction::Resend)]
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        answer.is_ok()
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

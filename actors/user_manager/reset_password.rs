@@ -1,8 +1,8 @@
 //! Reset password: a token or code buys a new password.
 
 use majordomo_model::{
-    ChangeKind, Channel, Error, Failure, PasswordCause, PasswordReplaced, ResetPassword, ResetPasswordReason,
-    RevocationCause, Signal, Timestamp, TokenId, TokenPurpose, UserStatus,
+    ChangeKind, Channel, Error, Failure, LimitedAction, PasswordCause, PasswordReplaced, ResetPassword,
+    ResetPasswordReason, RevocationCause, Signal, Timestamp, TokenId, TokenPurpose, UserStatus,
 };
 
 use super::authority::forget_failures;
@@ -11,6 +11,7 @@ use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remem
 use super::new_password::{Offer, Unusable};
 use super::policy::{Policy, password_failure, password_reason, seal_key};
 use super::proof::{Judgement, Parsed, judge};
+use super::throttle::Counted;
 use super::undo::{Undo, told_first};
 use crate::keys::Keyring;
 use crate::storage::{
@@ -113,7 +114,7 @@ fn reset(token: &TokenRow, user: &UserRow, phc: &str, facts: &Facts, terms: &Ter
     checks.push(Check::TokenOpen(token.id, token.attempts));
     // Superseded a moment ago with all the others: this one was used.
     writes.push(Write::EndToken(token.id, TokenEnd::Used));
-    writes.extend(forget_failures(terms.keys, user));
+    writes.push(forget_failures(terms.keys, user.id));
     let undo = terms.undo.record(user, ChangeKind::PasswordReset, told_first(user), &facts.changes, facts.now);
     writes.extend(undo.writes);
     Decision {
@@ -156,6 +157,14 @@ impl Perform for ResetPassword {
 
     fn failed(&self, _services: &Services, why: Failure) -> Signal {
         failed(Parsed::of(&self.proof).token(), &Facts::default(), why)
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        vec![Counted::by_proof(&self.proof)]
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        matches!(answer, Err(Error::Refused(ResetPasswordReason::InvalidToken)))
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

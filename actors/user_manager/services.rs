@@ -4,6 +4,7 @@ use majordomo_model::{Error, Reason, RefusalCause};
 
 use super::budget::Budget;
 use super::policy::Policy;
+use super::throttle::{NoPlace, Throttle};
 use crate::clock::Clock;
 use crate::guard::{self, Panel};
 use crate::hasher::{Hasher, Place};
@@ -23,6 +24,7 @@ pub(crate) struct Services {
     pub(crate) clock: Clock,
     pub(crate) live: LiveGroup,
     pub(crate) budget: Budget,
+    pub(crate) throttle: Throttle,
     pub(crate) guards: Panel,
 }
 
@@ -45,6 +47,17 @@ impl Services {
             return Err(Error::Overloaded);
         }
         Ok(place)
+    }
+
+    /// What a request is refused with that has no place in its budgets, counted.
+    pub(super) fn refused_without_budget<R: Reason>(&self, why: NoPlace) -> Error<R> {
+        match why {
+            NoPlace::Unreadable => self.refused_without_storage(),
+            NoPlace::Throttled(retry_after) => {
+                self.budget.refused(RefusalCause::Throttled);
+                Error::Throttled { retry_after }
+            }
+        }
     }
 
     /// Refuses a guard that asks in turn, counted: it could wait for a flow that waits for the guard.

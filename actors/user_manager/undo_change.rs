@@ -1,14 +1,15 @@
 //! Undo change: whoever reads the old address takes a change back, with all such changes that followed it.
 
 use majordomo_model::{
-    Channel, Failure, ResetRequested, RevocationCause, Signal, Timestamp, TokenId, TokenPurpose, UndoChange,
-    UndoChangeReason, Undone, UserId, UserStatus,
+    Channel, Error, Failure, LimitedAction, ResetRequested, RevocationCause, Signal, Timestamp, TokenId, TokenPurpose,
+    UndoChange, UndoChangeReason, Undone, UserId, UserStatus,
 };
 
 use super::epoch::Bound;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
 use super::policy::{FreshToken, Policy, personal_contact, reset_purpose, seal_key, supersede};
 use super::proof::{Judgement, Parsed, judge};
+use super::throttle::Counted;
 use crate::storage::{
     ChangeRow, Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, TokenEnd, TokenRow, UniqueKey, UserRow,
     Write,
@@ -243,6 +244,14 @@ impl Perform for UndoChange {
 
     fn failed(&self, _services: &Services, why: Failure) -> Signal {
         failed(Parsed::of(&self.proof).token(), None, why)
+    }
+
+    fn counted(&self) -> Vec<Counted<'_>> {
+        vec![Counted::by_proof(&self.proof)]
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        matches!(answer, Err(Error::Refused(UndoChangeReason::InvalidToken)))
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {

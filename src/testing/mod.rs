@@ -82,7 +82,7 @@ impl TestAccounts {
         let (outbox, clock) = (CapturedOutbox::new(), Clock::manual(START));
         let keys = must(Keyring::ephemeral());
         let builder = change(builder(&config, &outbox, &clock, &keys, &disk));
-        let accounts = must(builder.spawn().await);
+        let accounts = must(Box::pin(builder.spawn()).await);
         Self { accounts, outbox, clock, keys, disk, config }
     }
 
@@ -101,7 +101,7 @@ impl TestAccounts {
     pub async fn restart_with(mut self, change: impl FnOnce(Builder) -> Builder) -> Result<Self, BuildError> {
         self.accounts.shutdown().await;
         let builder = change(builder(&self.config, &self.outbox, &self.clock, &self.keys, &self.disk));
-        self.accounts = builder.spawn().await?;
+        self.accounts = Box::pin(builder.spawn()).await?;
         Ok(self)
     }
 
@@ -113,7 +113,8 @@ impl TestAccounts {
     pub async fn crashed(&self, seed: u64) -> Result<Self, BuildError> {
         let left: Arc<dyn Disk> = Arc::new(must(self.disk.crash(seed)));
         let disk = must(FaultyDisk::new(left));
-        let accounts = builder(&self.config, &self.outbox, &self.clock, &self.keys, &disk).spawn().await?;
+        let builder = builder(&self.config, &self.outbox, &self.clock, &self.keys, &disk);
+        let accounts = Box::pin(builder.spawn()).await?;
         let (outbox, clock, keys) = (self.outbox.clone(), self.clock.clone(), self.keys.clone());
         Ok(Self { accounts, outbox, clock, keys, disk, config: self.config.clone() })
     }

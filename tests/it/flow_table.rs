@@ -21,7 +21,7 @@ use majordomo::{
     ConfirmEmailReason, ConfirmPhoneReason, DeleteReason, DisableReason, EnableReason, EndSessionsReason, Envelope,
     FlowKind, LogOutReason, MakePrimaryReason, Register, RegisterReason, RemoveContactReason,
     RequestEmailVerificationReason, RequestPasswordResetReason, RequestPhoneVerificationReason, ResetPasswordReason,
-    SignalKind, UndoChangeReason, UpdateReason,
+    SignalKind, UndoChangeReason, UnlockReason, UpdateReason,
 };
 
 use stage::{Heard, Stage, Table};
@@ -113,6 +113,7 @@ async fn every_flow_every_reason_and_every_one_of_the_32_signals_is_in_the_table
         RequestPasswordReset RequestPasswordResetReason []
         ResetPassword ResetPasswordReason []
         UndoChange UndoChangeReason []
+        Unlock UnlockReason []
     }
     let missing = |kind: &&SignalKind| kind.number() <= 32 && !table.kinds.contains(*kind);
     assert_eq!(SignalKind::ALL.iter().find(missing), None, "a source signal was never emitted");

@@ -37,6 +37,7 @@ mod steps;
 mod subscribing;
 mod supervising;
 mod tampering;
+mod throttling;
 mod tokens;
 mod undoing;
 #[cfg(feature = "webhook")]

@@ -859,7 +859,11 @@ async fn compare(test: &TestAccounts, model: &Model) {
 }
 
 async fn run(steps: &[Step]) -> Vec<Outcome> {
-    let test = TestAccounts::configured(|config| config.policy.messages.per_hour = u32::try_from(BUDGET).ok()).await;
+    let test = TestAccounts::configured(|config| {
+        config.policy.messages.per_hour = u32::try_from(BUDGET).ok();
+        config.policy.limits = majordomo::Limits::none();
+    })
+    .await;
     let mut model = Model::default();
     let mut outcomes = Vec::new();
     for step in steps {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use majordomo::testing::{Operation, TestAccounts};
 use majordomo::{
     AddContact, Answer, Authenticate, AuthenticateReason, Authority, ChangePassword, Channel, Command, CommandId,
-    Config, ConfirmEmail, ContactClaim, Context, Disable, Enable, Envelope, Error, FlowKind, Password, Proof, Question,
-    Reason, RefusalCause, Register, RequestPasswordReset, ResetPassword, Signal, SignalKind, Update, UserId,
+    Config, ConfirmEmail, ContactClaim, Context, Disable, Enable, Envelope, Error, FlowKind, Limits, Password, Proof,
+    Question, Reason, RefusalCause, Register, RequestPasswordReset, ResetPassword, Signal, SignalKind, Update, UserId,
 };
 
 use super::flow_table::stage::{Heard, OTHER_PASSWORD, PASSWORD, assert_lawful, email, login, run_of};
@@ -28,6 +28,11 @@ async fn until(condition: impl Fn() -> bool) {
         }
     })
     .await;
+}
+
+/// So that many at once are under way for one account.
+fn unlimited(config: &mut Config) {
+    config.policy.limits = Limits::none();
 }
 
 /// Registers somebody who proves an e-mail address.
@@ -351,7 +356,7 @@ async fn a_fault_of_one_sync_is_healed_behind_the_caller_and_the_flow_ends_once(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_lets_admitted_flows_end_and_they_are_in_the_log_of_the_next_start() {
-    let test = TestAccounts::start().await;
+    let test = TestAccounts::configured(unlimited).await;
     verified(&test, "ada").await;
     test.hold_hashing(true);
     let name = |number: usize| format!("login-{number}");
@@ -491,6 +496,7 @@ const BUDGET: u32 = 5;
 
 fn few_failures(config: &mut Config) {
     config.policy.failures_per_source = BUDGET;
+    unlimited(config);
 }
 
 /// A login with the wrong password from an address.
@@ -558,7 +564,7 @@ async fn a_flood_from_one_network_of_64_bits_is_one_source_and_a_right_password_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_fifty_flows_at_once_ten_panic_and_forty_succeed() {
-    let test = TestAccounts::start().await;
+    let test = TestAccounts::configured(unlimited).await;
     verified(&test, "ada").await;
     test.hold_hashing(true);
     let registering = |number: usize| Register { username: Some(format!("user-{number}")), ..Register::new(PASSWORD) };

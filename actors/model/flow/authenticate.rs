@@ -3,13 +3,13 @@
 use super::flow;
 use crate::id::{SessionId, UserId};
 use crate::reason::reasons;
-use crate::secret::{Password, SessionToken};
+use crate::secret::{DeviceToken, Password, SessionToken};
 use crate::time::Timestamp;
 
 /// Signs a user in by username, proven e-mail address or proven phone number.
 ///
 /// When the reply comes, the session is durable. Unknown user, wrong password, disabled user: one answer, one hashing
-/// job, one commit. Sent again under the same command id it is a new login, which ends the session of the first.
+/// job, one commit. After too many failures it is refused at once ([`Error::Throttled`](crate::Error::Throttled)). Sent again under the same command id it is a new login, which ends the session of the first.
 #[derive(Clone)]
 pub struct Authenticate {
     /// The username, e-mail address or phone number, as typed.
@@ -29,6 +29,10 @@ pub struct LoggedIn {
     pub session: SessionId,
     /// When the session ends, however much it is used.
     pub expires_at: Timestamp,
+    /// What the client may keep, in a cookie of its own that outlives the session, and hand in with its next login
+    /// ([`Command::device`](crate::Command::device)): then neither a lock on the account nor the failures of others from
+    /// the same address keep it out. It ends with the next new password.
+    pub device: DeviceToken,
 }
 
 reasons! {

@@ -22,6 +22,7 @@ mod request_password_reset;
 mod request_phone_verification;
 mod reset_password;
 mod undo_change;
+mod unlock;
 mod update;
 
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use request_password_reset::{RequestPasswordReset, RequestPasswordResetReaso
 pub use request_phone_verification::{RequestPhoneVerification, RequestPhoneVerificationReason};
 pub use reset_password::{ResetPassword, ResetPasswordReason};
 pub use undo_change::{UndoChange, UndoChangeReason, Undone};
+pub use unlock::{Unlock, UnlockReason, Unlocked};
 pub use update::{Change, Changed, Update, UpdateReason};
 
 /// Gives a message a `Debug` that shows its name only: its fields are personal or secret.

@@ -7,8 +7,8 @@ use crate::envelope::Sender;
 use crate::id::{ContactId, FlowId, SessionId, SignalId, TokenId, UserId};
 use crate::personal::Personal;
 use crate::reason::{
-    ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LoginMethod, MessageKind, PasswordCause, ProofMethod,
-    RefusalCause, RevocationCause,
+    ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LimitScope, LimitedAction, LoginMethod, MessageKind,
+    PasswordCause, ProofMethod, RefusalCause, RevocationCause,
 };
 use crate::time::Timestamp;
 use crate::{Channel, IdentifierKind};
@@ -308,8 +308,8 @@ catalogue! {
         { guard: String, flow: FlowKind, count: u64 }
 
     164 UserLocked "user_locked" Fact USER_MANAGER [] []
-        "Nobody can sign in to an account for a while, after too many failed attempts."
-        { user: UserId, until: Timestamp }
+        "Nobody can sign in to an account for a while, but from a known device, after too many failed attempts."
+        { user: UserId, until: Timestamp, unlock: Option<TokenId> }
     165 UserUnlocked "user_unlocked" Fact USER_MANAGER [] []
         "An account that was locked can be signed in to again."
         { user: UserId }
@@ -332,4 +332,17 @@ catalogue! {
     175 UserPasswordRemoved "user_password_removed" Fact USER_MANAGER [] []
         "A password credential was removed because a change was taken back; nobody signs in until it is reset."
         { user: UserId }
+
+    210 LimitReached "limit_reached" Attempt USER_MANAGER [] []
+        "The last attempt was used up that a limit allows for now; further ones are refused at once."
+        { action: LimitedAction, scope: LimitScope }
+    211 UserUnlockStarted "user_unlock_started" Start USER_MANAGER [Unlock] []
+        "A lock on an account is to be lifted."
+        { user: Option<UserId>, token: Option<TokenId> }
+    212 UserUnlockSuccessful "user_unlock_successful" Fact USER_MANAGER [] [Unlock]
+        "There is no lock on the account any more."
+        { user: UserId, reason: Option<Failure> }
+    213 UserUnlockFailed "user_unlock_failed" Attempt USER_MANAGER [] [Unlock]
+        "A lock was not lifted."
+        { user: Option<UserId>, token: Option<TokenId>, reason: Failure }
 }

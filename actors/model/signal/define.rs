@@ -131,6 +131,15 @@ macro_rules! meaning {
     (code) => {
         "The guard's own word for why."
     };
+    (action) => {
+        "What is limited."
+    };
+    (scope) => {
+        "Whose attempts are counted together."
+    };
+    (unlock) => {
+        "The token of the link that lifts the lock."
+    };
     (undo) => {
         "The token of the link that takes the change back; it goes to the address from before the change alone."
     };

@@ -28,6 +28,7 @@ words! {
         RequestPasswordReset = "request_password_reset": "a message that permits a new password is asked for",
         ResetPassword = "reset_password": "a token or code buys a new password",
         UndoChange = "undo_change": "whoever reads the old address takes a change back",
+        Unlock = "unlock": "a lock on an account is lifted before its time",
         Delivery = "delivery": "a message goes to its recipient, or is given up",
     }
 }

@@ -51,7 +51,9 @@ const SOURCES: [&str; 32] = [
 fn sample_field(kind: SignalKind, field: &str) -> Value {
     match field {
         "user" | "owner" => json!(USER),
-        "contact" | "token" | "supersedes" | "delivery" | "session" | "signal" | "undo" | "reset" => json!(OTHER_ID),
+        "contact" | "token" | "supersedes" | "delivery" | "session" | "signal" | "undo" | "unlock" | "reset" => {
+            json!(OTHER_ID)
+        }
         "username" | "email" | "phone" | "address" | "previous" | "identifier" => {
             json!({ "redacted": "c***", "sealed": "AQID" })
         }
@@ -71,6 +73,8 @@ fn sample_field(kind: SignalKind, field: &str) -> Value {
         "via" => json!("code"),
         "method" => json!("password"),
         "message" => json!("address_taken"),
+        "action" => json!("login"),
+        "scope" => json!("source"),
         "change" => json!("password_reset"),
         "flow" => json!("register"),
         "reason" if kind == SignalKind::RequestsRefused => json!("overloaded"),

@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::*;
 use crate::storage::ChangeRow;
+use crate::storage::limit::{AttemptRow, LimitRow};
 use crate::storage::progress::{FailureRow, OpenRow, OpenState, ProjectionRow};
-use crate::storage::row::{AttemptRow, decode, decode_signal, encode};
+use crate::storage::row::{decode, decode_signal, encode};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -164,7 +165,7 @@ fn version_1_is_read_for_ever() {
         "0182ad6c6173745f6c6f67696e5f6174ce004c4b40a66c6f67696e73cd012c",
     );
     golden(
-        &AttemptRow { failures: 4, last_at: at(5), expires_at: at(6) },
+        &AttemptRow { failures: 4, last_at: at(5), expires_at: at(6), locked_until: None },
         "0183a86661696c7572657304a76c6173745f6174ce004c4b40aa657870697265735f6174ce005b8d80",
     );
     golden(
@@ -285,6 +286,7 @@ fn a_field_that_a_later_build_added_is_skipped() {
     reads_later(&CredentialRow { phc: String::new(), revision: 3, set_at: at(2) });
     reads_later(&ActivityRow::default());
     reads_later(&AttemptRow::default());
+    reads_later(&LimitRow::default());
     reads_later(&full_token());
     reads_later(&full_session());
     reads_later(&applied_row());

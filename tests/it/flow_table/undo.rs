@@ -2,10 +2,11 @@
 
 use majordomo::SignalKind::{
     ChangeUndone, ContactRestored, ContactRevoked, ResetPasswordEmail, SessionRevoked, UndoFailed, UndoStarted,
-    UserPasswordRemoved,
+    UserPasswordRemoved, UserUnlockFailed, UserUnlockStarted, UserUnlockSuccessful,
 };
 use majordomo::{
-    ChangeContact, ChangePassword, ConfirmEmail, ContactClaim, Password, UndoChange, UndoChangeReason, UserId,
+    ChangeContact, ChangePassword, ConfirmEmail, ContactClaim, Password, UndoChange, UndoChangeReason, Unlock,
+    UnlockReason, UserId,
 };
 use serde_json::json;
 
@@ -17,6 +18,7 @@ scenarios! {
     a_change_that_was_undone_before_is_told_so
     a_change_of_a_disabled_user_is_undone_without_a_message
     a_link_that_undoes_nothing_is_refused
+    a_lock_is_lifted_by_an_operator_or_a_link_and_by_nothing_else
 }
 
 /// Replaces the address of a verified user by another one, which is proven.
@@ -115,5 +117,26 @@ async fn a_link_that_undoes_nothing_is_refused(table: &mut Table) {
     let told = json!({ "user": user, "reason": "token_mismatch_or_expired" });
     let ran = stage.run(UndoChange { proof }).await;
     ran.refused(UndoChangeReason::InvalidToken).tells(&[(UndoStarted, json!({})), (UndoFailed, told)]);
+    table.close(stage).await;
+}
+
+async fn a_lock_is_lifted_by_an_operator_or_a_link_and_by_nothing_else(table: &mut Table) {
+    let mut stage = Stage::new().await;
+    let user = stage.verified("ada").await;
+    let ran = stage.run(Unlock::Operator(user)).await;
+    assert!(ran.granted().already);
+    ran.tells(&[
+        (UserUnlockStarted, json!({ "user": user, "token": null })),
+        (UserUnlockSuccessful, json!({ "user": user, "reason": "nothing_to_do" })),
+    ]);
+    let somebody = UserId::new();
+    let ran = stage.run(Unlock::Operator(somebody)).await;
+    ran.refused(UnlockReason::UserNotFound).tells(&[
+        (UserUnlockStarted, json!({ "user": somebody })),
+        (UserUnlockFailed, json!({ "user": null, "token": null, "reason": "user_not_found" })),
+    ]);
+    let ran = stage.run(Unlock::Link(malformed())).await;
+    ran.refused(UnlockReason::InvalidToken)
+        .tells(&[(UserUnlockStarted, json!({})), (UserUnlockFailed, json!({ "reason": "invalid_token" }))]);
     table.close(stage).await;
 }

@@ -1,0 +1,486 @@
+//! The throttle: an attempt has its place in every budget that it counts against before any work is spent on it.
+//!
+//! Places are reserved in memory and spent in the commit that fails; a success gives its place back. So any number of
+//! guesses at once are judged as often as the budget allows, and right passwords at once all pass: whoever finds every
+//! place taken by others that may yet give theirs back waits for that, and is refused only once nothing is left.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use majordomo_model::{
+    Authority, Command, Error, Flow, FlowId, Identifier, LimitScope, LimitedAction, Proof, Signal, Timestamp, UserId,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::flow::{Decision, Fault, Perform, Run, Told};
+use super::known_device::{KnownDevice, known_device};
+use super::limits::{Left, Limit};
+use super::lock::Failures;
+use super::services::Services;
+use super::source::Source;
+use crate::storage::{Batch, Lookup, Unreadable, Write};
+
+/// How many requests wait for a place in one budget; more are refused at once.
+const WAITING: usize = 512;
+/// What who finds nobody's place free soon is told to wait.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What an attempt counts as.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted<'a> {
+    pub(super) action: LimitedAction,
+    /// Whom it is about, if it names anybody.
+    pub(super) subject: Option<Subject<'a>>,
+}
+
+impl<'a> Counted<'a> {
+    /// An attempt that is about nobody in particular.
+    pub(super) const fn of(action: LimitedAction) -> Self {
+        Self { action, subject: None }
+    }
+
+    /// A password that is compared with somebody's.
+    pub(super) const fn login(subject: Subject<'a>) -> Self {
+        Self { action: LimitedAction::Login, subject: Some(subject) }
+    }
+
+    /// A link or a code.
+    pub(super) const fn by_proof(proof: &Proof) -> Self {
+        Self::of(match proof {
+            Proof::Link { .. } => LimitedAction::Verify,
+            Proof::Code { .. } => LimitedAction::Code,
+        })
+    }
+
+    /// A password that is asked for before something else, and that; nothing is guessed at by a session.
+    pub(super) fn by_authority(user: UserId, authority: &Authority, then: Option<LimitedAction>) -> Vec<Self> {
+        let login = matches!(authority, Authority::Password(_)).then(|| Self::login(Subject::User(user)));
+        login.into_iter().chain(then.map(Self::of)).collect()
+    }
+}
+
+/// Whom an attempt is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Subject<'a> {
+    /// Whoever has this name or address.
+    Named(&'a str),
+    /// This user.
+    User(UserId),
+}
+
+/// A budget that an attempt counts against.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    action: LimitedAction,
+    key: [u8; 32],
+    scope: LimitScope,
+    limit: Limit,
+}
+
+/// Why an attempt has no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// A budget is spent; how long until it is not.
+    Throttled(Duration),
+    /// Storage is out.
+    Unreadable,
+}
+
+/// The places that are reserved. Their number is bounded by that of the flows under way.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle {
+    slots: Arc<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots(Mutex<HashMap<[u8; 32], Slot>>);
+
+#[derive(Debug)]
+struct Slot {
+    reserved: u32,
+    waiting: usize,
+    /// Rung when a place is given back or spent.
+    freed: watch::Sender<()>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self { reserved: 0, waiting: 0, freed: watch::Sender::new(()) }
+    }
+}
+
+/// A place, given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    slots: Arc<Slots>,
+    key: [u8; 32],
+}
+
+/// A place in each budget.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    _held: Vec<Held>,
+    /// Each with whether it is the last place that is left.
+    budgets: Vec<(Budget, bool)>,
+    /// The device that the attempt comes from, if it is known.
+    pub(super) device: Option<KnownDevice>,
+}
+
+impl Throttle {
+    /// Reserves a place in every budget that a command counts against.
+    pub(super) async fn reserve<F: Flow>(
+        &self,
+        services: &Services,
+        command: &Command<F>,
+        counted: &[Counted<'_>],
+        deadline: Option<Instant>,
+    ) -> Result<Reservation, NoPlace> {
+        let device = known_device(services, command, counted.iter().find_map(|counted| counted.subject))?;
+        let budgets: Vec<_> = counted.iter().flat_map(|counted| budgets(services, command, *counted, device)).collect();
+        loop {
+            let waiting = match self.attempt(services, &budgets)? {
+                Attempted::Reserved(held, last) => {
+                    return Ok(Reservation { _held: held, budgets: budgets.into_iter().zip(last).collect(), device });
+                }
+                Attempted::Full(waiting) => waiting,
+            };
+            if !waiting.until_freed(deadline).await {
+                return Err(NoPlace::Throttled(SOON));
+            }
+        }
+    }
+
+    /// What was reserved is read before what is stored, and a place is given back only after its spending is stored: so
+    /// a place may count twice for a moment, and never not at all.
+    fn attempt(&self, services: &Services, budgets: &[Budget]) -> Result<Attempted, NoPlace> {
+        if budgets.is_empty() {
+            return Ok(Attempted::Reserved(Vec::new(), Vec::new()));
+        }
+        let mut slots = self.slots.lock();
+        let rows = services.reader.snapshot(|view| budgets.iter().map(|budget| view.limit(&budget.key)).collect());
+        let rows: Vec<_> = rows?;
+        let now = services.clock.now();
+        let left: Vec<_> = budgets.iter().zip(rows).map(|(budget, row)| budget.limit.left(row, now)).collect();
+        let nothing = left.iter().filter_map(|left| match left {
+            Left::Nothing(wait) => Some(*wait),
+            Left::Some(_) => None,
+        });
+        if let Some(wait) = nothing.max() {
+            return Err(NoPlace::Throttled(wait));
+        }
+        let reserved = |key| slots.get(key).map_or(0, |slot: &Slot| slot.reserved);
+        let free: Vec<_> = budgets
+            .iter()
+            .zip(left)
+            .map(|(budget, left)| match left {
+                Left::Some(left) => left.saturating_sub(reserved(&budget.key)),
+                Left::Nothing(_) => 0,
+            })
+            .collect();
+        if let Some((full, _)) = budgets.iter().zip(&free).find(|(_, free)| **free == 0) {
+            return self.slots.wait(&mut slots, full.key).map(Attempted::Full);
+        }
+        let held = budgets.iter().map(|budget| self.slots.hold(&mut slots, budget.key)).collect();
+        Ok(Attempted::Reserved(held, free.into_iter().map(|free| free == 1).collect()))
+    }
+
+    /// A place among the wrong passwords that an account bears before it is locked, or nothing where it is locked. So no
+    /// more of them are under way, from wherever, than may still fail.
+    pub(super) async fn guess(
+        &self,
+        services: &Services,
+        (subject, is_somebody): ([u8; 32], bool),
+        deadline: Option<Instant>,
+    ) -> Result<Option<Held>, NoPlace> {
+        loop {
+            let waiting = {
+                let mut slots = self.slots.lock();
+                let failures = services.reader.snapshot(|view| Failures::read(view, subject))?;
+                let Some(left) = failures.left(is_somebody, services.clock.now(), &services.policy) else {
+                    return Ok(None);
+                };
+                if slots.get(&subject).map_or(0, |slot| slot.reserved) < left {
+                    return Ok(Some(self.slots.hold(&mut slots, subject)));
+                }
+                self.slots.wait(&mut slots, subject)?
+            };
+            if !waiting.until_freed(deadline).await {
+                return Err(NoPlace::Throttled(SOON));
+            }
+        }
+    }
+}
+
+enum Attempted {
+    Reserved(Vec<Held>, Vec<bool>),
+    Full(Waiting),
+}
+
+/// A turn in the line for a place.
+struct Waiting {
+    slots: Arc<Slots>,
+    key: [u8; 32],
+    freed: watch::Receiver<()>,
+}
+
+impl Waiting {
+    /// Whether a place was given back before the deadline.
+    async fn until_freed(mut self, deadline: Option<Instant>) -> bool {
+        let freed = self.freed.changed();
+        match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, freed).await.is_ok(),
+            None => {
+                // An error means that the slot is gone, and with it every reservation.
+                let _ = freed.await;
+                true
+            }
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.slots.change(&self.key, |slot| slot.waiting = slot.waiting.saturating_sub(1));
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.slots.change(&self.key, |slot| {
+            slot.reserved = slot.reserved.saturating_sub(1);
+            slot.freed.send_replace(());
+        });
+    }
+}
+
+impl From<NoPlace> for Fault {
+    fn from(why: NoPlace) -> Self {
+        match why {
+            NoPlace::Throttled(_) => Self::Overloaded,
+            NoPlace::Unreadable => Self::Storage,
+        }
+    }
+}
+
+impl Slots {
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(self: &Arc<Self>, slots: &mut HashMap<[u8; 32], Slot>, key: [u8; 32]) -> Held {
+        let slot = slots.entry(key).or_default();
+        slot.reserved = slot.reserved.saturating_add(1);
+        Held { slots: Arc::clone(self), key }
+    }
+
+    fn wait(self: &Arc<Self>, slots: &mut HashMap<[u8; 32], Slot>, key: [u8; 32]) -> Result<Waiting, NoPlace> {
+        let slot = slots.entry(key).or_default();
+        if slot.waiting >= WAITING {
+            return Err(NoPlace::Throttled(SOON));
+        }
+        slot.waiting += 1;
+        let freed = slot.freed.subscribe();
+        Ok(Waiting { slots: Arc::clone(self), key, freed })
+    }
+
+    fn change(&self, key: &[u8; 32], change: impl FnOnce(&mut Slot)) {
+        let mut slots = self.lock();
+        let Some(slot) = slots.get_mut(key) else { return };
+        change(slot);
+        if slot.reserved == 0 && slot.waiting == 0 {
+            slots.remove(key);
+        }
+    }
+}
+
+impl Reservation {
+    /// What is stored of the actions that an attempt counts as, and what is told of budgets that it spends altogether.
+    fn spend(&self, counts: impl Fn(LimitedAction) -> bool, now: Timestamp) -> (Vec<Write>, Vec<Signal>) {
+        let write = |Budget { key, limit, .. }: Budget| {
+            let (cost, most) = (limit.cost(), limit.most());
+            Write::Spend { key, at: now, cost, most }
+        };
+        let spent = || self.budgets.iter().filter(|(budget, _)| counts(budget.action));
+        let reached = |budget: &Budget| Signal::LimitReached { action: budget.action, scope: budget.scope };
+        let told = spent().filter(|(_, last)| *last).map(|(budget, _)| reached(budget)).collect();
+        (spent().map(|(budget, _)| write(*budget)).collect(), told)
+    }
+}
+
+impl From<Unreadable> for NoPlace {
+    fn from(_: Unreadable) -> Self {
+        Self::Unreadable
+    }
+}
+
+/// The places of a command in the budgets that it counts against, or what it is refused with.
+pub(super) async fn admit<F: Perform>(
+    services: &Services,
+    command: &Command<F>,
+    deadline: Option<Instant>,
+) -> Result<Option<Reservation>, Error<F::Reason>> {
+    let counted = command.message.counted();
+    if counted.is_empty() {
+        return Ok(None);
+    }
+    let reserved = services.throttle.reserve(services, command, &counted, deadline).await;
+    reserved.map(Some).map_err(|why| services.refused_without_budget(why))
+}
+
+impl<F: Perform> Run<'_, F> {
+    /// Counts the attempt against its budgets, as far as what it came to counts.
+    pub(super) fn spend(&self, decision: &mut Decision<F>, now: Timestamp) {
+        let Some(reservation) = &self.reservation else { return };
+        let (writes, told) = reservation.spend(|action| F::counts(action, &decision.answer), now);
+        decision.writes.extend(writes);
+        decision.told.extend(told.into_iter().map(Told::from));
+    }
+
+    /// Stores what a failure counts, by itself: its signals are not stored.
+    pub(super) async fn store_counts(&self, flow: FlowId, decision: &mut Decision<F>) -> Result<(), Fault> {
+        let writes = std::mem::take(&mut decision.writes);
+        if !writes.is_empty() {
+            let (checks, signals) = (Vec::new(), Vec::new());
+            self.services.storage.commit(Batch { flow, outcome: None, checks, writes, signals }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The budgets that an attempt counts against: none on behalf of an operator or of the system.
+fn budgets<F: Flow>(
+    services: &Services,
+    command: &Command<F>,
+    counted: Counted<'_>,
+    device: Option<KnownDevice>,
+) -> Vec<Budget> {
+    use majordomo_model::Actor::{Anonymous, User};
+
+    if !matches!(command.actor, Anonymous | User(_)) {
+        return Vec::new();
+    }
+    let limits = services.policy.limits.of(counted.action);
+    let source = Source::of(&command.context);
+    let named = counted.subject.map(|subject| {
+        let source = device.map_or_else(|| source.text(), |device| device.text());
+        [source, subject.text()].join("/")
+    });
+    // A known device is spared what others did from where it is.
+    let is_stranger = device.is_none();
+    let elsewhere = Some(source).filter(|source| is_stranger && source.is_told());
+    let network = elsewhere.and_then(Source::network).map(|bits| format!("{bits:012x}"));
+    let texts = [
+        (LimitScope::AccountAndSource, limits.account_and_source, named),
+        (LimitScope::Source, limits.source, elsewhere.map(Source::text)),
+        (LimitScope::Network, limits.network, network),
+        (LimitScope::Global, limits.global, is_stranger.then(String::new)),
+    ];
+    let budget = |(scope, limit, text): (LimitScope, Option<Limit>, Option<String>)| {
+        let (limit, text) = (limit?, text?);
+        let kind = ["limit", counted.action.as_str(), scope.as_str()].join("/");
+        Some(Budget { action: counted.action, key: services.keys.identifier_hash(&kind, &text), scope, limit })
+    };
+    texts.into_iter().filter_map(budget).collect()
+}
+
+impl Subject<'_> {
+    /// A text that no other subject has: of a name its canonical form, so that spellings do not multiply attempts.
+    fn text(self) -> String {
+        match self {
+            Self::User(user) => format!("user/{user}"),
+            Self::Named(typed) => match Identifier::guess(typed) {
+                Ok(identifier) => [identifier.kind().as_str(), identifier.canonical()].join("/"),
+                Err(_) => format!("text/{typed}"),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use majordomo_model::{Authenticate, Context, Password};
+
+    use super::super::fixture::{Fixture, PASSWORD};
+    use super::*;
+
+    fn guess(address: &str) -> Command<Authenticate> {
+        let message = Authenticate { identifier: "ada".to_owned(), password: Password::new("wrong") };
+        Command::new(message).context(Context::new().client_ip(address.parse().unwrap()))
+    }
+
+    fn places(fixture: &Fixture) -> usize {
+        fixture.services.throttle.slots.lock().len()
+    }
+
+    async fn reserve(fixture: &Fixture, deadline: Option<Instant>) -> Result<Reservation, NoPlace> {
+        let command = guess("192.0.2.1");
+        let counted = [Counted::login(Subject::Named("ada"))];
+        fixture.services.throttle.reserve(&fixture.services, &command, &counted, deadline).await
+    }
+
+    #[tokio::test]
+    async fn a_place_is_kept_until_it_is_dropped_and_nothing_is_remembered_of_it_then() {
+        let fixture = Fixture::new().await;
+        let mut kept = Vec::new();
+        for _ in 0..5 {
+            kept.push(reserve(&fixture, None).await.unwrap());
+        }
+        assert_eq!(places(&fixture), 2, "a budget for name and source, one for the source");
+        let now = Instant::now();
+        assert_eq!(reserve(&fixture, Some(now)).await.unwrap_err(), NoPlace::Throttled(SOON), "by then nobody left");
+        let waiting = reserve(&fixture, None);
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        kept.pop();
+        drop(waiting.await.unwrap());
+        kept.clear();
+        assert_eq!(places(&fixture), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_refused_once_the_others_have_failed_and_the_line_is_bounded() {
+        let fixture = Fixture::new().await;
+        let mut kept = Vec::new();
+        for _ in 0..5 {
+            kept.push(reserve(&fixture, None).await.unwrap());
+        }
+        let mut line: Vec<_> = (0..WAITING).map(|_| Box::pin(reserve(&fixture, None))).collect();
+        for waiting in &mut line {
+            assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        }
+        assert_eq!(reserve(&fixture, None).await.unwrap_err(), NoPlace::Throttled(SOON));
+        for reservation in kept {
+            let (writes, told) = reservation.spend(|_| true, fixture.clock.now());
+            assert_eq!(writes.len(), 2);
+            assert!(told.len() <= 1);
+            fixture.write(Vec::new(), writes).await;
+        }
+        for waiting in line {
+            assert_eq!(waiting.await.unwrap_err(), NoPlace::Throttled(Duration::from_secs(120)));
+        }
+        assert_eq!(places(&fixture), 0);
+    }
+
+    #[tokio::test]
+    async fn a_panic_and_a_fault_give_the_place_back() {
+        let fixture = Fixture::new().await;
+        fixture.register_proven("ada", None, None).await;
+        for _ in 0..9 {
+            fixture.services.hasher.fail_next(1);
+            assert_eq!(fixture.run(guess("192.0.2.1")).await.unwrap_err(), Error::Unexpected);
+        }
+        assert_eq!(places(&fixture), 0);
+        fixture.sign_in_with("ada", PASSWORD).await.unwrap();
+    }
+
+    #[test]
+    fn subjects_are_told_apart_and_spellings_are_not() {
+        let texts = ["ada", "ADA", "ada@example.com", "Ada@Example.com", "+447911123456", "+44 7911 123456", "no name"];
+        let all: Vec<_> = texts.iter().map(|typed| Subject::Named(typed).text()).collect();
+        assert!(all[0] == all[1] && all[2] == all[3] && all[4] == all[5], "{all:?}");
+        let apart: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(apart.len(), 4);
+    }
+}
