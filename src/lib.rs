@@ -45,7 +45,9 @@ pub use majordomo_actors::supervisor::{
     ActorDetail, ActorState, ActorStatus, Health, HealthFault, OrderError, SpawnError, Tree, UserManagerState,
 };
 pub use majordomo_actors::telemetry::{METRICS, Metric, MetricKind, metrics_table};
-pub use majordomo_actors::user_manager::{Answer, MessageLimits, Policy, Question, Registration, Requirement};
+pub use majordomo_actors::user_manager::{
+    Answer, MessageLimits, Policy, Question, Registration, Requirement, Verification,
+};
 pub use majordomo_model::*;
 pub use ractor;
 pub use trail::{AuditExportError, AuditVerifyError};

@@ -33,8 +33,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_model::{
-    Channel, Contact, Envelope, Failure, Filter, MessageKind, OneTimeCode, Signal, SignalKind, Timestamp, TokenId,
-    User, UserId,
+    Channel, Contact, Envelope, Failure, Filter, MessageKind, OneTimeCode, OneTimeToken, Signal, SignalKind, Timestamp,
+    TokenId, User, UserId,
 };
 
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
@@ -188,17 +188,21 @@ impl Notifier {
             Delivery::Ended => return Ok(Outcome::done()),
         };
         let user = due.context.user(live.user).map_err(unanswered)?;
-        let link = [self.settings.home(), live.path.expose()].concat();
+        let link = live.path.as_ref().map(|path| self.link(path));
         // A code that is over is of no use to anybody.
         let code = live.code.as_ref().filter(|_| live.code_expires_at > due.context.now()).map(OneTimeCode::expose);
         let code = code.map(|code| (code, live.code_expires_at));
-        let detail = Detail::Token(TokenFacts { link: &link, expires_at: live.expires_at, code });
+        let detail = Detail::Token(TokenFacts { link: link.as_deref(), expires_at: live.expires_at, code });
         let recipient = Recipient { address: &live.address, locale: user.as_ref().and_then(locale_of) };
         let message = self.compose(kind, recipient, detail, due);
         Ok(match self.send(message, due, live.expires_at).await? {
             true => Outcome::Done(vec![Effect::Delivered(token)]),
             false => Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::EmailSendFailed)]),
         })
+    }
+
+    fn link(&self, path: &OneTimeToken) -> String {
+        [self.settings.home(), path.expose()].concat()
     }
 
     /// Sends a notice, once; with the link that takes back what it tells of, as long as that works.
@@ -235,7 +239,7 @@ impl Notifier {
         self.wait_for_transport(address.channel(), due, end)?;
         due.claim().await?;
         let recipient = Recipient { address: &address, locale: locale_of(&known) };
-        let link = undo.as_ref().map(|live| [self.settings.home(), live.path.expose()].concat());
+        let link = undo.as_ref().and_then(|live| live.path.as_ref()).map(|path| self.link(path));
         let detail = match undo.as_ref().zip(link.as_deref()) {
             Some((live, link)) => Detail::Undo(UndoFacts { link, expires_at: live.expires_at }),
             None => detail,

@@ -47,7 +47,8 @@ const DEFAULTS: &[(&str, &str)] = embedded! {
 /// `include`); they too can be replaced, and have variants with a locale, which a template names itself.
 ///
 /// Every template knows `app_name`, `base_url`, `host`, `locale` and `happened_at`; those of the first four messages
-/// also `link` with `expires_at` and, only while the code lives, `code` with `code_expires_at`; `contact_added`,
+/// also `link` with `expires_at` and, only while the code lives, `code` with `code_expires_at`, of which the first two
+/// have no `link` where the policy accepts codes alone; `contact_added`,
 /// `contact_changed`, `contact_removed` and `password_changed`, where the change can still be undone, `undo_link` with
 /// `undo_expires_at`, and have to show that link; `new_sign_in` also
 /// `device` and `network`, where they are known; `account_locked` also `locked_until`. Anything else is a fault, and so

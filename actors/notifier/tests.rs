@@ -54,7 +54,7 @@ impl Desk for FakeDesk {
                 user: self.user.as_ref().map_or_else(UserId::new, |user| user.id),
                 purpose: TokenPurpose::VerifyEmail,
                 address: self.address.clone(),
-                path: OneTimeToken::new(PATH),
+                path: Some(OneTimeToken::new(PATH)),
                 code: Some(OneTimeCode::new(CODE)),
                 expires_at: NOW.plus(Duration::from_secs(3_600)),
                 code_expires_at: NOW.plus(Duration::from_secs(600)),

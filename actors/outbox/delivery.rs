@@ -161,6 +161,7 @@ mod tests {
             end: None,
             delivery: FlowId::new(),
             delivered: DeliveryState::Pending,
+            code_only: false,
         }
     }
 

@@ -65,7 +65,7 @@ pub use self::flow::Answer;
 use self::flow::Perform;
 pub(crate) use self::flow::Services;
 pub use self::message_budget::MessageLimits;
-pub use self::policy::{GROUPS_LIMIT, Policy, Registration, Requirement};
+pub use self::policy::{GROUPS_LIMIT, Policy, Registration, Requirement, Verification};
 use crate::address::Reply;
 use crate::gauge::{Gauge, GaugeReading, Handling};
 use crate::stamp::Stamp;

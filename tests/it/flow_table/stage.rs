@@ -236,7 +236,8 @@ impl Stage {
 
 fn with_links(builder: Builder) -> Builder {
     builder.templates(
-        Templates::embedded().with_template("verify_phone.txt", "{% if code %}{{ code }}\n{% endif %}{{ link }}\n"),
+        Templates::embedded()
+            .with_template("verify_phone.txt", "{% if code %}{{ code }}\n{% endif %}{{ link or '' }}\n"),
     )
 }
 
