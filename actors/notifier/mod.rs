@@ -151,6 +151,7 @@ impl Notifier {
             SignalKind::ContactRemoved,
             SignalKind::UserEmailVerified,
             SignalKind::UserPhoneVerified,
+            SignalKind::UserUpdated,
         ];
         let sign_ins = [SignalKind::UserAuthenticated, SignalKind::UserDeleted];
         let sign_ins = sign_ins.into_iter().filter(|_| self.settings.new_sign_in);
@@ -394,6 +395,9 @@ impl Notifier {
             Signal::UserEmailVerified { user, undo: Some(undo), .. }
             | Signal::UserPhoneVerified { user, undo: Some(undo), .. } => {
                 self.notify(MessageKind::ContactAdded, *user, Whereto::Bound, Detail::None, Some(*undo), due).await
+            }
+            Signal::UserUpdated { user, fields, .. } if fields.iter().any(|field| field == "username") => {
+                self.notify(MessageKind::UsernameChanged, *user, Whereto::Primary, Detail::None, None, due).await
             }
             // A lock that is over by now is no news.
             Signal::UserLocked { user, until } if *until > due.context.now() => {

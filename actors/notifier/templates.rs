@@ -27,6 +27,8 @@ const DEFAULTS: &[(&str, &str)] = embedded! {
     "contact_removed_phone.txt"
     "password_changed.subject.txt" "password_changed.txt" "password_changed.html"
     "password_changed_phone.txt"
+    "username_changed.subject.txt" "username_changed.txt" "username_changed.html"
+    "username_changed_phone.txt"
     "new_sign_in.subject.txt" "new_sign_in.txt" "new_sign_in.html"
     "new_sign_in_phone.txt"
     "account_locked.subject.txt" "account_locked.txt" "account_locked.html"
@@ -37,8 +39,8 @@ const DEFAULTS: &[(&str, &str)] = embedded! {
 ///
 /// An e-mail is made of `NAME.subject.txt`, `NAME.txt` and `NAME.html`, a text message of `NAME.txt`. The names are
 /// `verify_email`, `verify_phone`, `reset_password_email`, `reset_password_phone`, and `address_taken`,
-/// `contact_added`, `contact_changed`, `contact_removed`, `password_changed`, `new_sign_in`, `account_locked`, which have
-/// a twin with `_phone` at its end.
+/// `contact_added`, `contact_changed`, `contact_removed`, `password_changed`, `username_changed`, `new_sign_in`, `account_locked`,
+/// which have a twin with `_phone` at its end.
 /// A locale (BCP 47) before the ending, as in `verify_email.subject.de.txt`, serves the users whose profile asks for
 /// that language or a narrower one (RFC 4647, section 3.4); a message is in one locale as a whole, so all of its
 /// templates must be there.
