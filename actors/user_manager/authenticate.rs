@@ -47,19 +47,23 @@ struct Facts {
     sessions: Vec<([u8; 32], SessionRow)>,
     /// How many they have beside those.
     more_sessions: usize,
+    /// How many failed attempts were counted before a right password, if any were.
+    failures: Option<u64>,
     now: Timestamp,
 }
 
 impl Facts {
     fn read(view: &ReadView, attempt: &Attempt, policy: &Policy, now: Timestamp) -> Result<Self, ReadError> {
         let user = attempt.identifier.as_ref().map_or(Ok(None), |identifier| view.user_named(identifier))?;
-        let mut facts = Self { user, credential: None, sessions: Vec::new(), more_sessions: 0, now };
+        let mut facts = Self { user, credential: None, sessions: Vec::new(), more_sessions: 0, failures: None, now };
         // Only for whoever may enter: a wrong password costs the same with sessions as without a user.
         let matched = matches!(attempt.verdict, Ok(Verified::Match { .. }));
         if let Some(user) = facts.user.as_ref().filter(|_| matched) {
             if attempt.rehashed.is_some() {
                 facts.credential = view.credential(user.id)?;
             }
+            facts.failures =
+                view.attempts(&attempt.subject)?.filter(|row| now < row.expires_at).map(|row| row.failures);
             let kept = if attempt.repeated.is_some() { 0 } else { policy.sessions_per_user.saturating_sub(1) };
             (facts.sessions, facts.more_sessions) = view.oldest_sessions(user.id, kept)?;
         }
@@ -146,7 +150,8 @@ fn signed_in(
         told.extend(revoked([old], cause).into_iter().map(Told::from));
     }
     writes.push(Write::PutSession(fresh.hash, Box::new(session.clone())));
-    let end = Signal::UserAuthenticated { user: user.id, method: LoginMethod::Password, session: Some(session.id) };
+    let (method, session_id, failures) = (LoginMethod::Password, Some(session.id), facts.failures);
+    let end = Signal::UserAuthenticated { user: user.id, method, session: session_id, failures };
     let answer =
         Ok(LoggedIn { user: user.id, token: fresh.token.clone(), session: session.id, expires_at: session.expires_at });
     Decision { checks, writes, told, end, subject: Some((user.id, seal_key(user))), answer }
@@ -472,7 +477,7 @@ mod tests {
                 repeated,
             };
             let fresh = Fresh { token: SessionToken::new("token"), hash: [9; 32], session: SessionId::new() };
-            let facts = Facts { user, credential: Some(credential), sessions, more_sessions, now: NOW };
+            let facts = Facts { user, credential: Some(credential), sessions, more_sessions, failures: None, now: NOW };
             let decision = decide(&attempt, &fresh, &facts, &Terms { policy: &policy, context: &Context::new() });
             assert_one_end(&decision);
             prop_assert_eq!(decision.answer.is_ok(), may);
