@@ -242,7 +242,7 @@ mod tests {
             .collect();
         assert_eq!(names, files);
         let kinds: BTreeSet<MessageKind> = FORMS.iter().map(|form| form.kind).collect();
-        assert_eq!(kinds.len(), 11);
+        assert_eq!(kinds.len(), 12);
     }
 
     /// One segment of the alphabet that every phone has (3GPP TS 23.038); a link needs a second one.

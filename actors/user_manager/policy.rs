@@ -133,8 +133,7 @@ pub enum Verification {
     /// By the link of its message, or by the code where it was asked for. Whoever reads the address and follows the link
     /// proves it for whichever account asked, be it a stranger's.
     LinkOrCode,
-    /// By the code alone, which has to be entered where it was asked for: messages carry no link, and none is accepted.
-    /// A stranger's account then gets no address of somebody who merely follows what they are sent.
+    /// By the code alone, entered where it was asked for: messages carry no link that could be followed for a stranger.
     Code,
 }
 

@@ -89,7 +89,7 @@ async fn an_update_is_refused_for_every_reason(table: &mut Table) {
     ];
     assert_updates_refused(&mut stage, rows).await;
     let (fields, reason) = (["username"], "session_not_found");
-    let end = json!({ "user": user, "fields": fields, "error_type": "session_not_found", "reason": reason });
+    let end = json!({ "user": user, "fields": fields, "error_type": "validation_error", "reason": reason });
     let unpermitted = stage.run_as(Actor::User(user), name("countess")).await;
     unpermitted
         .refused(UpdateReason::NotAuthorised)
