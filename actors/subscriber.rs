@@ -219,8 +219,8 @@ pub struct DueMessage {
     /// The exact address that it is bound to, and the only one that it may be sent to. Of a link that takes a change back
     /// it is the one from before, whether or not it is still the user's.
     pub address: Contact,
-    /// The path of the link, to be put behind the configured base URL.
-    pub path: OneTimeToken,
+    /// The path of the link, to be put behind the configured base URL; none for what has a code only.
+    pub path: Option<OneTimeToken>,
     /// The code; none for what has a link only.
     pub code: Option<OneTimeCode>,
     /// When the link ends.

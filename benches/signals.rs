@@ -151,7 +151,12 @@ impl Room {
         let signals: [Signal; SIGNALS as usize] = [
             Signal::UserAuthenticationStarted { identifier_kind: IdentifierKind::Username, identifier },
             Signal::UserPasswordChecked { user: id, success: true, needs_rehash: false },
-            Signal::UserAuthenticated { user: id, method: LoginMethod::Password, session: Some(SessionId::new()) },
+            Signal::UserAuthenticated {
+                user: id,
+                method: LoginMethod::Password,
+                session: Some(SessionId::new()),
+                failures: None,
+            },
         ];
         let key = Some(SealKey(user.seal_key.0));
         let now = Clock::system().now();

@@ -46,7 +46,7 @@ pub use majordomo_actors::supervisor::{
 };
 pub use majordomo_actors::telemetry::{METRICS, Metric, MetricKind, metrics_table};
 pub use majordomo_actors::user_manager::{
-    ActionLimits, Answer, Limit, Limits, MessageLimits, Policy, Question, Registration, Requirement,
+    ActionLimits, Answer, Limit, Limits, MessageLimits, Policy, Question, Registration, Requirement, Verification,
 };
 pub use majordomo_model::*;
 pub use ractor;

@@ -214,7 +214,7 @@ fn envelope(seq: u64, lane: Lane, signal: Signal) -> Envelope {
 fn login(seq: u64, user: UserId) -> Envelope {
     let session = Some(SessionId::new());
     let method = majordomo_model::LoginMethod::Password;
-    envelope(seq, Lane::User(user), Signal::UserAuthenticated { user, method, session })
+    envelope(seq, Lane::User(user), Signal::UserAuthenticated { user, method, session, failures: None })
 }
 
 fn change(seq: u64, user: UserId) -> Envelope {

@@ -3,7 +3,7 @@
 //! The names and their arguments are those of OWASP's Application Logging Vocabulary Cheat Sheet. It knows security
 //! events, not everything that a flow tells on its way: what it has no word for has none here.
 
-use majordomo_model::{Actor, LimitedAction, Signal, SignalClass, SignalKind, UserId};
+use majordomo_model::{Actor, Failure, LimitedAction, Signal, SignalClass, SignalKind, UserId};
 
 /// What a kind of signal is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,17 +134,31 @@ const fn is_without_word(kind: SignalKind) -> bool {
         )
 }
 
+/// The event and its last argument, where it is not the kind of a signal that tells which one it is.
+fn told_by_its_fields(signal: &Signal) -> Option<(&'static str, String)> {
+    let reuse = |purpose: &str| Some(("authn_token_reuse", purpose.to_owned()));
+    match signal {
+        Signal::UserAuthenticated { failures: Some(failures), .. } => {
+            Some(("authn_login_successafterfail", failures.to_string()))
+        }
+        Signal::UserEmailVerificationSuccessful { reason: Some(Failure::AlreadyVerified), .. } => reuse("verify_email"),
+        Signal::UserPhoneVerificationSuccessful { reason: Some(Failure::AlreadyVerified), .. } => reuse("verify_phone"),
+        Signal::LimitReached { action: LimitedAction::Login, scope } => {
+            Some(("authn_login_fail_max", scope.as_str().to_owned()))
+        }
+        Signal::PasswordResetFailed { reason: Failure::TokenUsed, .. } => reuse("reset_password"),
+        Signal::ChangeUndone { reason: Some(Failure::NothingToDo), .. } => reuse("undo_change"),
+        _ => None,
+    }
+}
+
 /// The event that a signal is, with its arguments: identifiers and words of the catalogue, no personal data.
 pub(super) fn event(signal: &Signal, user: Option<UserId>, actor: &Actor) -> Option<String> {
-    let Some(Word::Event(name, arguments)) = word(signal.kind()) else { return None };
-    // The vocabulary has a word of its own for guesses of passwords.
-    let (name, arguments) = match signal {
-        Signal::LimitReached { action: LimitedAction::Login, scope } => {
-            ("authn_login_fail_max", Arguments::With(scope.as_str()))
-        }
-        _ => (name, arguments),
-    };
     let user = user.map_or_else(|| "unknown".to_owned(), |user| user.to_string());
+    if let Some((name, detail)) = told_by_its_fields(signal) {
+        return Some(format!("{name}:{user},{detail}"));
+    }
+    let Some(Word::Event(name, arguments)) = word(signal.kind()) else { return None };
     let who = match actor {
         Actor::User(user) => user.to_string(),
         Actor::Admin(_) => "admin".to_owned(),
@@ -192,8 +206,13 @@ mod tests {
     #[test]
     fn an_event_names_whom_it_concerns() {
         let user = UserId::from_bytes([7; 16]);
-        let signed_in = Signal::UserAuthenticated { user, method: LoginMethod::Password, session: None };
+        let signed_in =
+            Signal::UserAuthenticated { user, method: LoginMethod::Password, session: None, failures: None };
         assert_eq!(event(&signed_in, Some(user), &Actor::Anonymous), Some(format!("authn_login_success:{user}")));
+        let after_failures =
+            Signal::UserAuthenticated { user, method: LoginMethod::Password, session: None, failures: Some(3) };
+        let told = event(&after_failures, Some(user), &Actor::Anonymous);
+        assert_eq!(told, Some(format!("authn_login_successafterfail:{user},3")));
         let updated = Signal::UserUpdated { user, version: 2, fields: vec!["username".into(), "locale".into()] };
         let told = event(&updated, Some(user), &Actor::Admin("a,b".into()));
         assert_eq!(told, Some(format!("user_updated:admin,{user},[username,locale]")));

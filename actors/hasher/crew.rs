@@ -176,7 +176,7 @@ impl<'a> Worker<'a> {
     }
 
     fn work(mut self, ended: &AtomicBool) {
-        while let Some(job) = self.shared.queue.take(ended) {
+        while let Some(job) = self.next_job(ended) {
             if job.is_abandoned() {
                 count(&self.shared.counters.jobs_skipped);
             } else if job.is_overdue() {
@@ -190,6 +190,15 @@ impl<'a> Worker<'a> {
                 telemetry::hashed(kind, waited, begun.elapsed());
             }
         }
+    }
+
+    /// The next job. Before it waits for one its memory is wiped: while there is a next one at once, that overwrites what
+    /// the last one left, and nobody waits for the wiping.
+    fn next_job(&mut self, ended: &AtomicBool) -> Option<Job> {
+        self.shared.queue.take_at_once(ended).or_else(|| {
+            self.kernel.wipe();
+            self.shared.queue.take(ended)
+        })
     }
 
     fn answer(&mut self, task: Task) {
@@ -300,5 +309,35 @@ impl Drop for Worker<'_> {
     fn drop(&mut self) {
         self.shared.counters.memory_bytes.fetch_sub(self.counted_bytes, Ordering::SeqCst);
         self.shared.counters.workers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Hasher;
+    use super::super::parameters::HasherSettings;
+    use super::super::queue::Priority;
+    use super::*;
+
+    #[test]
+    fn a_thread_that_has_nothing_to_do_keeps_nothing_of_the_last_password() {
+        let settings = HasherSettings { parameters: HashParameters::cheap_for_tests(), ..HasherSettings::default() };
+        let hasher = Hasher::with_kernel(&settings, HashKernel::Argon2);
+        let mut worker = Worker::new(&hasher.shared);
+        let is_clean = |worker: &Worker<'_>| matches!(&worker.kernel, Kernel::Plain(plain) if plain.is_clean());
+        let ended = AtomicBool::new(false);
+        for _ in 0..2 {
+            let (reply, _answer) = oneshot::channel();
+            let task = Task::Hash { password: Zeroizing::new(b"password".to_vec()), reply };
+            let job = Job { deadline: None, task, span: Span::none(), since: Instant::now() };
+            assert!(hasher.shared.queue.push(Priority::Login, job, false).is_none());
+        }
+        for _ in 0..2 {
+            let job = worker.next_job(&ended).unwrap();
+            worker.answer(job.task);
+            assert!(!is_clean(&worker), "what is overwritten at once is not wiped before");
+        }
+        ended.store(true, Ordering::SeqCst);
+        assert!(worker.next_job(&ended).is_none() && is_clean(&worker));
     }
 }

@@ -104,6 +104,16 @@ impl Kernel {
         }
     }
 
+    /// Wipes what the last hashes left in memory.
+    pub(super) fn wipe(&mut self) {
+        match self {
+            Self::Plain(plain) => plain.wipe(),
+            // It wipes after each hash, by a feature of its crate.
+            #[cfg(feature = "argon2-simd")]
+            Self::Simd(_) => {}
+        }
+    }
+
     /// Computes the tag of `input`; its length is that of `tag`.
     pub(super) fn compute(&mut self, input: &Input<'_>, tag: &mut [u8]) -> Result<(), Refused> {
         match self {

@@ -99,6 +99,12 @@ impl<T> Queue<T> {
         displaced
     }
 
+    /// The next job, if one may be taken at once.
+    pub(super) fn take_at_once(&self, ended: &AtomicBool) -> Option<T> {
+        let mut waiting = self.lock();
+        if ended.load(Ordering::SeqCst) { None } else { waiting.next() }
+    }
+
     /// Waits for the next job; `None` once `ended` is set by [`Queue::dismiss`].
     pub(super) fn take(&self, ended: &AtomicBool) -> Option<T> {
         let mut waiting = self.lock();

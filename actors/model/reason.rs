@@ -84,6 +84,7 @@ words! {
         PasswordHashingError = "password_hashing_error": "the hasher failed",
         InvalidToken = "invalid_token": "the token or code is none of ours",
         TokenMismatchOrExpired = "token_mismatch_or_expired": "the token or code is expired, used, superseded or for something else",
+        TokenUsed = "token_used": "the token or code was used before",
         TooManyAttempts = "too_many_attempts": "the code was guessed at too often",
         AlreadyVerified = "already_verified": "the address is verified already",
         CoolDown = "cool_down": "the same was asked for a moment ago, and its message is on its way",
@@ -121,7 +122,9 @@ impl Failure {
     pub const fn error_type(self) -> ErrorType {
         match self {
             Self::UserNotFound => ErrorType::UserNotFound,
-            Self::InvalidToken | Self::TokenMismatchOrExpired | Self::TooManyAttempts => ErrorType::InvalidToken,
+            Self::InvalidToken | Self::TokenMismatchOrExpired | Self::TokenUsed | Self::TooManyAttempts => {
+                ErrorType::InvalidToken
+            }
             Self::PasswordHashingError | Self::MalformedHash | Self::Overloaded => ErrorType::PasswordHashingError,
             Self::EmailSendFailed | Self::Expired | Self::MessageLimitReached => ErrorType::EmailSendFailed,
             Self::RepositoryError | Self::Contended => ErrorType::RepositoryError,
@@ -267,6 +270,8 @@ pub enum MessageKind {
     ContactAdded,
     /// Tells the address that was given up.
     ContactRemoved,
+    /// Tells the user that the username was changed.
+    UsernameChanged,
 }
 
 #[cfg(test)]

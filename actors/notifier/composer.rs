@@ -143,14 +143,17 @@ fn subject_fault(name: &str, text: &str) -> Option<TemplateFault> {
 /// A message that is to bring a link or a code, and brings neither.
 fn bearing_fault(name: &str, text: &str, detail: Detail<'_>) -> Option<TemplateFault> {
     let (link, code, problem) = match detail {
+        Detail::Token(token) if token.link.is_none() => {
+            (None, token.code, "it does not show the code where there is no link")
+        }
         Detail::Token(token) if token.code.is_some() => {
             (token.link, token.code, "it shows neither the link nor the code")
         }
         Detail::Token(token) => (token.link, None, "it does not show the link once the code has expired"),
-        Detail::Undo(undo) => (undo.link, None, "it does not show the link that takes the change back"),
+        Detail::Undo(undo) => (Some(undo.link), None, "it does not show the link that takes the change back"),
         _ => return None,
     };
-    let bears = text.contains(link) || code.is_some_and(|(code, _)| text.contains(code));
+    let bears = link.is_some_and(|link| text.contains(link)) || code.is_some_and(|(code, _)| text.contains(code));
     (!bears).then(|| TemplateFault::new(name, problem))
 }
 
@@ -180,7 +183,7 @@ mod tests {
     /// Facts with a link and a code.
     fn token() -> Facts<'static> {
         let code = Some(("01234567", Timestamp::from_micros(1_767_222_600_000_000)));
-        facts(Detail::Token(TokenFacts { link: LINK, expires_at: SAMPLE_TIME, code }))
+        facts(Detail::Token(TokenFacts { link: Some(LINK), expires_at: SAMPLE_TIME, code }))
     }
 
     #[test]
@@ -196,7 +199,9 @@ mod tests {
                 assert!(!rendered.text.contains("\n\n\n"), "{form:?} {name}: {}", rendered.text);
                 let code = sample_code(form.kind);
                 let (bears_link, bears_code) = match detail {
-                    Detail::Token(token) => (is_mail || token.code.is_none(), token.code.is_some()),
+                    Detail::Token(token) => {
+                        (token.link.is_some() && (is_mail || token.code.is_none()), token.code.is_some())
+                    }
                     Detail::Undo(_) => (true, false),
                     Detail::Lock { link: Some(_), .. } => (is_mail, false),
                     _ => (false, false),
@@ -238,7 +243,7 @@ mod tests {
             .collect();
         assert_eq!(names, files);
         let kinds: BTreeSet<MessageKind> = FORMS.iter().map(|form| form.kind).collect();
-        assert_eq!(kinds.len(), 11);
+        assert_eq!(kinds.len(), 12);
     }
 
     /// One segment of the alphabet that every phone has (3GPP TS 23.038); a link needs a second one.

@@ -20,7 +20,7 @@ pub(super) struct Facts<'a> {
 pub(super) enum Detail<'a> {
     /// Nothing.
     None,
-    /// A link, and a code while it lives.
+    /// A link, unless only a code is accepted, and a code while it lives.
     Token(TokenFacts<'a>),
     /// The link that takes a change back; [`Detail::None`] where there is none any more.
     Undo(UndoFacts<'a>),
@@ -37,10 +37,10 @@ pub(super) struct UndoFacts<'a> {
     pub(super) expires_at: Timestamp,
 }
 
-/// A link, and a code while it lives.
+/// A link, unless only a code is accepted, and a code while it lives.
 #[derive(Clone, Copy)]
 pub(super) struct TokenFacts<'a> {
-    pub(super) link: &'a str,
+    pub(super) link: Option<&'a str>,
     pub(super) expires_at: Timestamp,
     /// With its end; `None` once that is over.
     pub(super) code: Option<(&'a str, Timestamp)>,
@@ -62,7 +62,7 @@ impl Facts<'_> {
         match self.detail {
             Detail::None => {}
             Detail::Token(token) => {
-                values.push(("link", url(token.link)));
+                values.extend(token.link.map(|link| ("link", url(link))));
                 values.push(("expires_at", time(token.expires_at)));
                 if let Some((code, code_expires_at)) = token.code {
                     values.push(("code", Value::from(code)));

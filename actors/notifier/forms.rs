@@ -19,7 +19,7 @@ const fn form(kind: MessageKind, channel: Channel, stem: &'static str) -> Form {
     Form { kind, channel, stem }
 }
 
-pub(super) const FORMS: [Form; 18] = [
+pub(super) const FORMS: [Form; 20] = [
     form(MessageKind::VerifyEmail, Channel::Email, "verify_email"),
     form(MessageKind::VerifyPhone, Channel::Phone, "verify_phone"),
     form(MessageKind::ResetPasswordEmail, Channel::Email, "reset_password_email"),
@@ -36,6 +36,8 @@ pub(super) const FORMS: [Form; 18] = [
     form(MessageKind::ContactRemoved, Channel::Phone, "contact_removed_phone"),
     form(MessageKind::NewSignIn, Channel::Email, "new_sign_in"),
     form(MessageKind::NewSignIn, Channel::Phone, "new_sign_in_phone"),
+    form(MessageKind::UsernameChanged, Channel::Email, "username_changed"),
+    form(MessageKind::UsernameChanged, Channel::Phone, "username_changed_phone"),
     form(MessageKind::AccountLocked, Channel::Email, "account_locked"),
     form(MessageKind::AccountLocked, Channel::Phone, "account_locked_phone"),
 ];

@@ -33,8 +33,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_model::{
-    Channel, Contact, Envelope, Failure, Filter, MessageKind, OneTimeCode, Signal, SignalKind, Timestamp, TokenId,
-    User, UserId,
+    Channel, Contact, Envelope, Failure, Filter, MessageKind, OneTimeCode, OneTimeToken, Signal, SignalKind, Timestamp,
+    TokenId, User, UserId,
 };
 
 pub use captured::{CapturedMessage, CapturedOutbox, CapturedTransport};
@@ -151,6 +151,7 @@ impl Notifier {
             SignalKind::ContactRemoved,
             SignalKind::UserEmailVerified,
             SignalKind::UserPhoneVerified,
+            SignalKind::UserUpdated,
         ];
         let sign_ins = [SignalKind::UserAuthenticated, SignalKind::UserDeleted];
         let sign_ins = sign_ins.into_iter().filter(|_| self.settings.new_sign_in);
@@ -188,17 +189,21 @@ impl Notifier {
             Delivery::Ended => return Ok(Outcome::done()),
         };
         let user = due.context.user(live.user).map_err(unanswered)?;
-        let link = [self.settings.home(), live.path.expose()].concat();
+        let link = live.path.as_ref().map(|path| self.link(path));
         // A code that is over is of no use to anybody.
         let code = live.code.as_ref().filter(|_| live.code_expires_at > due.context.now()).map(OneTimeCode::expose);
         let code = code.map(|code| (code, live.code_expires_at));
-        let detail = Detail::Token(TokenFacts { link: &link, expires_at: live.expires_at, code });
+        let detail = Detail::Token(TokenFacts { link: link.as_deref(), expires_at: live.expires_at, code });
         let recipient = Recipient { address: &live.address, locale: user.as_ref().and_then(locale_of) };
         let message = self.compose(kind, recipient, detail, due);
         Ok(match self.send(message, due, live.expires_at).await? {
             true => Outcome::Done(vec![Effect::Delivered(token)]),
             false => Outcome::Done(vec![Effect::DeliveryFailed(token, Failure::EmailSendFailed)]),
         })
+    }
+
+    fn link(&self, path: &OneTimeToken) -> String {
+        [self.settings.home(), path.expose()].concat()
     }
 
     /// Sends a notice, once; with the link that it encloses, as long as that works.
@@ -235,7 +240,7 @@ impl Notifier {
         self.wait_for_transport(address.channel(), due, end)?;
         due.claim().await?;
         let recipient = Recipient { address: &address, locale: locale_of(&known) };
-        let link = enclosed.as_ref().map(|live| [self.settings.home(), live.path.expose()].concat());
+        let link = enclosed.as_ref().and_then(|live| live.path.as_ref()).map(|path| self.link(path));
         let detail = match (detail, enclosed.as_ref().zip(link.as_deref())) {
             (Detail::Lock { until, .. }, Some((_, link))) => Detail::Lock { until, link: Some(link) },
             (_, Some((live, link))) => Detail::Undo(UndoFacts { link, expires_at: live.expires_at }),
@@ -391,6 +396,9 @@ impl Notifier {
             Signal::UserEmailVerified { user, undo: Some(undo), .. }
             | Signal::UserPhoneVerified { user, undo: Some(undo), .. } => {
                 self.notify(MessageKind::ContactAdded, *user, Whereto::Bound, Detail::None, Some(*undo), due).await
+            }
+            Signal::UserUpdated { user, fields, .. } if fields.iter().any(|field| field == "username") => {
+                self.notify(MessageKind::UsernameChanged, *user, Whereto::Primary, Detail::None, None, due).await
             }
             // A lock that is over by now is no news.
             Signal::UserLocked { user, until, unlock } if *until > due.context.now() => {

@@ -40,11 +40,15 @@ pub(super) fn shapes(kind: MessageKind, link: &str) -> Vec<Shape<'_>> {
         | MessageKind::ResetPasswordEmail
         | MessageKind::ResetPasswordPhone => {
             let code = Some((sample_code(kind), SAMPLE_TIME.plus(HOUR / 6)));
-            let token = TokenFacts { link, expires_at: SAMPLE_TIME.plus(HOUR), code };
-            vec![
+            let token = TokenFacts { link: Some(link), expires_at: SAMPLE_TIME.plus(HOUR), code };
+            let mut shapes = vec![
                 shape("", Detail::Token(token)),
                 shape("code_expired", Detail::Token(TokenFacts { code: None, ..token })),
-            ]
+            ];
+            if matches!(kind, MessageKind::VerifyEmail | MessageKind::VerifyPhone) {
+                shapes.push(shape("code_only", Detail::Token(TokenFacts { link: None, ..token })));
+            }
+            shapes
         }
         MessageKind::NewSignIn => {
             let (device, network) = (Some("Firefox on Windows"), Some("203.0.113.*"));

@@ -27,6 +27,8 @@ const DEFAULTS: &[(&str, &str)] = embedded! {
     "contact_removed_phone.txt"
     "password_changed.subject.txt" "password_changed.txt" "password_changed.html"
     "password_changed_phone.txt"
+    "username_changed.subject.txt" "username_changed.txt" "username_changed.html"
+    "username_changed_phone.txt"
     "new_sign_in.subject.txt" "new_sign_in.txt" "new_sign_in.html"
     "new_sign_in_phone.txt"
     "account_locked.subject.txt" "account_locked.txt" "account_locked.html"
@@ -37,8 +39,8 @@ const DEFAULTS: &[(&str, &str)] = embedded! {
 ///
 /// An e-mail is made of `NAME.subject.txt`, `NAME.txt` and `NAME.html`, a text message of `NAME.txt`. The names are
 /// `verify_email`, `verify_phone`, `reset_password_email`, `reset_password_phone`, and `address_taken`,
-/// `contact_added`, `contact_changed`, `contact_removed`, `password_changed`, `new_sign_in`, `account_locked`, which have
-/// a twin with `_phone` at its end.
+/// `contact_added`, `contact_changed`, `contact_removed`, `password_changed`, `username_changed`, `new_sign_in`, `account_locked`,
+/// which have a twin with `_phone` at its end.
 /// A locale (BCP 47) before the ending, as in `verify_email.subject.de.txt`, serves the users whose profile asks for
 /// that language or a narrower one (RFC 4647, section 3.4); a message is in one locale as a whole, so all of its
 /// templates must be there.
@@ -47,7 +49,8 @@ const DEFAULTS: &[(&str, &str)] = embedded! {
 /// `include`); they too can be replaced, and have variants with a locale, which a template names itself.
 ///
 /// Every template knows `app_name`, `base_url`, `host`, `locale` and `happened_at`; those of the first four messages
-/// also `link` with `expires_at` and, only while the code lives, `code` with `code_expires_at`; `contact_added`,
+/// also `link` with `expires_at` and, only while the code lives, `code` with `code_expires_at`, of which the first two
+/// have no `link` where the policy accepts codes alone; `contact_added`,
 /// `contact_changed`, `contact_removed` and `password_changed`, where the change can still be undone, `undo_link` with
 /// `undo_expires_at`, and have to show that link; `new_sign_in` also
 /// `device` and `network`, where they are known; `account_locked` also `locked_until` and, while it works,

@@ -54,7 +54,7 @@ impl Desk for FakeDesk {
                 user: self.user.as_ref().map_or_else(UserId::new, |user| user.id),
                 purpose: TokenPurpose::VerifyEmail,
                 address: self.address.clone(),
-                path: OneTimeToken::new(PATH),
+                path: Some(OneTimeToken::new(PATH)),
                 code: Some(OneTimeCode::new(CODE)),
                 expires_at: NOW.plus(Duration::from_secs(3_600)),
                 code_expires_at: NOW.plus(Duration::from_secs(600)),
@@ -531,7 +531,7 @@ async fn a_code_that_is_over_is_not_sent() {
 fn signed_in(user: UserId, address: &str) -> Envelope {
     let agent = "Mozilla/5.0 (X11; Linux x86_64) Firefox/139.0 https://evil.example <b>";
     let method = majordomo_model::LoginMethod::Password;
-    let mut envelope = envelope(Signal::UserAuthenticated { user, method, session: None });
+    let mut envelope = envelope(Signal::UserAuthenticated { user, method, session: None, failures: None });
     if !address.is_empty() {
         envelope.context = Context::new().client_ip(address.parse().unwrap()).user_agent(agent);
     }

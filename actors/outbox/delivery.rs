@@ -167,6 +167,7 @@ mod tests {
             end: None,
             delivery: FlowId::new(),
             delivered: DeliveryState::Pending,
+            code_only: false,
         }
     }
 

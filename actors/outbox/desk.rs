@@ -124,11 +124,12 @@ impl SubscriptionDesk {
     fn message(&self, token: &TokenRow, user: UserId, address: majordomo_model::Contact) -> Option<DueMessage> {
         let claims = token.claims();
         let code = self.tokens.code(&claims).map(|code| OneTimeCode::new(code.as_str()));
+        let path = OneTimeToken::new(self.tokens.path(&claims)?.as_str());
         Some(DueMessage {
             user,
             purpose: token.purpose,
             address,
-            path: OneTimeToken::new(self.tokens.path(&claims)?.as_str()),
+            path: Some(path).filter(|_| !token.code_only),
             code,
             expires_at: token.expires_at,
             code_expires_at: token.code_expires_at(self.code_lifetime),

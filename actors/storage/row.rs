@@ -172,6 +172,9 @@ pub struct TokenRow {
     pub delivery: FlowId,
     /// How far the delivery is.
     pub delivered: DeliveryState,
+    /// Whether its code alone is worth something: its message has no link, and a link is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub code_only: bool,
 }
 
 /// How a token ended before its time.

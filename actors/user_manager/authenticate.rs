@@ -166,7 +166,8 @@ fn signed_in(
         told.extend(revoked([old], cause).into_iter().map(Told::from));
     }
     writes.push(Write::PutSession(fresh.hash, Box::new(session.clone())));
-    let end = Signal::UserAuthenticated { user: user.id, method: LoginMethod::Password, session: Some(session.id) };
+    let (method, session_id, failures) = (LoginMethod::Password, Some(session.id), facts.failures.counted(now));
+    let end = Signal::UserAuthenticated { user: user.id, method, session: session_id, failures };
     let (token, device, expires_at) = (fresh.token.clone(), fresh.device.clone(), session.expires_at);
     let answer = Ok(LoggedIn { user: user.id, token, session: session.id, expires_at, device });
     Decision { checks, writes, told, end, subject: Some((user.id, seal_key(user))), answer }

@@ -92,6 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::fixture::Fixture;
+    use super::super::policy::Verification;
     use super::super::verification::cases::{assert_sound, proof_facts};
     use super::*;
     use crate::session_secret;
@@ -128,6 +129,20 @@ mod tests {
 
     fn count(fixture: &Fixture, kind: SignalKind) -> usize {
         fixture.signals().iter().filter(|told| told.signal.kind() == kind).count()
+    }
+
+    #[tokio::test]
+    async fn where_codes_alone_count_a_link_is_refused_like_a_forged_one() {
+        let mut fixture = Fixture::new().await;
+        fixture.services.policy.verification = Verification::Code;
+        let (user, token) = ada(&fixture).await;
+        must_refuse(&fixture, fixture.link(token), Failure::InvalidToken).await;
+        assert!(!fixture.row(user).is_verified());
+        assert!(!confirm(&fixture, fixture.code(token)).await.unwrap().already);
+        // What was sent stays what it was, whatever the policy becomes.
+        let other = fixture.register("grace", Some("grace@example.com"), None).await.email_challenge.unwrap();
+        fixture.services.policy.verification = Verification::LinkOrCode;
+        must_refuse(&fixture, fixture.link(other), Failure::InvalidToken).await;
     }
 
     #[tokio::test]

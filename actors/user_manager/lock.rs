@@ -49,6 +49,11 @@ impl Failures {
         self.row.as_ref().is_some_and(|row| row.is_locked(now))
     }
 
+    /// How many count, if any do.
+    pub(super) fn counted(&self, now: Timestamp) -> Option<u64> {
+        self.row.as_ref().map(|row| row.counted(now)).filter(|failures| *failures > 0)
+    }
+
     /// How many more may fail before the lock is put on, or on again; nothing while it is. A name that is nobody's bears as
     /// many.
     pub(super) fn left(&self, is_somebody: bool, now: Timestamp, policy: &Policy) -> Option<u32> {

@@ -72,7 +72,7 @@ use self::flow::Perform;
 pub(crate) use self::flow::Services;
 pub use self::limits::{ActionLimits, Limit, Limits};
 pub use self::message_budget::MessageLimits;
-pub use self::policy::{GROUPS_LIMIT, Policy, Registration, Requirement};
+pub use self::policy::{GROUPS_LIMIT, Policy, Registration, Requirement, Verification};
 pub(crate) use self::throttle::Throttle;
 use crate::address::Reply;
 use crate::gauge::{Gauge, GaugeReading, Handling};

@@ -31,6 +31,8 @@ pub struct Policy {
     pub phone: Requirement,
     /// Whether a registration tells that an address is taken. Default: discreet.
     pub registration: Registration,
+    /// How an address is proven. Default: by a link or a code.
+    pub verification: Verification,
     /// Whether a user who gave addresses must prove one before the first login. Default: yes; discreet needs it.
     pub must_verify: bool,
     /// How long an account whose addresses are all unproven is kept. Default 7 days.
@@ -49,12 +51,14 @@ pub struct Policy {
     pub session_recent: Duration,
     /// The most sessions of a user; one more ends the oldest. Default 50.
     pub sessions_per_user: usize,
-    /// How long a verification link works. Default 24 hours.
+    /// How long a verification link works, 24 hours at most (SP 800-63B-4, 4.2.1.2). Default 24 hours. One that a text
+    /// message carries works as long as a code.
     pub verification_lifetime: Duration,
-    /// How long a reset link works. Default 1 hour.
+    /// How long a reset link works, 24 hours at most. Default 1 hour. One that a text message carries works as long as a
+    /// code.
     pub reset_lifetime: Duration,
     /// How long a change of how a user is reached or signs in can be undone, and the address that it replaced or removed
-    /// stays reserved. Default 7 days.
+    /// stays reserved, 30 days at most. Default 7 days.
     pub undo_lifetime: Duration,
     /// How long a code works. Default 10 minutes (ASVS 6.5.5).
     pub code_lifetime: Duration,
@@ -86,6 +90,7 @@ impl Default for Policy {
             email: Requirement::Optional,
             phone: Requirement::Optional,
             registration: Registration::Discreet,
+            verification: Verification::LinkOrCode,
             must_verify: true,
             unverified_lifetime: 7 * day,
             passwords: PasswordRules::default(),
@@ -134,6 +139,24 @@ pub enum Registration {
     Open,
 }
 
+/// How an address is proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verification {
+    /// By the link of its message, or by the code where it was asked for. Whoever reads the address and follows the link
+    /// proves it for whichever account asked, be it a stranger's.
+    LinkOrCode,
+    /// By the code alone, entered where it was asked for: messages carry no link that could be followed for a stranger.
+    Code,
+}
+
+/// The longest life of a link that verifies or resets (SP 800-63B-4, 4.2.1.2: by e-mail 24 hours).
+const LINK_CEILING: Duration = Duration::from_secs(24 * 3_600);
+/// The longest span in which a change can be undone, and an address is kept from others meanwhile.
+const UNDO_CEILING: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// The longest life of a code, and of what a text message carries (ASVS 6.5.5; SP 800-63B-4, 4.2.1.2).
+const CODE_CEILING: Duration = Duration::from_secs(600);
+
 impl Policy {
     /// Every fault of these settings, as sentences for whoever wrote them.
     #[must_use]
@@ -170,8 +193,15 @@ impl Policy {
                 faults.push(format!("policy.{name}: must be longer than nothing"));
             }
         }
-        if self.code_lifetime > Duration::from_secs(600) {
-            faults.push("policy.code_lifetime: 10 minutes at most (ASVS 6.5.5)".to_owned());
+        for (name, span, ceiling, words) in [
+            ("code_lifetime", self.code_lifetime, CODE_CEILING, "10 minutes at most (ASVS 6.5.5)"),
+            ("verification_lifetime", self.verification_lifetime, LINK_CEILING, "24 hours at most (SP 800-63B-4)"),
+            ("reset_lifetime", self.reset_lifetime, LINK_CEILING, "24 hours at most (SP 800-63B-4)"),
+            ("undo_lifetime", self.undo_lifetime, UNDO_CEILING, "30 days at most"),
+        ] {
+            if span > ceiling {
+                faults.push(format!("policy.{name}: {words}"));
+            }
         }
         for (name, count) in [
             ("contacts_per_user", self.contacts_per_user),
@@ -188,6 +218,26 @@ impl Policy {
         faults.extend(self.limits.faults());
         faults.extend(self.messages.faults());
         faults
+    }
+
+    /// From when to when a token that proves an address works.
+    pub(super) fn verification_span(&self, channel: Channel, now: Timestamp) -> (Timestamp, Timestamp) {
+        let by_code = self.verification == Verification::Code;
+        let lifetime = if by_code { self.code_lifetime } else { self.sent_by(channel, self.verification_lifetime) };
+        (now, now.plus(lifetime))
+    }
+
+    /// From when to when a token that permits a new password works.
+    pub(super) fn reset_span(&self, channel: Channel, now: Timestamp) -> (Timestamp, Timestamp) {
+        (now, now.plus(self.sent_by(channel, self.reset_lifetime)))
+    }
+
+    /// How long a link works: nothing that a text message carries outlives a code.
+    fn sent_by(&self, channel: Channel, lifetime: Duration) -> Duration {
+        match channel {
+            Channel::Email => lifetime,
+            Channel::Phone => lifetime.min(self.code_lifetime),
+        }
     }
 
     /// The requirement for addresses of a channel.
@@ -332,7 +382,9 @@ impl FreshToken {
     pub(super) fn verification(self, user: UserId, contact: &ContactRow, now: Timestamp, policy: &Policy) -> TokenRow {
         let binding = Binding::ContactRevision { contact: contact.id, revision: contact.revision };
         let purpose = verification_purpose(contact.channel);
-        self.row(purpose, Some(user), &contact.canonical, binding, (now, now.plus(policy.verification_lifetime)))
+        let span = policy.verification_span(contact.channel, now);
+        let row = self.row(purpose, Some(user), &contact.canonical, binding, span);
+        TokenRow { code_only: policy.verification == Verification::Code, ..row }
     }
 
     /// A row of any purpose; `span` is when it begins and ends.
@@ -357,6 +409,7 @@ impl FreshToken {
             end: None,
             delivery: self.delivery,
             delivered: if user.is_some() { DeliveryState::Pending } else { DeliveryState::Withheld },
+            code_only: false,
         }
     }
 }
@@ -429,6 +482,40 @@ mod tests {
             ..Policy::default()
         };
         assert_eq!(policy.faults().len(), 4, "{:?}", policy.faults());
+    }
+
+    #[test]
+    fn what_is_sent_may_live_as_long_as_its_ceiling_and_not_a_moment_longer() {
+        let (code, link, undo) = (CODE_CEILING, LINK_CEILING, UNDO_CEILING);
+        let with = |beyond: Duration| Policy {
+            code_lifetime: code + beyond,
+            verification_lifetime: link + beyond,
+            reset_lifetime: link + beyond,
+            undo_lifetime: undo + beyond,
+            ..Policy::default()
+        };
+        assert_eq!(with(Duration::ZERO).faults(), Vec::<String>::new());
+        let faults = with(Duration::from_micros(1)).faults();
+        for name in ["code_lifetime", "verification_lifetime", "reset_lifetime", "undo_lifetime"] {
+            assert!(faults.iter().any(|fault| fault.contains(&format!("policy.{name}:"))), "{name}: {faults:?}");
+        }
+        assert_eq!(faults.len(), 4);
+    }
+
+    #[test]
+    fn nothing_that_a_text_message_carries_outlives_a_code() {
+        let (policy, now) = (Policy::default(), Timestamp::from_micros(7));
+        let lives = |(from, to): (Timestamp, Timestamp)| {
+            assert_eq!(from, now);
+            to
+        };
+        let code = now.plus(policy.code_lifetime);
+        assert_eq!(lives(policy.verification_span(Channel::Phone, now)), code);
+        assert_eq!(lives(policy.reset_span(Channel::Phone, now)), code);
+        assert_eq!(lives(policy.verification_span(Channel::Email, now)), now.plus(policy.verification_lifetime));
+        assert_eq!(lives(policy.reset_span(Channel::Email, now)), now.plus(policy.reset_lifetime));
+        let by_code = Policy { verification: Verification::Code, ..policy };
+        assert_eq!(lives(by_code.verification_span(Channel::Email, now)), code);
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub(super) fn judge(
     let in_time = match parsed {
         Parsed::Malformed => return Judgement::Bad(Failure::InvalidToken),
         Parsed::Link(user, _, secret) => {
-            if row.user != Some(*user) || !tokens.verify_link(&row.claims(), secret) {
+            if row.code_only || row.user != Some(*user) || !tokens.verify_link(&row.claims(), secret) {
                 return Judgement::Bad(Failure::InvalidToken);
             }
             now < row.expires_at

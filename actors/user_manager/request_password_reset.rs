@@ -97,7 +97,7 @@ fn decide(request: &Request, fresh: FreshToken, facts: &Facts, policy: &Policy) 
         let (checks, writes, told) = (Vec::new(), Vec::new(), Vec::new());
         return Decision { checks, writes, told, end, subject, answer: Ok(reply(&answered)) };
     }
-    let span = (facts.now, facts.now.plus(policy.reset_lifetime));
+    let span = policy.reset_span(request.channel, facts.now);
     let purpose = reset_purpose(request.channel);
     let mut checks = vec![Check::Owner(UniqueKey::identifier(&request.identifier), user.map(|user| user.id))];
     checks.extend(user.map(|user| Check::UserVersion(user.id, user.version)));

@@ -66,6 +66,7 @@ fn standing<'a>(parsed: &Parsed<'_>, facts: &'a Facts, terms: &Terms<'_>) -> Sta
         (Judgement::Good, Some(token), Some(user)) if still_binds(token, user) => Standing::Good(token, user),
         // What was used is not guessed at any more: there is nothing left to count for.
         (Judgement::WrongCode, Some(token), _) if token.end.is_none() => Standing::WrongCode(token),
+        (Judgement::Used, ..) => Standing::Bad(Failure::TokenUsed),
         (Judgement::Bad(failure), ..) => Standing::Bad(failure),
         _ => Standing::Bad(Failure::TokenMismatchOrExpired),
     }
@@ -283,7 +284,7 @@ mod tests {
         let token = fixture.reset_token("ada").await;
         let link = fixture.link(token);
         fixture.run(reset_with(link.clone(), OTHER_PASSWORD)).await.unwrap();
-        assert_eq!(refusal(&fixture, link).await, Failure::TokenMismatchOrExpired);
+        assert_eq!(refusal(&fixture, link).await, Failure::TokenUsed);
         assert_eq!(refusal(&fixture, fixture.wrong_code(token)).await, Failure::TokenMismatchOrExpired);
         assert_eq!(fixture.services.reader.user_row(user).unwrap().unwrap().epoch, 2);
     }

@@ -208,7 +208,7 @@ fn reset(
     let contact = contact.filter(|_| user.status == UserStatus::Active)?;
     let (fresh, policy) = (terms.fresh, terms.policy);
     let (purpose, binding) = (reset_purpose(contact.channel), Binding::CredentialEpoch(user.epoch));
-    let span = (now, now.plus(policy.reset_lifetime));
+    let span = policy.reset_span(contact.channel, now);
     let row = fresh.row(purpose, Some(user.id), &contact.canonical, binding, span);
     let (address, token) = (personal_contact(contact), fresh.token);
     let due = match contact.channel {

@@ -1,11 +1,15 @@
 //! Update: profile, attributes or username change.
 
 use majordomo_model::{
-    Change, Changed, Failure, InvalidIdentifier, Profile, Signal, Timestamp, Update, UpdateReason, UserId, Username,
+    Actor, Change, Changed, Error, Failure, InvalidIdentifier, LimitedAction, Profile, Signal, Timestamp, Update,
+    UpdateReason, UserId, Username,
 };
 
+use super::authority::{Permit, gather};
+use super::contacts::Terms;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::{Policy, Requirement, seal_key};
+use super::throttle::Counted;
 use crate::guard::{Amendment, Proposal};
 use crate::storage::{Check, Lookup, ReadError, ReadView, UniqueKey, UserRow, UsernameRow, Write};
 
@@ -55,13 +59,40 @@ struct Refusal {
     fields: Vec<&'static str>,
 }
 
-/// Facts in, batch out.
-fn decide(request: &Request<'_>, facts: &Facts, policy: &Policy, amendment: &Amendment) -> Decision<Update> {
+/// Whether whoever asks has to show that the username is theirs to change. Operators and the system need not: the app
+/// vouches for them. Nobody known does, as a user would.
+fn needs_permit(message: &Update, actor: &Actor) -> bool {
+    message.username != Change::Keep && !matches!(actor, Actor::Admin(_) | Actor::System)
+}
+
+/// Facts in, batch out. There are terms where a permit is needed.
+fn decide(
+    request: &Request<'_>,
+    facts: &Facts,
+    (policy, terms): (&Policy, Option<&Terms<'_>>),
+    amendment: &Amendment,
+) -> Decision<Update> {
     let message = request.message;
     let Some(before) = &facts.user else {
         return Decision::refuse(UpdateReason::UserNotFound, failed(message, Failure::UserNotFound, named(message)));
     };
-    match change(request, facts, before, (policy, amendment)) {
+    let Some(terms) = terms else { return decide_permitted(request, facts, before, (policy, amendment)) };
+    let denied = UpdateReason::NotAuthorised;
+    let decision = match terms.admit(before, denied, denied) {
+        Ok(()) => decide_permitted(request, facts, before, (policy, amendment)),
+        Err((reason, failure)) => Decision::refuse(reason, failed(message, failure, vec!["username"])),
+    };
+    terms.complete(decision, before)
+}
+
+fn decide_permitted(
+    request: &Request<'_>,
+    facts: &Facts,
+    before: &UserRow,
+    terms: (&Policy, &Amendment),
+) -> Decision<Update> {
+    let message = request.message;
+    match change(request, facts, before, terms) {
         Ok(after) => updated(facts, before, after),
         Err(Refusal { reason, failure, fields }) => {
             Decision::refuse(reason, failed(message, failure, fields)).about(before.id, seal_key(before))
@@ -240,10 +271,28 @@ impl Perform for Update {
         Some(Proposal::Update { username, profile: Box::new(after.profile.clone()) })
     }
 
+    fn counted(&self) -> Vec<Counted<'_>> {
+        let renames = self.username != Change::Keep;
+        let authority = self.authority.as_ref().filter(|_| renames);
+        authority.map(|authority| Counted::by_authority(self.user, authority, None)).unwrap_or_default()
+    }
+
+    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
+        matches!(answer, Err(Error::Refused(UpdateReason::NotAuthorised)))
+    }
+
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
+        let Services { policy, keys, .. } = run.services;
+        let permit = match &self.authority {
+            _ if !needs_permit(self, &run.command.actor) => None,
+            Some(authority) => Some(gather(run, self.user, authority).await?),
+            None => Some(Permit::Session(None)),
+        };
         let request = Request::of(self);
-        let decide = |view: &ReadView, _: Timestamp, amendment: &Amendment| {
-            Ok(decide(&request, &Facts::read(view, &request)?, &run.services.policy, amendment))
+        let decide = |view: &ReadView, now: Timestamp, amendment: &Amendment| {
+            let permit = permit.as_ref().map(|permit| permit.anew(view)).transpose()?;
+            let terms = permit.as_ref().map(|permit| Terms { permit, policy, keys, now });
+            Ok(decide(&request, &Facts::read(view, &request)?, (policy, terms.as_ref()), amendment))
         };
         run.settle_amended(decide).await
     }
@@ -262,15 +311,22 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use majordomo_model::{Error, Reason, Register, RegisterReason, SignalKind};
+    use majordomo_model::{Authority, Error, Password, Reason, Register, RegisterReason, SignalKind};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::super::fixture::{Fixture, PASSWORD, assert_well_formed, user_row};
+    use super::super::fixture::{
+        Fixture, OTHER_PASSWORD, PASSWORD, assert_well_formed, authority, recent_session, user_row,
+    };
     use super::*;
+    use crate::keys::Keyring;
+
+    fn permitted(user: UserId) -> Update {
+        Update { authority: Some(authority()), ..Update::new(user) }
+    }
 
     fn named_anew(user: UserId, name: &str) -> Update {
-        Update { username: Change::Set(name.to_owned()), ..Update::new(user) }
+        Update { username: Change::Set(name.to_owned()), ..permitted(user) }
     }
 
     fn attribute(user: UserId, name: &str, value: Change<Value>) -> Update {
@@ -280,7 +336,9 @@ mod tests {
     async fn refused(fixture: &Fixture, update: Update) -> (UpdateReason, Vec<String>) {
         let (head, commits) = (fixture.head(), fixture.services.storage.observe().batches);
         let Err(Error::Refused(reason)) = fixture.run(update).await else { panic!("not refused") };
-        assert_eq!(fixture.kinds_after(head), [SignalKind::UserUpdateStarted, SignalKind::UserUpdateFailed]);
+        let mut kinds = fixture.kinds_after(head);
+        kinds.retain(|kind| *kind != SignalKind::UserPasswordChecked);
+        assert_eq!(kinds, [SignalKind::UserUpdateStarted, SignalKind::UserUpdateFailed]);
         assert_eq!(fixture.services.storage.observe().batches - commits, 1);
         let Signal::UserUpdateFailed { fields, reason: told, error_type, .. } = fixture.last_signal() else { panic!() };
         assert_eq!((told.as_str(), error_type), (reason.as_str(), told.error_type()));
@@ -327,11 +385,7 @@ mod tests {
             (named_anew(user, "a b"), UpdateReason::UsernameInvalid, all(&["username"])),
             (named_anew(user, "PayPal"), UpdateReason::UsernameTaken, all(&["username"])),
             (named_anew(user, "p\u{430}ypal"), UpdateReason::UsernameTaken, all(&["username"])),
-            (
-                Update { username: Change::Clear, ..Update::new(user) },
-                UpdateReason::UsernameRequired,
-                all(&["username"]),
-            ),
+            (Update { username: Change::Clear, ..permitted(user) }, UpdateReason::UsernameRequired, all(&["username"])),
             (
                 Update { family_name: long, locale: Change::Set("de".into()), ..Update::new(user) },
                 UpdateReason::ProfileInvalid,
@@ -346,6 +400,37 @@ mod tests {
             assert_eq!(refused(&fixture, update).await, (reason, fields));
             assert!(fixture.user(user) == before, "{reason:?}");
         }
+    }
+
+    /// The user's own name is theirs alone to change; what else there is of the profile needs no proof (ASVS 7.5.1).
+    #[tokio::test]
+    async fn a_rename_needs_the_password_or_a_recent_session_unless_an_operator_asks() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register("ada", None, None).await.user;
+        let rename = |name: &str, authority| Update { authority, ..named_anew(user, name) };
+        let wrong = Authority::Password(Password::new(OTHER_PASSWORD));
+        for authority in [None, Some(wrong)] {
+            let refused = fixture.run(rename("eve", authority)).await.unwrap_err();
+            assert_eq!(refused, Error::Refused(UpdateReason::NotAuthorised));
+        }
+        let subject = super::super::lock::subject_of(&fixture.services.keys, user);
+        let failures = fixture.services.reader.snapshot(|view| view.attempts(&subject)).unwrap();
+        assert!(failures.is_some_and(|failures| failures.failures == 1), "a guess is a guess");
+        for actor in [Actor::User(user), Actor::Anonymous] {
+            assert!(needs_permit(&rename("eve", None), &actor), "{actor:?}");
+        }
+        for actor in [Actor::Admin("help desk".to_owned()), Actor::System] {
+            assert!(!needs_permit(&rename("eve", None), &actor), "{actor:?}");
+        }
+        assert!(!needs_permit(&attribute(user, "theme", Change::Clear), &Actor::User(user)));
+
+        let session = fixture.session("ada").await.token;
+        fixture.run(rename("countess", Some(Authority::RecentSession(session)))).await.unwrap();
+        let session = fixture.session("countess").await.token;
+        fixture.pass(fixture.services.policy.session_recent);
+        let refused = fixture.run(rename("eve", Some(Authority::RecentSession(session)))).await.unwrap_err();
+        assert_eq!(refused, Error::Refused(UpdateReason::NotAuthorised));
+        fixture.run(rename("eve", Some(authority()))).await.unwrap();
     }
 
     #[tokio::test]
@@ -367,7 +452,7 @@ mod tests {
     async fn a_username_goes_only_where_a_proven_address_stays() {
         let fixture = Fixture::new().await;
         let user = fixture.register("ada", Some("ada@example.com"), None).await.user;
-        let clear = || Update { username: Change::Clear, ..Update::new(user) };
+        let clear = || Update { username: Change::Clear, ..permitted(user) };
         assert_eq!(refused(&fixture, clear()).await.0, UpdateReason::UsernameRequired);
         fixture.prove(user, "ada@example.com").await;
         fixture.run(clear()).await.unwrap();
@@ -387,7 +472,7 @@ mod tests {
             let user = fixture.register("ada", Some("ada@example.com"), None).await.user;
             fixture.prove(user, "ada@example.com").await;
             fixture.services.policy.username = username;
-            assert_eq!(refused(&fixture, Update { username: update, ..Update::new(user) }).await.0, reason);
+            assert_eq!(refused(&fixture, Update { username: update, ..permitted(user) }).await.0, reason);
         }
     }
 
@@ -443,6 +528,7 @@ mod tests {
         #[test]
         fn whatever_the_facts_it_ends_once(
             (found, proven) in any::<(bool, bool)>(),
+            (asked_by_user, permitted) in any::<(bool, bool)>(),
             version in proptest::option::of(6_u64..9),
             username in change_of("ada"),
             display_name in change_of("Ada"),
@@ -465,10 +551,15 @@ mod tests {
             };
             let requirement = [Requirement::Required, Requirement::Optional, Requirement::Forbidden][requirement];
             let policy = Policy { username: requirement, ..Policy::default() };
-            let decision = decide(&Request::of(&message), &facts, &policy, &Amendment::new());
+            let keys = Keyring::ephemeral().unwrap();
+            let permit = if permitted { recent_session(&user, user.created_at) } else { Permit::Session(None) };
+            let terms = Terms { permit: &permit, policy: &policy, keys: &keys, now: user.created_at };
+            let terms = asked_by_user.then_some(&terms);
+            let decision = decide(&Request::of(&message), &facts, (&policy, terms), &Amendment::new());
             assert_well_formed(&decision);
             prop_assert_eq!(decision.answer.is_ok(), decision.end.kind() == SignalKind::UserUpdated);
             prop_assert_eq!(decision.answer.is_ok(), !decision.writes.is_empty());
+            prop_assert!(permitted || !asked_by_user || decision.answer.is_err());
         }
     }
 }

@@ -91,7 +91,7 @@ impl FreshRequest {
     /// The row of a token that nobody is told of.
     fn nobodys(&self, channel: Channel, now: Timestamp, policy: &Policy) -> TokenRow {
         let binding = Binding::ContactRevision { contact: self.nobodys, revision: 0 };
-        let span = (now, now.plus(policy.verification_lifetime));
+        let span = policy.verification_span(channel, now);
         self.token.row(verification_purpose(channel), None, &self.hidden, binding, span)
     }
 }

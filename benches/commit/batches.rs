@@ -144,7 +144,7 @@ pub fn login(names: &Names, username: &str) -> Result<Batch, Failure> {
     let signals = vec![
         Signal::UserAuthenticationStarted { identifier_kind: IdentifierKind::Username, identifier: shown },
         Signal::UserPasswordChecked { user, success: true, needs_rehash: false },
-        Signal::UserAuthenticated { user, method: LoginMethod::Password, session: Some(session.id) },
+        Signal::UserAuthenticated { user, method: LoginMethod::Password, session: Some(session.id), failures: None },
     ];
     let owned = Check::Owner(UniqueKey::identifier(&Identifier::Username(identifier)), Some(user));
     Ok(Batch {

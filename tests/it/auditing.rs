@@ -311,6 +311,38 @@ async fn records_are_named_in_the_words_of_the_vocabulary() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_after_failures_and_a_token_used_before_are_told_as_such() {
+    let test = TestAccounts::start().await;
+    let ada = crate::person::ada(&test).await;
+    let sent = test.messages().messages();
+    let verifies = sent.iter().find(|message| message.kind == majordomo::MessageKind::VerifyEmail).unwrap();
+    let link = verifies.link().unwrap().to_owned();
+    for _ in 0..2 {
+        crate::person::sign_in(&test, "ada", "not the right one").await.unwrap_err();
+    }
+    for _ in 0..2 {
+        crate::person::sign_in(&test, "ada", crate::person::PASSWORD).await.unwrap();
+    }
+    let proof = crate::person::link_proof(&link);
+    assert!(test.confirm_email(ConfirmEmail { proof }).await.unwrap().already);
+    test.advance(Duration::from_secs(60));
+    crate::person::request_reset(&test, crate::person::EMAIL, Channel::Email).await;
+    let proof = crate::person::link_proof(&crate::person::link_to(&test, crate::person::EMAIL));
+    crate::person::reset(&test, proof.clone(), crate::person::NEW_PASSWORD).await.unwrap();
+    crate::person::reset(&test, proof, crate::person::NEW_PASSWORD).await.unwrap_err();
+    let events: Vec<_> = all(&test, query(false)).await.into_iter().filter_map(|record| record.event).collect();
+    let count = |word: &str| events.iter().filter(|event| *event == word).count();
+    for (word, times) in [
+        (format!("authn_login_successafterfail:{ada},2"), 1),
+        (format!("authn_login_success:{ada}"), 1),
+        (format!("authn_token_reuse:{ada},verify_email"), 1),
+        (format!("authn_token_reuse:{ada},reset_password"), 1),
+    ] {
+        assert_eq!(count(&word), times, "{word} in {events:#?}");
+    }
+}
+
 /// Keeps what is told under the target `audit`: field names and values, in order.
 #[derive(Clone, Default)]
 struct AuditLog(Arc<Mutex<Vec<BTreeMap<String, String>>>>);

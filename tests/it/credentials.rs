@@ -9,7 +9,7 @@ use majordomo::{
     ChangeContactReason, ChangeGroups, ChangeGroupsReason, ChangePassword, ChangePasswordReason, Changed, Channel,
     Claimant, ConfirmEmail, ConfirmEmailReason, ConfirmPhone, ContactClaim, ContactId, Delete, Disable, Enable,
     EndSessions, EndSessionsReason, Error, HashParameters, LogOut, LogOutReason, LoggedIn, MakePrimary,
-    MakePrimaryReason, Password, PasswordCause, Proof, Register, RemoveContact, RemoveContactReason,
+    MakePrimaryReason, MessageKind, Password, PasswordCause, Proof, Register, RemoveContact, RemoveContactReason,
     RequestEmailVerification, ResetPasswordReason, SessionId, SessionsToEnd, Signal, SignalKind, Update, UpdateReason,
     UserId,
 };
@@ -224,7 +224,7 @@ async fn an_address_stays_in_force_until_the_new_one_is_proven_and_is_told_and_f
     soon(test.drain()).await;
     assert_eq!(emails(&test, user), [(own(OTHER_EMAIL), true, true)]);
     let told: Vec<_> = test.messages().messages().iter().map(|message| (message.to.clone(), message.kind)).collect();
-    assert_eq!(told, [(own(EMAIL), majordomo::MessageKind::ContactChanged)]);
+    assert_eq!(told, [(own(EMAIL), MessageKind::ContactChanged)]);
     assert!(test.messages().messages()[0].code().is_none());
     sign_in(&test, OTHER_EMAIL, PASSWORD).await.unwrap();
     assert_eq!(sign_in(&test, EMAIL, PASSWORD).await.unwrap_err(), INVALID);
@@ -646,8 +646,13 @@ async fn an_update_changes_the_named_fields_and_no_other() {
     let set = |text: &str| Change::Set(text.to_owned());
     let update = Update { display_name: set("Ada"), locale: set("en-GB"), ..Update::new(user) };
     let version = test.update(update).await.unwrap().version;
-    let rename = Update { username: set("Countess"), version: Some(version), ..Update::new(user) };
+    let authority = Some(by_password(PASSWORD));
+    let rename = Update { username: set("Countess"), version: Some(version), authority, ..Update::new(user) };
     test.update(rename).await.unwrap();
+    soon(test.drain()).await;
+    let notice = test.messages().last_to(EMAIL).unwrap();
+    assert_eq!((notice.kind, notice.link()), (MessageKind::UsernameChanged, None));
+    assert!(!notice.text.contains("ountess"), "what a user typed is in no message");
     let after = test.user(user).unwrap().unwrap();
     assert_eq!((after.profile.display_name.as_deref(), after.profile.locale.as_deref()), (Some("Ada"), Some("en-GB")));
     assert_eq!(after.profile.given_name, None);

@@ -36,6 +36,7 @@ mod spans;
 mod steps;
 mod subscribing;
 mod supervising;
+mod takeover;
 mod tampering;
 mod throttling;
 mod tokens;

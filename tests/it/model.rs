@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use majordomo::testing::TestAccounts;
 use majordomo::{
-    Accounts, AddContact, Answer, Authority, Change, ChangePassword, Channel, Claimant, ConfirmEmail, ConfirmPhone,
-    ContactClaim, ContactId, Delete, Disable, Enable, Flow, MessageKind, OneTimeCode, Password, Proof, Register,
-    RemoveContact, RequestEmailVerification, RequestPasswordReset, RequestPhoneVerification, ResetPassword, Signal,
-    TokenId, UndoChange, Update, UserId, UserStatus,
+    Accounts, Actor, AddContact, Answer, Authority, Change, ChangePassword, Channel, Claimant, Command, ConfirmEmail,
+    ConfirmPhone, ContactClaim, ContactId, Delete, Disable, Enable, Flow, MessageKind, OneTimeCode, Password, Proof,
+    Register, RemoveContact, RequestEmailVerification, RequestPasswordReset, RequestPhoneVerification, ResetPassword,
+    Signal, TokenId, UndoChange, Update, UserId, UserStatus,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -395,7 +395,8 @@ async fn take(accounts: &TestAccounts, model: &mut Model, step: &Step) -> Outcom
         Step::Rename { user, name } => {
             let user = model.chosen(user);
             let username = name.map_or(Change::Clear, |name| Change::Set(name.0.to_owned()));
-            let answer = accounts.update(Update { username, ..Update::new(user) }).await;
+            let update = Command::new(Update { username, ..Update::new(user) }).actor(Actor::Admin("ops".to_owned()));
+            let answer = accounts.update(update).await;
             (word::<Update>(&answer), model.rename(user, name))
         }
         Step::Add { user, address, password } => add(accounts, model, user, address, password).await,

@@ -535,11 +535,12 @@ async fn templates_are_replaced_in_code_and_from_a_folder() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), clock());
     let words = folder.path().join("words");
     std::fs::create_dir(&words).unwrap();
-    std::fs::write(words.join("verify_email.html"), "<p>{{ app_name }} & <a href=\"{{ link }}\">so</a></p>").unwrap();
-    std::fs::write(words.join("verify_email.txt"), "from the folder\n{{ link }}\n").unwrap();
+    std::fs::write(words.join("verify_email.html"), "<p>{{ app_name }} & <a href=\"{{ link or code }}\">so</a></p>")
+        .unwrap();
+    std::fs::write(words.join("verify_email.txt"), "from the folder\n{{ link or code }}\n").unwrap();
     std::fs::write(words.join("notes.md"), "{% not a template").unwrap();
     let templates = Templates::embedded()
-        .with_template("verify_email.txt", "overridden by the folder {{ link }}")
+        .with_template("verify_email.txt", "overridden by the folder {{ link or code }}")
         .with_template("verify_phone.txt", "in code\n{{ code or link }}\n{{ app_name }} {{ host }} {{ locale }}")
         .with_folder(&words)
         .with_template("verify_email.subject.txt", "Willkommen bei {{ app_name }}");

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::flow;
+use super::{Authority, flow};
 use crate::id::UserId;
 use crate::reason::reasons;
 
-/// Changes the named fields of a user and no other.
+/// Changes the named fields of a user and no other. A change of the username is told to the user's first address.
 #[derive(Clone)]
 pub struct Update {
     /// Whose.
@@ -29,6 +29,9 @@ pub struct Update {
     pub time_zone: Change<String>,
     /// Free attributes to set, or to clear.
     pub attributes: BTreeMap<String, Change<serde_json::Value>>,
+    /// Who permits a change of the username: needed unless an operator or the system asks ([`Actor`](crate::Actor)), and
+    /// looked at for nothing else.
+    pub authority: Option<Authority>,
 }
 
 impl Update {
@@ -45,6 +48,7 @@ impl Update {
             locale: Change::Keep,
             time_zone: Change::Keep,
             attributes: BTreeMap::new(),
+            authority: None,
         }
     }
 }
@@ -73,6 +77,7 @@ reasons! {
     UpdateReason {
         UserNotFound = "user_not_found": "there is no such user",
         VersionConflict = "version_conflict": "the user has changed since that version",
+        NotAuthorised = "not_authorised": "the username is the user's to change: the password is missing or wrong, or the session not recent enough",
         UsernameInvalid = "username_invalid": "the username is not acceptable",
         UsernameTaken = "username_taken": "the username, or one that looks the same, is taken",
         UsernameRequired = "username_required": "a username is required",

@@ -60,7 +60,7 @@ catalogue! {
         { identifier_kind: IdentifierKind, identifier: Personal }
     14 UserAuthenticated "user_authenticated" Fact USER_MANAGER [] [Authenticate]
         "A user signed in."
-        { user: UserId, method: LoginMethod, session: Option<SessionId> }
+        { user: UserId, method: LoginMethod, session: Option<SessionId>, failures: Option<u64> }
     15 UserAuthenticationFailed "user_authentication_failed" Attempt USER_MANAGER [] [Authenticate]
         "A login failed; the caller was told less than this."
         { identifier: Personal, user: Option<UserId>, reason: Failure }

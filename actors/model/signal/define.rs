@@ -2,6 +2,9 @@
 
 /// What a field of a signal means; one meaning a name, throughout the catalogue.
 macro_rules! meaning {
+    (failures) => {
+        "How many failed attempts were counted at the identifier before a success; none if there were none."
+    };
     (user) => {
         "The user it speaks of."
     };

@@ -60,8 +60,8 @@ fn sample_field(kind: SignalKind, field: &str) -> Value {
         "addresses" => json!([{ "redacted": "c***" }, { "redacted": "d***", "sealed": "AQID" }]),
         "groups" | "fields" => json!(["one", "two"]),
         "success" | "needs_rehash" | "allowed" => json!(true),
-        "count" | "version" | "sessions_revoked" | "expires_at" | "place" | "attempts" | "bytes" | "from" | "to"
-        | "until" => {
+        "count" | "failures" | "version" | "sessions_revoked" | "expires_at" | "place" | "attempts" | "bytes"
+        | "from" | "to" | "until" => {
             json!(7)
         }
         "failure" if kind == SignalKind::GuardFailed => json!("panicked"),

@@ -254,6 +254,7 @@ fn token_row(seed: u8, user: Option<UserId>) -> TokenRow {
         end: None,
         delivery: id(FlowId::from_bytes, seed),
         delivered: DeliveryState::Pending,
+        code_only: false,
     }
 }
 

@@ -214,9 +214,10 @@ async fn a_reset_is_refused_for_every_worth_that_its_proof_may_lack(table: &mut 
     stage.test.reset_password(reset(&link, OTHER_PASSWORD)).await.unwrap();
     let (expiring, expiring_code) = asked(&stage, "ada").await;
     stage.test.advance(Duration::from_secs(3_600));
-    for proof in [link, expiring, expiring_code] {
+    let over = "token_mismatch_or_expired";
+    for (proof, truth) in [(link, "token_used"), (expiring, over), (expiring_code, over)] {
         let ran = stage.run(reset(&proof, PASSWORD)).await;
-        let expected = invalid(Some(ada), "invalid_token", "token_mismatch_or_expired");
+        let expected = invalid(Some(ada), "invalid_token", truth);
         ran.refused(ResetPasswordReason::InvalidToken).tells(&expected);
     }
     table.close(stage).await;

@@ -159,10 +159,13 @@ impl Stage {
 
     /// Runs a flow, and checks of it what holds for every run.
     pub async fn run<F: Question>(&mut self, message: impl Into<Command<F>>) -> Ran<F> {
+        self.run_as(Actor::Admin("operator-7".to_owned()), message).await
+    }
+
+    pub async fn run_as<F: Question>(&mut self, actor: Actor, message: impl Into<Command<F>>) -> Ran<F> {
         self.runs += 1;
         let context = Context::new().request_id(&format!("run-{}", self.runs)).user_agent("flow table");
         let context = context.client_ip(IpAddr::from([192, 0, 2, 1]));
-        let actor = Actor::Admin("operator-7".to_owned());
         let command = message.into().actor(actor.clone()).context(context.clone());
         let before = self.test.head();
         let answer = self.test.ask(command).await;
@@ -236,7 +239,8 @@ impl Stage {
 
 fn with_links(builder: Builder) -> Builder {
     builder.templates(
-        Templates::embedded().with_template("verify_phone.txt", "{% if code %}{{ code }}\n{% endif %}{{ link }}\n"),
+        Templates::embedded()
+            .with_template("verify_phone.txt", "{% if code %}{{ code }}\n{% endif %}{{ link or '' }}\n"),
     )
 }
 

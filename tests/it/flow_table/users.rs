@@ -9,8 +9,8 @@ use majordomo::SignalKind::{
     UserEnabled, UserUpdateFailed, UserUpdateStarted, UserUpdated,
 };
 use majordomo::{
-    Change, ChangeGroups, ChangeGroupsReason, Delete, DeleteReason, DeletionCause, Disable, DisableReason, Enable,
-    EnableReason, Requirement, SignalKind, Update, UpdateReason, UserId,
+    Actor, Change, ChangeGroups, ChangeGroupsReason, Delete, DeleteReason, DeletionCause, Disable, DisableReason,
+    Enable, EnableReason, Requirement, SignalKind, Update, UpdateReason, UserId,
 };
 use serde_json::{Value, json};
 
@@ -88,6 +88,12 @@ async fn an_update_is_refused_for_every_reason(table: &mut Table) {
         (Update::new(user), UpdateReason::NothingToDo, &[]),
     ];
     assert_updates_refused(&mut stage, rows).await;
+    let (fields, reason) = (["username"], "session_not_found");
+    let end = json!({ "user": user, "fields": fields, "error_type": "validation_error", "reason": reason });
+    let unpermitted = stage.run_as(Actor::User(user), name("countess")).await;
+    unpermitted
+        .refused(UpdateReason::NotAuthorised)
+        .tells(&[(UserUpdateStarted, json!({ "user": user })), (UserUpdateFailed, end)]);
     assert_eq!(stage.test.user(user).unwrap().unwrap().version, 2, "a refusal changes nothing");
     table.close(stage).await;
 }
@@ -232,7 +238,7 @@ async fn an_account_that_was_never_verified_is_deleted_by_the_sweep_with_its_cau
             (UserDeleted, json!({ "user": user, "sessions_revoked": 0, "cause": "never_verified" })),
         ],
     );
-    assert!(run.iter().all(|envelope| envelope.actor == majordomo::Actor::System));
+    assert!(run.iter().all(|envelope| envelope.actor == Actor::System));
     assert!(stage.test.user(verified).unwrap().is_some());
     table.close(stage).await;
 }
