@@ -106,6 +106,7 @@ fn rename(
     policy: &Policy,
 ) -> Result<Option<UsernameRow>, (UpdateReason, Failure)> {
     let others = |owner: Option<UserId>| owner.is_some_and(|owner| owner != before.id);
+    let is_own = |name: &Username| before.username.as_ref().is_some_and(|own| own.canonical == name.canonical());
     match &request.username {
         Ok(Change::Keep) => Ok(before.username.clone()),
         // Without a proven address, the username is all that the user can sign in with.
@@ -119,6 +120,9 @@ fn rename(
             Err((UpdateReason::IdentifierNotAllowed, Failure::IdentifierNotAllowed))
         }
         Err(_) => Err((UpdateReason::UsernameInvalid, Failure::UsernameInvalid)),
+        Ok(Change::Set(username)) if policy.reserved_usernames.hold(username) && !is_own(username) => {
+            Err((UpdateReason::UsernameReserved, Failure::UsernameReserved))
+        }
         Ok(Change::Set(_)) if others(facts.username_owner) || others(facts.skeleton_owner) => {
             Err((UpdateReason::UsernameTaken, Failure::UsernameTaken))
         }

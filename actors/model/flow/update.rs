@@ -74,6 +74,7 @@ reasons! {
         UserNotFound = "user_not_found": "there is no such user",
         VersionConflict = "version_conflict": "the user has changed since that version",
         UsernameInvalid = "username_invalid": "the username is not acceptable",
+        UsernameReserved = "username_reserved": "the username, or one that looks the same, is nobody's to take",
         UsernameTaken = "username_taken": "the username, or one that looks the same, is taken",
         UsernameRequired = "username_required": "a username is required",
         IdentifierNotAllowed = "identifier_not_allowed": "usernames are not allowed here",
