@@ -12,7 +12,7 @@ use crate::Username;
 /// `mailer-daemon` of its implementations) and of the Baseline Requirements of the CA/Browser Forum, 3.2.2.4.4 (whoever
 /// reads the mail of these gets a certificate for the domain); then words that people take for the operator, hosts of
 /// most domains, and texts that programs write for nothing.
-const BUILT_IN: [&str; 71] = [
+const BUILT_IN: [&str; 56] = [
     // RFC 2142.
     "abuse",
     "ftp",
@@ -34,35 +34,20 @@ const BUILT_IN: [&str; 71] = [
     "administrator",
     "mailer-daemon",
     // Who is taken for the operator.
-    "account",
-    "accounts",
-    "admins",
-    "anonymous",
-    "billing",
-    "contact",
     "daemon",
-    "guest",
     "help",
     "helpdesk",
-    "host",
-    "legal",
     "moderator",
     "nobody",
     "noreply",
     "no-reply",
     "official",
     "operator",
-    "owner",
-    "privacy",
     "root",
-    "service",
     "staff",
     "superuser",
     "sysadmin",
     "system",
-    "team",
-    "user",
-    "users",
     // Hosts and paths.
     "api",
     "autoconfig",

@@ -266,7 +266,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use majordomo_model::{Error, Reason, Register, RegisterReason, SignalKind};
+    use majordomo_model::{Error, Reason, Register, RegisterReason, ReservedNames, SignalKind};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -350,6 +350,19 @@ mod tests {
             assert_eq!(refused(&fixture, update).await, (reason, fields));
             assert!(fixture.user(user) == before, "{reason:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_has_a_name_that_is_reserved_later_keeps_it_and_may_spell_it_anew() {
+        let mut fixture = Fixture::new().await;
+        let user = fixture.register("majordomo", None, None).await.user;
+        fixture.services.policy.reserved_usernames = ReservedNames::none().and(["majordomo"]);
+        fixture.run(named_anew(user, "MajorDomo")).await.unwrap();
+        fixture.sign_in("majordomo").await.unwrap();
+        let (reason, fields) = refused(&fixture, named_anew(user, "maj\u{43e}rdomo")).await;
+        assert_eq!((reason, fields), (UpdateReason::UsernameReserved, owned(vec!["username"])));
+        fixture.run(named_anew(user, "ada")).await.unwrap();
+        assert_eq!(refused(&fixture, named_anew(user, "majordomo")).await.0, UpdateReason::UsernameReserved);
     }
 
     #[tokio::test]

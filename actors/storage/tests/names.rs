@@ -1,5 +1,7 @@
 //! Names: what becomes of keys that other tables of Unicode made.
 
+use majordomo_model::Username;
+
 use super::super::names::NAME_TABLES;
 use super::*;
 
