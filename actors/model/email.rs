@@ -40,7 +40,7 @@ impl Email {
     /// [`InvalidLocalPart`](InvalidIdentifier::InvalidLocalPart),
     /// [`DisallowedCharacter`](InvalidIdentifier::DisallowedCharacter); for the domain
     /// [`IpLiteral`](InvalidIdentifier::IpLiteral), [`MissingDomainDot`](InvalidIdentifier::MissingDomainDot),
-    /// [`InvalidDomain`](InvalidIdentifier::InvalidDomain).
+    /// [`InvalidDomain`](InvalidIdentifier::InvalidDomain), also for characters in it that show nothing.
     pub fn parse(input: &str) -> Result<Self, InvalidIdentifier> {
         if input.is_empty() {
             return Err(InvalidIdentifier::Empty);
@@ -118,6 +118,9 @@ fn canonical_domain(domain: &str) -> Result<String, InvalidIdentifier> {
     if domain.starts_with('[') {
         return Err(InvalidIdentifier::IpLiteral);
     }
+    if domain.chars().any(is_dropped) {
+        return Err(InvalidIdentifier::InvalidDomain);
+    }
     let ascii = idna::domain_to_ascii_strict(domain).map_err(|_| InvalidIdentifier::InvalidDomain)?;
     if ascii.parse::<Ipv4Addr>().is_ok() {
         return Err(InvalidIdentifier::IpLiteral);
@@ -129,6 +132,12 @@ fn canonical_domain(domain: &str) -> Result<String, InvalidIdentifier> {
         return Err(InvalidIdentifier::InvalidDomain);
     }
     Ok(ascii)
+}
+
+/// Whether UTS 46 makes nothing of a character, such as a soft hyphen or a space without width. Nobody means to type it.
+fn is_dropped(character: char) -> bool {
+    !character.is_ascii()
+        && idna::domain_to_ascii(character.encode_utf8(&mut [0; 4])).is_ok_and(|mapped| mapped.is_empty())
 }
 
 impl PartialEq for Email {

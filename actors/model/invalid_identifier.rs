@@ -45,8 +45,8 @@ pub enum InvalidIdentifier {
     /// An e-mail address at a domain that is no valid internationalised host name (UTS 46), or whose last label is a number.
     #[error("the domain of the e-mail address is not valid")]
     InvalidDomain,
-    /// A phone number that is not `+` followed by 8 to 15 digits.
-    #[error("a phone number is `+`, the country code and the number: 8 to 15 digits")]
+    /// A phone number that is not `+` followed by 7 to 15 digits.
+    #[error("a phone number is `+`, the country code and the number: 7 to 15 digits")]
     NotE164,
     /// A phone number that no numbering plan hands out.
     #[error("no country hands out this phone number")]

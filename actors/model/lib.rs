@@ -17,6 +17,7 @@ mod phone;
 mod phone_plan;
 mod reason;
 mod request;
+mod reserved_names;
 mod sealed;
 mod secret;
 mod signal;
@@ -25,6 +26,7 @@ mod time;
 mod token_purpose;
 mod user;
 mod username;
+mod username_tables;
 
 pub use contact::{Channel, Contact};
 pub use denial_code::{DenialCode, InvalidDenialCode};
@@ -45,6 +47,7 @@ pub use reason::{
     PasswordCause, ProofMethod, RefusalCause, RevocationCause,
 };
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
+pub use reserved_names::ReservedNames;
 pub use sealed::Unseal;
 pub use secret::{DeviceToken, OneTimeCode, OneTimeToken, Password, ServiceSecret, SessionToken};
 #[cfg(feature = "schema")]

@@ -14,7 +14,7 @@ const MAX_INPUT_BYTES: usize = 64;
 /// Numbers whose plans take longest to load, the shared plan of North America before all.
 const WARM_UP_NUMBERS: [&str; 4] = ["+15551234567", "+447911123456", "+79123456789", "+4915112345678"];
 
-/// A phone number in international form: `+` and 8 to 15 digits (ITU-T E.164) that the plan of their country hands out.
+/// A phone number in international form: `+` and 7 to 15 digits (ITU-T E.164) that the plan of their country hands out.
 ///
 /// Two numbers are equal when their canonical forms are. Numbers that plans reserve for films and examples, such as
 /// `+44 7700 900112`, are not handed out and thus refused.
@@ -105,7 +105,7 @@ fn check_shape(input: &str) -> Result<(), InvalidIdentifier> {
     }
     let digits = input.chars().filter(char::is_ascii_digit).count();
     let one_plus = input.starts_with('+') && input.chars().filter(|character| *character == '+').count() == 1;
-    if one_plus && (8..=15).contains(&digits) { Ok(()) } else { Err(InvalidIdentifier::NotE164) }
+    if one_plus && (7..=15).contains(&digits) { Ok(()) } else { Err(InvalidIdentifier::NotE164) }
 }
 
 fn e164(input: &str) -> Result<String, InvalidIdentifier> {
@@ -188,7 +188,7 @@ mod tests {
             (" +12024561111", Reason::NotE164),
             ("12024561111", Reason::NotE164),
             ("0012024561111", Reason::NotE164),
-            ("+1234567", Reason::NotE164),
+            ("+123456", Reason::NotE164),
             ("+1234567890123456", Reason::NotE164),
             ("+1 2 3 4 5 6 7 8", Reason::ImpossibleNumber),
             ("+447700900112", Reason::ImpossibleNumber),

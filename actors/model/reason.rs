@@ -49,6 +49,7 @@ words! {
     /// Why something failed, as the signals tell it: the truth, which the caller of an uniform answer does not get.
     Failure {
         UsernameInvalid = "username_invalid": "the username is not acceptable",
+        UsernameReserved = "username_reserved": "the username, or one that looks the same, is nobody's to take",
         EmailInvalid = "email_invalid": "the e-mail address is not acceptable",
         PhoneInvalid = "phone_invalid": "the phone number is not acceptable",
         UsernameRequired = "username_required": "a username is required",

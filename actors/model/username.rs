@@ -105,7 +105,7 @@ impl Username {
     }
 }
 
-fn enforce(input: &str) -> Result<String, InvalidIdentifier> {
+pub(crate) fn enforce(input: &str) -> Result<String, InvalidIdentifier> {
     if input.is_ascii() {
         // Of ASCII, the profile maps case alone, and refuses what shows nothing.
         let shows = input.bytes().all(|byte| byte.is_ascii_graphic());
@@ -139,7 +139,7 @@ static ASCII_SKELETONS: LazyLock<[Option<String>; 128]> = LazyLock::new(|| {
     })
 });
 
-fn stable_skeleton(canonical: &str) -> Result<String, InvalidIdentifier> {
+pub(crate) fn stable_skeleton(canonical: &str) -> Result<String, InvalidIdentifier> {
     let of_ascii = |byte: u8| ASCII_SKELETONS.get(usize::from(byte)).and_then(Option::as_deref);
     canonical.bytes().map(of_ascii).collect::<Option<String>>().map_or_else(|| stable_skeleton_of_any(canonical), Ok)
 }

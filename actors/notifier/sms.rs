@@ -198,6 +198,7 @@ impl<G> fmt::Debug for Sms<G> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -265,6 +266,25 @@ mod tests {
             let Err(SendError::Permanent(reason)) = sent else { panic!("{to}: {sent:?}") };
             assert!(reason.contains(word) && !reason.contains(&to[3..]) || to == "+44", "{to}: {reason}");
         }
+    }
+
+    #[tokio::test]
+    async fn of_every_plan_only_phones_and_lines_where_the_called_pay_get_texts() {
+        let mut sent_to = BTreeMap::new();
+        for line in include_str!("../model/tests/data/phone_examples.txt").lines() {
+            let number = line.split(' ').next_back().unwrap();
+            let Ok(phone) = Phone::parse(number) else { continue };
+            let area = format!("+{}", phone.calling_code().unwrap());
+            let (sent, kept) = send(&[&area], number, "1").await;
+            assert_eq!(sent.is_ok(), kept.len() == 1, "{number}");
+            let counts: &mut [u32; 2] = sent_to.entry(phone.kind().as_str()).or_default();
+            counts[usize::from(sent.is_err())] += 1;
+        }
+        let fit: Vec<_> = sent_to.iter().filter(|(_, counts)| counts[1] == 0).map(|(kind, _)| *kind).collect();
+        assert_eq!(fit, ["fixed_line", "fixed_line_or_mobile", "mobile", "toll_free"]);
+        assert!(sent_to.values().all(|[sent, refused]| *sent == 0 || *refused == 0));
+        assert_eq!(sent_to["premium_rate"], [0, 118]);
+        assert_eq!(sent_to.len(), 11, "{sent_to:?}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod log;
 mod lookup;
 mod message;
 mod migration;
+mod names;
 mod opening;
 mod progress;
 mod reader;

@@ -3,17 +3,18 @@
 use std::path::Path;
 
 use super::lookup::{Lookup, ReadError};
-use super::migration;
 use super::redb::{self, Engine, EngineError, EngineSettings, Integrity, Location, View};
 use super::table::{self, Table};
+use super::{migration, names};
 use crate::keys::{KeyId, Keyring};
 
 /// The version of tables and rows that this build writes. A file of a newer one is refused, one of an older one is
 /// brought up to it.
 ///
 /// 1: the first. 2: the keys of projections carry a generation. 3: further tables, which an older build would leave
-/// unread. 4: the sessions of a user lie beside what the user did.
-pub(super) const SCHEMA: u64 = 4;
+/// unread. 4: the sessions of a user lie beside what the user did. 5: the store says which tables of Unicode made the
+/// keys of usernames, which an older build would leave as they are.
+pub(super) const SCHEMA: u64 = 5;
 pub(super) const SCHEMA_NAME: &str = "schema";
 pub(super) const DATABASE: &str = "database";
 pub(super) const KEY_PROOF: &str = "key_proof";
@@ -92,7 +93,10 @@ pub(super) fn prepare(engine: &Engine, keys: &Keyring) -> Result<(), OpenError> 
         (None, None, None) => Err(OpenError::NotADatabase),
         // A mark is written whole; half of one is not made good with whatever keys are at hand.
         (Some(found), Some(database), Some(proof)) => match read_mark(&database, &proof) {
-            Ok((database, key, proof)) if keys.recognises(database, key, &proof) => Ok(migration::run(engine, found)?),
+            Ok((database, key, proof)) if keys.recognises(database, key, &proof) => {
+                migration::run(engine, found)?;
+                Ok(names::follow_tables(engine)?)
+            }
             _ => Err(OpenError::ForeignKeys),
         },
         _ => Err(OpenError::ForeignKeys),
@@ -133,6 +137,7 @@ fn mark(engine: &Engine, keys: &Keyring) -> Result<(), OpenError> {
     let marked = engine.write(|transaction| {
         transaction.put(Table::Meta, SCHEMA_NAME.as_bytes(), &table::Key::new().u64(SCHEMA))?;
         transaction.put(Table::Meta, DATABASE.as_bytes(), &database)?;
+        names::mark(transaction)?;
         transaction.put(Table::Meta, KEY_PROOF.as_bytes(), &proof)
     });
     marked.map_err(|error| match error {

@@ -6,7 +6,7 @@ use std::time::Duration;
 pub use majordomo_model::GROUPS_LIMIT;
 use majordomo_model::{
     Channel, Contact, Failure, FlowId, Identifier, NormalisedPassword, Password, PasswordProblem, PasswordRules,
-    Personal, SessionId, Signal, Timestamp, TokenId, TokenPurpose, UserId, is_fit_name,
+    Personal, ReservedNames, SessionId, Signal, Timestamp, TokenId, TokenPurpose, UserId, is_fit_name,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -25,6 +25,9 @@ use crate::token::{Binding, KeyId};
 pub struct Policy {
     /// Whether users have a username. Default: optional.
     pub username: Requirement,
+    /// Usernames that nobody may take, nor one that looks like them. Default: `admin`, `root`, `postmaster` and the like.
+    /// They do not concern whoever has one already.
+    pub reserved_usernames: ReservedNames,
     /// Whether users have an e-mail address. Default: optional.
     pub email: Requirement,
     /// Whether users have a phone number. Default: optional.
@@ -87,6 +90,7 @@ impl Default for Policy {
         let (minute, hour, day) = (Duration::from_secs(60), Duration::from_secs(3600), Duration::from_secs(24 * 3600));
         Self {
             username: Requirement::Optional,
+            reserved_usernames: ReservedNames::default(),
             email: Requirement::Optional,
             phone: Requirement::Optional,
             registration: Registration::Discreet,
@@ -175,6 +179,9 @@ impl Policy {
         let fit = |group: &String| is_fit_name(group);
         if self.default_groups.len() > GROUPS_LIMIT || !self.default_groups.iter().all(fit) {
             faults.push("policy.default_groups: 64 names at most, of letters, digits, '_', '-', '.'".to_owned());
+        }
+        if !self.reserved_usernames.unfit().is_empty() {
+            faults.push("policy.reserved_usernames: each must be a username itself".to_owned());
         }
         for (name, span) in [
             ("unverified_lifetime", self.unverified_lifetime),
@@ -479,9 +486,10 @@ mod tests {
             code_attempts: 0,
             session_lifetime: Duration::ZERO,
             code_lifetime: Duration::from_secs(601),
+            reserved_usernames: ReservedNames::default().and(["two words"]),
             ..Policy::default()
         };
-        assert_eq!(policy.faults().len(), 4, "{:?}", policy.faults());
+        assert_eq!(policy.faults().len(), 5, "{:?}", policy.faults());
     }
 
     #[test]

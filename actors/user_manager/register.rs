@@ -108,6 +108,9 @@ fn identifiers(message: &Register, policy: &Policy) -> Result<(Option<Username>,
     let Ok(username) = message.username.as_deref().map(Username::parse).transpose() else {
         return fault("username", RegisterReason::UsernameInvalid, Failure::UsernameInvalid);
     };
+    if username.as_ref().is_some_and(|username| policy.reserved_usernames.hold(username)) {
+        return fault("username", RegisterReason::UsernameReserved, Failure::UsernameReserved);
+    }
     let Ok(email) = message.email.as_deref().map(Email::parse).transpose() else {
         return fault("email", RegisterReason::EmailInvalid, Failure::EmailInvalid);
     };

@@ -137,6 +137,7 @@ fn rename(
     policy: &Policy,
 ) -> Result<Option<UsernameRow>, (UpdateReason, Failure)> {
     let others = |owner: Option<UserId>| owner.is_some_and(|owner| owner != before.id);
+    let is_own = |name: &Username| before.username.as_ref().is_some_and(|own| own.canonical == name.canonical());
     match &request.username {
         Ok(Change::Keep) => Ok(before.username.clone()),
         // Without a proven address, the username is all that the user can sign in with.
@@ -150,6 +151,9 @@ fn rename(
             Err((UpdateReason::IdentifierNotAllowed, Failure::IdentifierNotAllowed))
         }
         Err(_) => Err((UpdateReason::UsernameInvalid, Failure::UsernameInvalid)),
+        Ok(Change::Set(username)) if policy.reserved_usernames.hold(username) && !is_own(username) => {
+            Err((UpdateReason::UsernameReserved, Failure::UsernameReserved))
+        }
         Ok(Change::Set(_)) if others(facts.username_owner) || others(facts.skeleton_owner) => {
             Err((UpdateReason::UsernameTaken, Failure::UsernameTaken))
         }
@@ -311,7 +315,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use majordomo_model::{Authority, Error, Password, Reason, Register, RegisterReason, SignalKind};
+    use majordomo_model::{Authority, Error, Password, Reason, Register, RegisterReason, ReservedNames, SignalKind};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -431,6 +435,19 @@ mod tests {
         let refused = fixture.run(rename("eve", Some(Authority::RecentSession(session)))).await.unwrap_err();
         assert_eq!(refused, Error::Refused(UpdateReason::NotAuthorised));
         fixture.run(rename("eve", Some(authority()))).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_has_a_name_that_is_reserved_later_keeps_it_and_may_spell_it_anew() {
+        let mut fixture = Fixture::new().await;
+        let user = fixture.register("majordomo", None, None).await.user;
+        fixture.services.policy.reserved_usernames = ReservedNames::none().and(["majordomo"]);
+        fixture.run(named_anew(user, "MajorDomo")).await.unwrap();
+        fixture.sign_in("majordomo").await.unwrap();
+        let (reason, fields) = refused(&fixture, named_anew(user, "maj\u{43e}rdomo")).await;
+        assert_eq!((reason, fields), (UpdateReason::UsernameReserved, owned(vec!["username"])));
+        fixture.run(named_anew(user, "ada")).await.unwrap();
+        assert_eq!(refused(&fixture, named_anew(user, "majordomo")).await.0, UpdateReason::UsernameReserved);
     }
 
     #[tokio::test]

@@ -79,6 +79,7 @@ reasons! {
         VersionConflict = "version_conflict": "the user has changed since that version",
         NotAuthorised = "not_authorised": "the username is the user's to change: the password is missing or wrong, or the session not recent enough",
         UsernameInvalid = "username_invalid": "the username is not acceptable",
+        UsernameReserved = "username_reserved": "the username, or one that looks the same, is nobody's to take",
         UsernameTaken = "username_taken": "the username, or one that looks the same, is taken",
         UsernameRequired = "username_required": "a username is required",
         IdentifierNotAllowed = "identifier_not_allowed": "usernames are not allowed here",

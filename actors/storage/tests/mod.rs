@@ -5,6 +5,7 @@ mod dispatches;
 mod faults;
 mod groups;
 mod letters;
+mod names;
 mod opening;
 mod places;
 mod rows;

@@ -121,6 +121,7 @@ async fn a_registration_is_refused_for_every_reason_that_needs_no_other_policy(t
     let rows = vec![
         (Register::new(PASSWORD), RegisterReason::IdentifierRequired, "username"),
         (Register { username: Some("a b".into()), ..free() }, RegisterReason::UsernameInvalid, "username"),
+        (Register { username: Some("аdmin".into()), ..free() }, RegisterReason::UsernameReserved, "username"),
         (Register { email: Some("ada@".into()), ..free() }, RegisterReason::EmailInvalid, "email"),
         (Register { phone: Some("+44".into()), ..free() }, RegisterReason::PhoneInvalid, "phone"),
         (password("short"), RegisterReason::PasswordTooShort, "password"),

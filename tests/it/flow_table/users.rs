@@ -81,6 +81,7 @@ async fn an_update_is_refused_for_every_reason(table: &mut Table) {
         (Update { user: nobody, ..display("Ada") }, UpdateReason::UserNotFound, &["display_name"]),
         (Update { version: Some(1), ..display("Ada") }, UpdateReason::VersionConflict, &["display_name"]),
         (name("a b"), UpdateReason::UsernameInvalid, &["username"]),
+        (name("r00t"), UpdateReason::UsernameReserved, &["username"]),
         (name("EVE"), UpdateReason::UsernameTaken, &["username"]),
         (Update { username: Change::Clear, ..Update::new(unproven) }, UpdateReason::UsernameRequired, &["username"]),
         (display("bell \u{7}"), UpdateReason::ProfileInvalid, &["display_name"]),
