@@ -59,8 +59,8 @@ pub(crate) use self::retention::Follower;
 pub use self::retention::Lag;
 pub(crate) use self::row::encode_signal;
 pub use self::row::{
-    ActivityRow, AppliedRow, ContactRow, CredentialRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow,
-    UsernameRow,
+    ActivityRow, AppliedRow, ContactRow, CredentialRow, DeliveryState, NORMALISATION, SessionRow, TokenEnd, TokenRow,
+    UserRow, UsernameRow,
 };
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::row::{decode, decode_signal, encode};

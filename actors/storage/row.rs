@@ -134,6 +134,25 @@ pub struct CredentialRow {
     pub revision: u64,
     /// When it was set.
     pub set_at: Timestamp,
+    /// Which normalisation the password went through before it was hashed: [`NORMALISATION`] is that of this build.
+    #[serde(default = "first_normalisation")]
+    pub norm: u8,
+}
+
+/// NFC and nothing else. Text of assigned characters composes alike in every later version of Unicode, so its versions
+/// share the number. Another normalisation gets another one: a credential is compared under its own, and is brought under
+/// the new one by the next right login.
+pub const NORMALISATION: u8 = 1;
+
+impl CredentialRow {
+    /// A hash of a password that went through the normalisation of this build.
+    pub fn new(phc: impl Into<String>, revision: u64, set_at: Timestamp) -> Self {
+        Self { phc: phc.into(), revision, set_at, norm: NORMALISATION }
+    }
+}
+
+const fn first_normalisation() -> u8 {
+    1
 }
 
 /// What a user did, written without raising the user's version.
