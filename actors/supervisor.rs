@@ -17,6 +17,7 @@ pub use self::health::{Health, HealthFault};
 pub use self::operation::{ANSWER_WITHIN, OrderError};
 pub use self::tree::{ActorDetail, ActorState, ActorStatus, Tree, UserManagerState};
 use crate::address::{Address, AskError, Binder};
+use crate::breach::{BreachCheck, Lookout};
 use crate::clock::Clock;
 use crate::guard::{GuardRegistration, GuardState, Panel};
 use crate::hasher::{Hasher, HasherSettings, HasherSettingsError};
@@ -53,6 +54,8 @@ pub struct Setup {
     pub subscriptions: Vec<Subscription>,
     /// Who is asked before a commit, in this order.
     pub guards: Vec<GuardRegistration>,
+    /// What new passwords are held against beyond the rules.
+    pub breaches: Option<BreachCheck>,
 }
 
 /// Why a system was not spawned.
@@ -164,6 +167,7 @@ impl System {
             clock: setup.clock,
             live,
             guards: Panel::new(setup.guards),
+            breaches: setup.breaches.map(Lookout::new).unwrap_or_default(),
         });
         let (address, admission) = Address::new(setup.places);
         let manager = Manager::new(Arc::clone(&services));

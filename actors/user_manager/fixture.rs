@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use super::authority::Permit;
 use super::flow::{Answer, Decision, Perform, Services, run};
 use super::{Budget, Policy};
+use crate::breach::Lookout;
 use crate::bytes::Bytes;
 use crate::clock::Clock;
 use crate::guard::Panel;
@@ -73,6 +74,7 @@ impl Fixture {
             clock: clock.clone(),
             live: LiveGroup::new(SystemId::new()),
             guards: Panel::default(),
+            breaches: Lookout::default(),
         };
         Self { services, clock }
     }

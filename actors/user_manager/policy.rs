@@ -169,6 +169,8 @@ impl Policy {
         }
         faults.extend(self.messages.faults());
         faults
+            .extend(self.passwords.words.faults().into_iter().map(|fault| format!("policy.passwords.words: {fault}")));
+        faults
     }
 
     /// The requirement for addresses of a channel.
@@ -203,6 +205,7 @@ pub(super) const fn password_failure(problem: PasswordProblem) -> Failure {
         PasswordProblem::TooShort => Failure::PasswordTooShort,
         PasswordProblem::TooLong => Failure::PasswordTooLong,
         PasswordProblem::ContainsOwnName => Failure::PasswordContainsOwnName,
+        PasswordProblem::Breached => Failure::PasswordBreached,
         _ => Failure::PasswordCommon,
     }
 }
@@ -214,6 +217,7 @@ macro_rules! password_reason {
             majordomo_model::PasswordProblem::TooShort => $reason::PasswordTooShort,
             majordomo_model::PasswordProblem::TooLong => $reason::PasswordTooLong,
             majordomo_model::PasswordProblem::ContainsOwnName => $reason::PasswordContainsOwnName,
+            majordomo_model::PasswordProblem::Breached => $reason::PasswordBreached,
             _ => $reason::PasswordCommon,
         }
     };
@@ -397,6 +401,8 @@ pub(super) fn ended_sessions(sessions: &[([u8; 32], SessionRow)], keep: Option<S
 
 #[cfg(test)]
 mod tests {
+    use majordomo_model::ForbiddenWords;
+
     use super::*;
 
     #[test]
@@ -407,9 +413,10 @@ mod tests {
             code_attempts: 0,
             session_lifetime: Duration::ZERO,
             code_lifetime: Duration::from_secs(601),
+            passwords: PasswordRules { words: ForbiddenWords::new(["!"]), ..PasswordRules::default() },
             ..Policy::default()
         };
-        assert_eq!(policy.faults().len(), 4, "{:?}", policy.faults());
+        assert_eq!(policy.faults().len(), 5, "{:?}", policy.faults());
     }
 
     #[test]

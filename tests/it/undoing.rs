@@ -608,7 +608,7 @@ fn whatever_an_attacker_changes_and_in_whatever_order_the_first_link_gives_the_a
     let seen = std::cell::RefCell::new((BTreeSet::new(), 0));
     runner
         .run(&deeds(), |deeds| {
-            let (kinds, later) = runtime.block_on(async { soon(play(&deeds)).await });
+            let (kinds, later) = runtime.block_on(async { Box::pin(soon(play(&deeds))).await });
             let mut seen = seen.borrow_mut();
             seen.0.extend(kinds);
             seen.1 = later.max(seen.1);
