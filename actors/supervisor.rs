@@ -140,13 +140,12 @@ impl System {
     /// Any [`SpawnError`]; nothing is left running then.
     pub async fn spawn(setup: Setup) -> Result<Self, SpawnError> {
         let id = SystemId::new();
-        let (live, doorbell) = (LiveGroup::new(id), Doorbell::new(id));
+        let (live, doorbell, tokens) = (LiveGroup::new(id), Doorbell::new(id), Tokens::new(setup.keys.clone()));
         let hashing = setup.hashing.clone();
         let hasher = blocking(move || Hasher::new(&hashing)).await??;
         let storage = open_storage(&setup, commit_hook(live.clone(), doorbell.clone())).await?;
         let reader = storage.reader();
         live.know_groups(Box::new(move |user| reader.groups_of(user).unwrap_or_default()));
-        let tokens = Tokens::new(setup.keys.clone());
         let outbox =
             Outbox::new(storage.clone(), tokens.clone(), setup.clock.clone(), doorbell, setup.policy.code_lifetime);
         let roster = match enrolled(&outbox, setup.subscriptions) {
@@ -170,8 +169,7 @@ impl System {
             breaches: setup.breaches.map(Lookout::new).unwrap_or_default(),
         });
         let (address, admission) = Address::new(setup.places);
-        let manager = Manager::new(Arc::clone(&services));
-        let (root, subscribers) = (Supervised::new(), Supervised::new());
+        let (manager, root, subscribers) = (Manager::new(Arc::clone(&services)), Supervised::new(), Supervised::new());
         let plan = plan::plan(&services, &manager, &admission, (&root, &subscribers), &roster);
         let (supervisor, ended) = match spawn_supervisor(plan, None).await {
             Ok(spawned) => spawned,
