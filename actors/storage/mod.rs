@@ -10,6 +10,7 @@ mod log;
 mod lookup;
 mod message;
 mod migration;
+mod normalisation;
 mod opening;
 mod progress;
 mod reader;
@@ -49,6 +50,7 @@ use self::known_sessions::KnownSessions;
 pub use self::lookup::UniqueKey;
 pub(crate) use self::lookup::{Lookup, ReadError};
 pub use self::message::{Answered, MessagesRow};
+pub use self::normalisation::NORMALISATION;
 pub use self::opening::{OpenError, check_integrity};
 pub use self::progress::{CursorRow, FailureRow, LetterRow, LetterState, OpenRow, OpenState, ProjectionRow};
 pub use self::reader::{ProjectionRange, ProjectionValues, Reader, Unreadable};
@@ -59,8 +61,8 @@ pub(crate) use self::retention::Follower;
 pub use self::retention::Lag;
 pub(crate) use self::row::encode_signal;
 pub use self::row::{
-    ActivityRow, AppliedRow, ContactRow, CredentialRow, DeliveryState, NORMALISATION, SessionRow, TokenEnd, TokenRow,
-    UserRow, UsernameRow,
+    ActivityRow, AppliedRow, ContactRow, CredentialRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow,
+    UsernameRow,
 };
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::row::{decode, decode_signal, encode};

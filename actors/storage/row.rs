@@ -134,25 +134,10 @@ pub struct CredentialRow {
     pub revision: u64,
     /// When it was set.
     pub set_at: Timestamp,
-    /// Which normalisation the password went through before it was hashed: [`NORMALISATION`] is that of this build.
-    #[serde(default = "first_normalisation")]
+    /// Which normalisation the password went through before it was hashed: [`NORMALISATION`](super::NORMALISATION) is
+    /// that of this build.
+    #[serde(default = "super::normalisation::first")]
     pub norm: u8,
-}
-
-/// NFC and nothing else. Text of assigned characters composes alike in every later version of Unicode, so its versions
-/// share the number. Another normalisation gets another one: a credential is compared under its own, and is brought under
-/// the new one by the next right login.
-pub const NORMALISATION: u8 = 1;
-
-impl CredentialRow {
-    /// A hash of a password that went through the normalisation of this build.
-    pub fn new(phc: impl Into<String>, revision: u64, set_at: Timestamp) -> Self {
-        Self { phc: phc.into(), revision, set_at, norm: NORMALISATION }
-    }
-}
-
-const fn first_normalisation() -> u8 {
-    1
 }
 
 /// What a user did, written without raising the user's version.
