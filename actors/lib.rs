@@ -2,6 +2,8 @@
 
 mod address;
 pub mod auditor;
+pub mod breach;
+mod breaker;
 mod bytes;
 pub mod clock;
 mod delivery_end;
@@ -12,6 +14,8 @@ pub mod gauge;
 pub mod guard;
 pub mod hasher;
 mod host;
+#[cfg(feature = "webhook")]
+mod http;
 pub mod keys;
 pub mod live;
 pub mod notifier;

@@ -17,6 +17,7 @@ pub use self::health::{Health, HealthFault};
 pub use self::operation::{ANSWER_WITHIN, OrderError};
 pub use self::tree::{ActorDetail, ActorState, ActorStatus, Tree, UserManagerState};
 use crate::address::{Address, AskError, Binder};
+use crate::breach::{BreachCheck, Lookout};
 use crate::clock::Clock;
 use crate::guard::{GuardRegistration, GuardState, Panel};
 use crate::hasher::{Hasher, HasherSettings, HasherSettingsError};
@@ -53,6 +54,8 @@ pub struct Setup {
     pub subscriptions: Vec<Subscription>,
     /// Who is asked before a commit, in this order.
     pub guards: Vec<GuardRegistration>,
+    /// What new passwords are held against beyond the rules.
+    pub breaches: Option<BreachCheck>,
 }
 
 /// Why a system was not spawned.
@@ -137,13 +140,12 @@ impl System {
     /// Any [`SpawnError`]; nothing is left running then.
     pub async fn spawn(setup: Setup) -> Result<Self, SpawnError> {
         let id = SystemId::new();
-        let (live, doorbell) = (LiveGroup::new(id), Doorbell::new(id));
+        let (live, doorbell, tokens) = (LiveGroup::new(id), Doorbell::new(id), Tokens::new(setup.keys.clone()));
         let hashing = setup.hashing.clone();
         let hasher = blocking(move || Hasher::new(&hashing)).await??;
         let storage = open_storage(&setup, commit_hook(live.clone(), doorbell.clone())).await?;
         let reader = storage.reader();
         live.know_groups(Box::new(move |user| reader.groups_of(user).unwrap_or_default()));
-        let tokens = Tokens::new(setup.keys.clone());
         let outbox =
             Outbox::new(storage.clone(), tokens.clone(), setup.clock.clone(), doorbell, setup.policy.code_lifetime);
         let roster = match enrolled(&outbox, setup.subscriptions) {
@@ -165,10 +167,10 @@ impl System {
             clock: setup.clock,
             live,
             guards: Panel::new(setup.guards),
+            breaches: setup.breaches.map(Lookout::new).unwrap_or_default(),
         });
         let (address, admission) = Address::new(setup.places);
-        let manager = Manager::new(Arc::clone(&services));
-        let (root, subscribers) = (Supervised::new(), Supervised::new());
+        let (manager, root, subscribers) = (Manager::new(Arc::clone(&services)), Supervised::new(), Supervised::new());
         let plan = plan::plan(&services, &manager, &admission, (&root, &subscribers), &roster);
         let (supervisor, ended) = match spawn_supervisor(plan, None).await {
             Ok(spawned) => spawned,

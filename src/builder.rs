@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use majordomo_actors::auditor::{AuditSigner, Auditor};
+use majordomo_actors::breach::BreachCheck;
 use majordomo_actors::clock::Clock;
 use majordomo_actors::guard::GuardRegistration;
 use majordomo_actors::keys::{KeyError, Keyring};
@@ -40,6 +41,7 @@ pub struct Builder {
     route: Route,
     subscriptions: Vec<Subscription>,
     guards: Vec<GuardRegistration>,
+    breaches: Option<BreachCheck>,
 }
 
 enum Place {
@@ -75,6 +77,7 @@ impl Builder {
             route: Route::default(),
             subscriptions: Vec::new(),
             guards: Vec::new(),
+            breaches: None,
         }
     }
 
@@ -173,6 +176,15 @@ impl Builder {
         self
     }
 
+    /// Asks this service, once every other rule is kept, whether a new password is known from a breach, and refuses one that
+    /// is. Nobody is asked by default.
+    ///
+    /// If it is not found out, the password passes, and the signal `breach_check_failed` says why.
+    pub fn breached_passwords(mut self, check: BreachCheck) -> Self {
+        self.breaches = Some(check);
+        self
+    }
+
     /// Opens the store and spawns every actor; once it answers, requests are served.
     ///
     /// # Errors
@@ -196,17 +208,22 @@ impl Builder {
         // The first number costs the library's tables; nobody waits for them.
         tokio::task::spawn_blocking(Phone::warm_up);
         let shutdown_within = self.config.shutdown_within;
+        let mut policy = self.config.policy;
+        if let Some(messages) = &self.config.messages {
+            policy.passwords.words = policy.passwords.words.and(&messages.app_name);
+        }
         let setup = Setup {
             location,
             storage: self.config.storage,
             hashing: self.config.hashing,
-            policy: self.config.policy,
+            policy,
             places: self.config.requests,
             patience: self.config.patience,
             keys,
             clock: self.clock,
             subscriptions,
             guards: self.guards,
+            breaches: self.breaches,
         };
         // On the heap: it is large, and so would be the future of every caller.
         let system = Box::pin(System::spawn(setup)).await?;
@@ -251,6 +268,7 @@ impl Builder {
                 faults.push(format!("subscriber {:?}: the name is taken", registration.name()));
             }
         }
+        faults.extend(self.breaches.iter().flat_map(BreachCheck::faults));
         for (place, guard) in self.guards.iter().enumerate() {
             faults.extend(guard.faults());
             if self.guards.iter().take(place).any(|earlier| earlier.name() == guard.name()) {

@@ -18,6 +18,7 @@ pub use majordomo_actors::auditor::{
     AuditFault, AuditFlaw, AuditGap, AuditHash, AuditHead, AuditKeyId, AuditPage, AuditPublicKey, AuditQuery,
     AuditRange, AuditReadError, AuditRecord, GapCause, HeadPurpose, Hex, InvalidHex, VerifiedAudit, verify_audit,
 };
+pub use majordomo_actors::breach;
 pub use majordomo_actors::clock::Clock;
 pub use majordomo_actors::gauge::GaugeReading;
 pub use majordomo_actors::guard::{

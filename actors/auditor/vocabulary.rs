@@ -126,6 +126,7 @@ const fn is_without_word(kind: SignalKind) -> bool {
                 | Kind::SubscriberMissed
                 | Kind::ProjectionRebuilt
                 | Kind::GuardFailed
+                | Kind::BreachCheckFailed
                 | Kind::GuardWouldDeny
                 | Kind::UserUnlocked
                 | Kind::UserUnlockSuccessful

@@ -1,6 +1,5 @@
 //! Guards: code of the app that is asked before a registration, login, update or deletion is committed.
 
-mod breaker;
 mod panel;
 mod request;
 mod station;

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout_at};
 
-use super::breaker::{Admission, Breaker, Terms};
 use super::{Amendment, BLOCKED_THREADS, FailMode, GuardRegistration, GuardRequest, GuardState, Ruling};
+use crate::breaker::{Admission, Breaker, Terms};
 use crate::gauge::{Gauge, Handling};
 use crate::host::{Guest, Host};
 

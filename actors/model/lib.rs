@@ -11,6 +11,7 @@ mod flow;
 mod id;
 mod identifier;
 mod invalid_identifier;
+mod password_names;
 mod password_rules;
 mod personal;
 mod phone;
@@ -38,13 +39,14 @@ pub use flow::*;
 pub use id::{CommandId, ContactId, FlowId, ParseIdError, SessionId, SignalId, StoreId, SystemId, TokenId, UserId};
 pub use identifier::{Identifier, IdentifierKind};
 pub use invalid_identifier::InvalidIdentifier;
+pub use password_names::ForbiddenWords;
 pub use password_rules::{NormalisedPassword, PasswordProblem, PasswordRules};
 pub use personal::Personal;
 pub use phone::Phone;
 pub use phone_plan::PhoneKind;
 pub use reason::{
-    ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LimitScope, LimitedAction, LoginMethod, MessageKind,
-    PasswordCause, ProofMethod, RefusalCause, RevocationCause,
+    BreachCheckFailure, ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LimitScope, LimitedAction,
+    LoginMethod, MessageKind, PasswordCause, ProofMethod, RefusalCause, RevocationCause,
 };
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
 pub use reserved_names::ReservedNames;

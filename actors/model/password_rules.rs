@@ -9,6 +9,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::Password;
 use crate::common_passwords::is_common;
+use crate::password_names::{ForbiddenWords, Name, Searched, letter_for};
 use crate::secret::wiped_into_secret;
 
 /// Code points below which no setting goes (NIST SP 800-63B-4, section 3.1.1.2, with a second factor).
@@ -20,10 +21,7 @@ const FLOOR_MAX_BYTES: u32 = 64;
 /// Bytes that a login is always allowed, so that a lower cap shuts nobody out.
 const DEFAULT_MAX_BYTES: u32 = 1024;
 
-/// Code points from which a name inside a password is told from a coincidence.
-const MIN_NAME_CODE_POINTS: usize = 4;
-
-/// The rules for a password: long, not known to everybody, not one's own name. Any character is welcome, and none is required.
+/// The rules for a password: long, not known to everybody, not one's own name or the app's. Any character is welcome, and none is required.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PasswordRules {
@@ -33,11 +31,14 @@ pub struct PasswordRules {
     /// The greatest number of bytes of UTF-8, counted before anything else is done. Default 1,024; a value below 64 counts
     /// as 64.
     pub max_bytes: u32,
+    /// Words of the app, which are refused as the user's own names are. Default none; with messages configured, the app's
+    /// name that they give counts as one all the same.
+    pub words: ForbiddenWords,
 }
 
 impl Default for PasswordRules {
     fn default() -> Self {
-        Self { min_code_points: 15, max_bytes: DEFAULT_MAX_BYTES }
+        Self { min_code_points: 15, max_bytes: DEFAULT_MAX_BYTES, words: ForbiddenWords::default() }
     }
 }
 
@@ -55,9 +56,12 @@ pub enum PasswordProblem {
     /// One of the passwords that are tried first, or one of them made longer in an obvious way.
     #[error("the password is too common")]
     Common,
-    /// One of the user's own names, or mostly one.
-    #[error("the password is made of the user's own name")]
+    /// One of the user's own names or of the app's words, or mostly one.
+    #[error("the password is made of the user's own name or the app's")]
     ContainsOwnName,
+    /// Known from a breach, as the service says that the host has asked. The rules alone never say so.
+    #[error("the password is known from a breach")]
+    Breached,
 }
 
 impl PasswordProblem {
@@ -69,6 +73,7 @@ impl PasswordProblem {
             Self::TooLong => "too_long",
             Self::Common => "common",
             Self::ContainsOwnName => "contains_own_name",
+            Self::Breached => "breached",
         }
     }
 }
@@ -108,8 +113,9 @@ impl fmt::Debug for NormalisedPassword {
 impl PasswordRules {
     /// Judges a password somebody wants to set, and makes it ready for the hasher.
     ///
-    /// `own_names` are the names of the account it is for: username, e-mail addresses, phone numbers, and the app's own name. Of an
-    /// e-mail address the local part counts as well as the whole.
+    /// `own_names` are the names of the account it is for: username, e-mail addresses, phone numbers. Of an e-mail address the local
+    /// part counts as well as the whole. Digits and signs that stand for letters (`@` for `a`, `0` for `o`) are read as these too, in
+    /// common passwords, names and words; accents count for nothing in names and words.
     ///
     /// # Errors
     ///
@@ -125,13 +131,14 @@ impl PasswordRules {
             return Err(PasswordProblem::TooShort);
         }
         let folded = Zeroizing::new(text.to_lowercase());
-        if is_common(&folded) {
+        if is_common(&folded, &[&respelled(&folded, 'i'), &respelled(&folded, 'l')]) {
             return Err(PasswordProblem::Common);
         }
-        let letters_and_digits = Zeroizing::new(alphanumeric(&folded));
+        let searched = Searched::new(&folded, code_points);
         let own =
             own_names.iter().flat_map(|name| [Some(*name), name.split_once('@').map(|(local, _)| local)]).flatten();
-        if own.into_iter().any(|name| is_mostly(&letters_and_digits, code_points, name)) {
+        let is_own = own.into_iter().any(|name| searched.is_mostly(&Name::new(name)));
+        if is_own || self.words.names().any(|word| searched.is_mostly(word)) {
             return Err(PasswordProblem::ContainsOwnName);
         }
         Ok(normalised)
@@ -156,25 +163,11 @@ fn widened(limit: u32) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
-fn alphanumeric(folded: &str) -> String {
-    let mut kept = String::with_capacity(folded.len());
-    kept.extend(folded.chars().filter(|character| character.is_alphanumeric()));
-    kept
-}
-
-/// Whether the password is the name with nothing but digits and punctuation around it, or the name is half of it or more.
-fn is_mostly(letters_and_digits: &str, password_code_points: usize, name: &str) -> bool {
-    let name = alphanumeric(&name.nfc().collect::<String>().to_lowercase());
-    if name.is_empty() {
-        return false;
-    }
-    let length = name.chars().count();
-    letters_and_digits.match_indices(&name).any(|(start, found)| {
-        let bulk = length >= MIN_NAME_CODE_POINTS && length * 2 >= password_code_points;
-        let before = letters_and_digits.get(..start).unwrap_or("");
-        let after = letters_and_digits.get(start + found.len()..).unwrap_or("");
-        bulk || before.chars().chain(after.chars()).all(char::is_numeric)
-    })
+/// The password with letters for the digits and signs that stand for them, in as many bytes.
+fn respelled(folded: &str, one: char) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(folded.len()));
+    text.extend(folded.chars().map(|character| letter_for(character, one).unwrap_or(character)));
+    text
 }
 
 #[cfg(test)]
@@ -202,7 +195,7 @@ mod tests {
 
     #[test]
     fn login_measures_and_never_judges() {
-        let strict = PasswordRules { min_code_points: 100, max_bytes: 64 };
+        let strict = PasswordRules { min_code_points: 100, max_bytes: 64, ..PasswordRules::default() };
         let login = |password: &str| strict.normalise_for_login(&Password::new(password));
         assert_eq!(login("password").unwrap().as_bytes(), b"password");
         assert_eq!(login("").unwrap().as_bytes(), b"");
@@ -237,7 +230,7 @@ mod tests {
 
     #[test]
     fn no_setting_goes_below_its_floor() {
-        let lax = PasswordRules { min_code_points: 0, max_bytes: 0 };
+        let lax = PasswordRules { min_code_points: 0, max_bytes: 0, ..PasswordRules::default() };
         assert_eq!(lax.check(&Password::new("t1de7gx"), &[]).unwrap_err(), PasswordProblem::TooShort);
         assert!(lax.check(&Password::new("t1de7gxq"), &[]).is_ok());
         assert!(lax.check(&Password::new(distinct(64)), &[]).is_ok());
@@ -249,6 +242,58 @@ mod tests {
     fn common_passwords_are_refused_in_any_case() {
         for password in ["CorrectHorseBatteryStaple", "Password1234567", "PASSWORDpassword", "qwertyuiopasdfghjkl"] {
             assert_eq!(check(password, &[]), Err(PasswordProblem::Common), "{password}");
+        }
+    }
+
+    #[test]
+    fn every_listed_password_that_the_policy_admits_is_refused_as_common_in_any_case() {
+        let rules = |min_code_points| PasswordRules { min_code_points, ..PasswordRules::default() };
+        let mut refused = [0, 0];
+        for line in include_str!("data/common_passwords.txt").lines() {
+            let alternating: String = line
+                .char_indices()
+                .map(|(place, letter)| if place % 2 == 0 { letter.to_ascii_uppercase() } else { letter })
+                .collect();
+            for text in [line, &line.to_uppercase(), &alternating] {
+                for (rules, count) in [rules(8), rules(15)].iter().zip(&mut refused) {
+                    match rules.check(&Password::new(text), &[]) {
+                        Err(PasswordProblem::Common) => *count += 1,
+                        other => assert_eq!(other.unwrap_err(), PasswordProblem::TooShort, "{text}"),
+                    }
+                }
+            }
+        }
+        assert_eq!(refused, [6_036 * 3, 3_086 * 3]);
+    }
+
+    #[test]
+    fn a_common_password_in_digits_and_signs_is_common() {
+        for password in ["c0rrecth0rseb4tterystaple", "P@ssw0rdP@ssw0rd", "p4$$word1234567", "qwer7yuiopasdfghjk1"] {
+            assert_eq!(check(password, &[]), Err(PasswordProblem::Common), "{password}");
+        }
+        for password in ["t1de lem0n r0cke7", "c0rrect staple of 4 batteries", "4815162342 1081523"] {
+            assert!(check(password, &[]).is_ok(), "{password}");
+        }
+    }
+
+    #[test]
+    fn twenty_times_the_same_letter_with_an_accent_is_accepted() {
+        assert_eq!(check(&"e\u{301}".repeat(20), &[]).unwrap(), "\u{e9}".repeat(20).as_bytes());
+        assert_eq!(check(&"e".repeat(20), &[]), Err(PasswordProblem::Common), "lists hold that one");
+    }
+
+    #[test]
+    fn words_of_the_app_are_refused_as_own_names_are() {
+        let words = ForbiddenWords::new(["Majordomo", "example.org"]);
+        let rules = PasswordRules { words, ..PasswordRules::default() };
+        for password in
+            ["majordomo-2026-12", "M@j0rd0m0!!!!!!", "my majordomo now", "example.org 123456", "ex4mple.0rg.admin"]
+        {
+            let refused = rules.check(&Password::new(password), &[]).unwrap_err();
+            assert_eq!(refused, PasswordProblem::ContainsOwnName, "{password}");
+        }
+        for password in ["a majordomo opens the door", "for example the organ plays"] {
+            assert!(rules.check(&Password::new(password), &[]).is_ok(), "{password}");
         }
     }
 
@@ -279,13 +324,14 @@ mod tests {
     fn rules_and_problems_are_words_in_json() {
         assert_eq!(serde_json::from_str::<PasswordRules>("{}").unwrap(), PasswordRules::default());
         let rules: PasswordRules = serde_json::from_str(r#"{"min_code_points": 8}"#).unwrap();
-        assert_eq!(rules, PasswordRules { min_code_points: 8, max_bytes: 1024 });
+        assert_eq!(rules, PasswordRules { min_code_points: 8, ..PasswordRules::default() });
         assert!(serde_json::from_str::<PasswordRules>(r#"{"min_length": 8}"#).is_err());
         for problem in [
             PasswordProblem::TooShort,
             PasswordProblem::TooLong,
             PasswordProblem::Common,
             PasswordProblem::ContainsOwnName,
+            PasswordProblem::Breached,
         ] {
             assert_eq!(serde_json::to_value(problem).unwrap(), problem.as_str());
         }

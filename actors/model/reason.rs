@@ -61,7 +61,8 @@ words! {
         PasswordTooShort = "password_too_short": "the password is too short",
         PasswordTooLong = "password_too_long": "the password is too long",
         PasswordCommon = "password_common": "the password is a common one",
-        PasswordContainsOwnName = "password_contains_own_name": "the password repeats a name of its owner",
+        PasswordContainsOwnName = "password_contains_own_name": "the password repeats a name of its owner or a word of the app",
+        PasswordBreached = "password_breached": "the password is known from a breach",
         ProfileInvalid = "profile_invalid": "a profile field or attribute is not acceptable",
         GroupInvalid = "group_invalid": "a group name is not acceptable",
         UsernameTaken = "username_taken": "the username is taken",
@@ -243,6 +244,23 @@ words! {
     }
 }
 
+words! {
+    /// Why it was not found out whether a password is known from a breach.
+    BreachCheckFailure {
+        Unreachable = "unreachable": "the service was not reached, or its answer was lost",
+        DeadlineExceeded = "deadline_exceeded": "it did not answer in time",
+        Refused = "refused": "the service answered with another status than success",
+        TooLarge = "too_large": "the answer was larger than any that is expected",
+        Malformed = "malformed": "the answer is not what the service is said to answer",
+        Panicked = "panicked": "it panicked",
+        Overloaded = "overloaded": "it was asked as much at once as it may be",
+        Suspended = "suspended": "it failed too often in a row and is not asked for a while",
+        OutOfService = "out_of_service": "there was no thread for it",
+    }
+}
+
+impl std::error::Error for BreachCheckFailure {}
+
 /// The kind of message a delivery is about; each has a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -304,6 +322,7 @@ mod tests {
         check(LimitedAction::ALL, LimitedAction::as_str);
         check(LimitScope::ALL, LimitScope::as_str);
         check(GuardFailure::ALL, GuardFailure::as_str);
+        check(BreachCheckFailure::ALL, BreachCheckFailure::as_str);
         check(crate::FlowKind::ALL, crate::FlowKind::as_str);
         check(crate::SignalClass::ALL, crate::SignalClass::as_str);
     }

@@ -17,10 +17,10 @@ pub use description::{
 };
 pub use fault::GatewayFault;
 
-use super::http::{HttpClient, HttpMethod, HttpRequest, HttpSettings, Unreached};
 use super::sms::{SmsGateway, SmsMessage};
 use super::transport::{Mailbox, OutgoingMessage, SendError, Transport};
 use crate::clock::Clock;
+use crate::http::{HttpClient, HttpMethod, HttpRequest, HttpSettings, Unreached};
 use template::{Body, Lacking, Secrets, Template, Tree, Values};
 use verdict::Verdict;
 

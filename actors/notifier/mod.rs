@@ -11,8 +11,6 @@ mod facts;
 mod forms;
 #[cfg(feature = "webhook")]
 mod gateway;
-#[cfg(feature = "webhook")]
-mod http;
 mod internet_message;
 mod maildir;
 mod rate;
@@ -45,8 +43,6 @@ pub use gateway::{
     AnswerRule, EmailApi, FailureClass, FailureRule, GatewayAuthorization, GatewayBody, GatewayDescription,
     GatewayFault, HttpSmsGateway, StatusRange,
 };
-#[cfg(feature = "webhook")]
-pub use http::{HttpFault, HttpMethod, HttpSettings, Unreached};
 pub use maildir::Maildir;
 pub use route::Route;
 pub use samples::Sample;
@@ -60,6 +56,8 @@ pub use webhook::{
     ATTEMPT_PREFIX, ATTEMPTS_KEPT, Webhook, WebhookAttempt, WebhookFault, WebhookFormat, WebhookSecret, WebhookSettings,
 };
 
+#[cfg(feature = "webhook")]
+pub use crate::http::{HttpFault, HttpMethod, HttpSettings, Unreached};
 use crate::subscriber::{Delivery, Effect, Outcome, Subscriber, SubscriberContext};
 use clients::{Acquaintance, Client};
 use composer::Composer;

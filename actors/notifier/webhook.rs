@@ -18,7 +18,7 @@ use self::payload::Payload;
 use self::secret::Proof;
 pub use self::secret::WebhookSecret;
 pub use self::settings::{WebhookFault, WebhookFormat, WebhookSettings};
-use super::http::{HttpAnswer, HttpClient, HttpMethod, HttpRequest, Unreached};
+use crate::http::{HttpAnswer, HttpClient, HttpMethod, HttpRequest, Unreached};
 use crate::subscriber::{Outcome, Subscriber, SubscriberContext};
 
 /// How long a signal is put off, counted from its own time, before it is given up.

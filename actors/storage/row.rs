@@ -134,6 +134,10 @@ pub struct CredentialRow {
     pub revision: u64,
     /// When it was set.
     pub set_at: Timestamp,
+    /// Which normalisation the password went through before it was hashed: [`NORMALISATION`](super::NORMALISATION) is
+    /// that of this build.
+    #[serde(default = "super::normalisation::first")]
+    pub norm: u8,
 }
 
 /// What a user did, written without raising the user's version.

@@ -23,6 +23,7 @@ async fn system() -> System {
         keys: Keyring::ephemeral().unwrap(),
         clock: Clock::system(),
         guards: Vec::new(),
+        breaches: None,
         subscriptions: Vec::new(),
     };
     System::spawn(setup).await.unwrap()

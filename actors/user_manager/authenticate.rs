@@ -146,7 +146,7 @@ fn signed_in(
     {
         let revision = credential.revision;
         checks.push(Check::CredentialRevision(user.id, Some(revision)));
-        let row = CredentialRow { phc: phc.clone(), revision: revision.saturating_add(1), set_at: now };
+        let row = CredentialRow::new(phc.clone(), revision.saturating_add(1), now);
         writes.push(Write::PutCredential(user.id, row));
         let (cause, scheme) = (PasswordCause::Rehash, "argon2id".to_owned());
         told.push(Signal::UserPasswordSet { user: user.id, cause, scheme }.into());
@@ -531,7 +531,7 @@ mod tests {
                 && then.as_ref().zip(user.as_ref()).is_some_and(|(then, user)| {
                     then.epoch == user.epoch && user.status == UserStatus::Active && user.verify_by.is_none()
                 });
-            let credential = CredentialRow { phc: "old".to_owned(), revision: 1, set_at: NOW };
+            let credential = CredentialRow::new("old", 1, NOW);
             let attempt = Attempt {
                 identifier: Identifier::guess("ada").ok(),
                 subject: [3; 32],

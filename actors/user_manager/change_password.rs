@@ -224,7 +224,7 @@ mod tests {
         let disabled = fixture.register_proven("grace", None, None).await;
         fixture.run(Disable { user: disabled }).await.unwrap();
         let passwordless = fixture.register_proven("edsger", None, None).await;
-        let row = CredentialRow { phc: "!".to_owned(), revision: 2, set_at: NOW };
+        let row = CredentialRow::new("!", 2, NOW);
         fixture.write(Vec::new(), vec![crate::storage::Write::PutCredential(passwordless, row)]).await;
         let (started, failed) = (SignalKind::PasswordChangeStarted, SignalKind::PasswordChangeFailed);
         let checked = vec![started, SignalKind::UserPasswordChecked, failed];

@@ -105,11 +105,7 @@ impl Ending {
         now: Timestamp,
     ) -> Self {
         let (user, revision) = (self.user.id, credential.map(|credential| credential.revision));
-        let row = CredentialRow {
-            phc: phc.to_owned(),
-            revision: revision.unwrap_or_default().saturating_add(1),
-            set_at: now,
-        };
+        let row = CredentialRow::new(phc, revision.unwrap_or_default().saturating_add(1), now);
         self.checks.push(Check::CredentialRevision(user, revision));
         self.writes.push(Write::PutUser(Box::new(self.user.clone())));
         self.writes.push(Write::PutCredential(user, row));

@@ -15,6 +15,7 @@ use super::authority::Permit;
 use super::flow::{Answer, Decision, Perform, Services, run};
 use super::throttle::Throttle;
 use super::{Budget, Policy};
+use crate::breach::Lookout;
 use crate::bytes::Bytes;
 use crate::clock::Clock;
 use crate::guard::Panel;
@@ -75,6 +76,7 @@ impl Fixture {
             clock: clock.clone(),
             live: LiveGroup::new(SystemId::new()),
             guards: Panel::default(),
+            breaches: Lookout::default(),
         };
         Self { services, clock }
     }

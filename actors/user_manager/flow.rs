@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use majordomo_model::{
-    Command, Envelope, Error, Failure, Flow, FlowId, Lane, LimitedAction, Reason, Signal, SignalClass, SignalId,
-    Timestamp, UserId,
+    BreachCheckFailure, Command, Envelope, Error, Failure, Flow, FlowId, Lane, LimitedAction, Reason, Signal,
+    SignalClass, SignalId, Timestamp, UserId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -191,6 +191,8 @@ pub(crate) struct Run<'a, F: Perform> {
     announced: OnceLock<(SignalId, Timestamp)>,
     /// The place in the hasher's line that is kept for it.
     pub(super) place: Mutex<Option<Place>>,
+    /// Why it was not found out whether the new password is known from a breach, if it was asked.
+    pub(super) breach_check_failure: OnceLock<BreachCheckFailure>,
     /// How long the hasher took, in microseconds.
     pub(super) hashing_micros: AtomicU64,
     ended: AtomicBool,
@@ -271,6 +273,7 @@ impl<'a, F: Perform> Run<'a, F> {
             reservation: None,
             announced: OnceLock::new(),
             place: Mutex::default(),
+            breach_check_failure: OnceLock::new(),
             hashing_micros: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }
@@ -377,6 +380,7 @@ impl<'a, F: Perform> Run<'a, F> {
     fn batch(&self, mut decision: Decision<F>, now: Timestamp) -> (Batch, Answer<F>) {
         decision.guard();
         let (user, key) = decision.subject.unzip();
+        decision.told.extend(self.breach_check_failed(user));
         let stamp = self.stamp(user);
         let mut start = self.start_envelope(stamp.clone());
         // What was typed stays a redaction; where it was typed is known to be about the user by now.

@@ -3,6 +3,7 @@
 mod add_contact;
 mod authenticate;
 mod authority;
+mod breaches;
 mod budget;
 mod change_contact;
 mod change_groups;

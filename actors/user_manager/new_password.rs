@@ -39,6 +39,7 @@ impl<'a> Offer<'a> {
             None => Err(Unusable::Unpermitted),
         };
         let hashed = match fit {
+            Ok(fit) if run.is_breached(fit.as_bytes()).await => Err(Unusable::Unfit(PasswordProblem::Breached)),
             Ok(fit) => {
                 let bytes = Zeroizing::new(fit.as_bytes().to_vec());
                 run.hash(bytes).await.map_err(Unusable::Unhashed)

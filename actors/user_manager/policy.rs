@@ -225,6 +225,8 @@ impl Policy {
         faults.extend(self.limits.faults());
         faults.extend(self.messages.faults());
         faults
+            .extend(self.passwords.words.faults().into_iter().map(|fault| format!("policy.passwords.words: {fault}")));
+        faults
     }
 
     /// From when to when a token that proves an address works.
@@ -279,6 +281,7 @@ pub(super) const fn password_failure(problem: PasswordProblem) -> Failure {
         PasswordProblem::TooShort => Failure::PasswordTooShort,
         PasswordProblem::TooLong => Failure::PasswordTooLong,
         PasswordProblem::ContainsOwnName => Failure::PasswordContainsOwnName,
+        PasswordProblem::Breached => Failure::PasswordBreached,
         _ => Failure::PasswordCommon,
     }
 }
@@ -290,6 +293,7 @@ macro_rules! password_reason {
             majordomo_model::PasswordProblem::TooShort => $reason::PasswordTooShort,
             majordomo_model::PasswordProblem::TooLong => $reason::PasswordTooLong,
             majordomo_model::PasswordProblem::ContainsOwnName => $reason::PasswordContainsOwnName,
+            majordomo_model::PasswordProblem::Breached => $reason::PasswordBreached,
             _ => $reason::PasswordCommon,
         }
     };
@@ -476,6 +480,8 @@ pub(super) fn ended_sessions(sessions: &[([u8; 32], SessionRow)], keep: Option<S
 
 #[cfg(test)]
 mod tests {
+    use majordomo_model::ForbiddenWords;
+
     use super::*;
 
     #[test]
@@ -487,9 +493,10 @@ mod tests {
             session_lifetime: Duration::ZERO,
             code_lifetime: Duration::from_secs(601),
             reserved_usernames: ReservedNames::default().and(["two words"]),
+            passwords: PasswordRules { words: ForbiddenWords::new(["!"]), ..PasswordRules::default() },
             ..Policy::default()
         };
-        assert_eq!(policy.faults().len(), 5, "{:?}", policy.faults());
+        assert_eq!(policy.faults().len(), 6, "{:?}", policy.faults());
     }
 
     #[test]

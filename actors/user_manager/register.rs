@@ -245,7 +245,7 @@ fn writes(request: &Request, user: &UserRow, facts: &Facts) -> (Vec<Check>, Vec<
     let mut checks = Vec::new();
     let mut writes = vec![
         Write::PutUser(Box::new(user.clone())),
-        Write::PutCredential(user.id, CredentialRow { phc: request.phc.clone(), revision: 1, set_at: facts.now }),
+        Write::PutCredential(user.id, CredentialRow::new(request.phc.clone(), 1, facts.now)),
     ];
     if let Some(username) = &user.username {
         for key in [UniqueKey::username(&username.canonical), UniqueKey::skeleton(&username.skeleton)] {
@@ -310,6 +310,11 @@ impl Perform for Register {
             }
         };
         let ((username, addresses), password) = prepared;
+        // Asked before the store is, so that it makes no difference whose an address is.
+        if run.is_breached(&password).await {
+            let (reason, failure) = (RegisterReason::PasswordBreached, Failure::PasswordBreached);
+            return run.settle(|_, _| Ok(refusal(&typed, reason, failure, &["password"]))).await;
+        }
         let phc = match run.hash(password).await {
             Ok(phc) => phc.into_string(),
             Err(error) => return run.settle(|_, _| Ok(hashing_failed(&typed, error))).await,

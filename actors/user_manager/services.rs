@@ -5,6 +5,7 @@ use majordomo_model::{Error, Reason, RefusalCause};
 use super::budget::Budget;
 use super::policy::Policy;
 use super::throttle::{NoPlace, Throttle};
+use crate::breach::Lookout;
 use crate::clock::Clock;
 use crate::guard::{self, Panel};
 use crate::hasher::{Hasher, Place};
@@ -26,6 +27,7 @@ pub(crate) struct Services {
     pub(crate) budget: Budget,
     pub(crate) throttle: Throttle,
     pub(crate) guards: Panel,
+    pub(crate) breaches: Lookout,
 }
 
 impl Services {

@@ -89,7 +89,7 @@ impl Seeded {
         let users = all.into_iter().filter_map(|user| Some((user.id, user.username?.canonical().to_owned()))).collect();
         // As long as the real one.
         let phc = format!("$argon2id$v=19$m=64,t=1,p=1${}${}", "s".repeat(22), "t".repeat(43));
-        let credential = CredentialRow { phc, revision: 1, set_at: like.created_at };
+        let credential = CredentialRow::new(phc, 1, like.created_at);
         Ok(Self { path, folder: folder.to_owned(), users, like, credential, drawn: AtomicU64::new(0) })
     }
 

@@ -98,7 +98,7 @@ async fn copy(path: &Path, first: UserId, users: u64, config: &Config) -> Result
     let hasher = Hasher::new(&config.hashing)?;
     hasher.start(Some(root.get_cell())).await?;
     let phc = hasher.hash(PASSWORD.as_bytes().to_vec().into(), None).await?.into_string();
-    let credential = CredentialRow { phc, revision: 1, set_at: user.created_at };
+    let credential = CredentialRow::new(phc, 1, user.created_at);
     let mut draws = Draws::new(users);
     let mut numbers = (1..users).collect::<std::collections::VecDeque<_>>();
     while !numbers.is_empty() {
@@ -191,6 +191,7 @@ pub async fn bare(path: &Path, config: Config) -> Result<System, Failure> {
         clock: Clock::system(),
         subscriptions: Vec::new(),
         guards: Vec::new(),
+        breaches: None,
     };
     Ok(System::spawn(setup).await?)
 }

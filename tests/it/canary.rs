@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use majordomo::notifier::{Maildir, SendError};
 use majordomo::testing::{Operation, TestAccounts};
 use majordomo::{
-    Accounts, Actor, AddContact, Answer, AuditQuery, Authenticate, Authority, CONTEXT_TEXT_LIMIT, Change,
+    Accounts, Actor, AddContact, Answer, AuditQuery, Authenticate, Authority, Builder, CONTEXT_TEXT_LIMIT, Change,
     ChangeContact, ChangeGroups, ChangePassword, Channel, Claimant, Command, ConfirmEmail, ConfirmPhone, ContactClaim,
     Context, Delete, Disable, Enable, EndSessions, Envelope, Error, Filter, Keyring, LogOut, LoggedIn, MakePrimary,
     Outcome, Personal, Profile, Proof, Question, Register, RegisterReason, RemoveContact, RequestEmailVerification,
@@ -168,6 +168,25 @@ fn base64url(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// Asks a service that knows nothing, after it failed once.
+#[cfg(feature = "webhook")]
+fn breach_check(builder: Builder) -> Builder {
+    use majordomo::breach::{BreachCheck, PwnedPasswords, PwnedSettings};
+
+    use crate::gateways::{Server, answer, loopback};
+
+    let server = Server::start([answer(503, "", ""), answer(200, "", &format!("{}:0\r\n", "0".repeat(35)))]);
+    let settings = PwnedSettings { base_url: format!("http://127.0.0.1:{}/", server.port), http: loopback() };
+    // It answers as long as the process lives.
+    std::mem::forget(server);
+    builder.breached_passwords(BreachCheck::new(PwnedPasswords::new(settings).unwrap()))
+}
+
+#[cfg(not(feature = "webhook"))]
+fn breach_check(builder: Builder) -> Builder {
+    builder
+}
+
 /// A system under test, and all that was shown of what went through it.
 struct Watched {
     test: TestAccounts,
@@ -178,7 +197,7 @@ struct Watched {
 impl Watched {
     async fn start() -> Self {
         record();
-        let test = TestAccounts::start().await;
+        let test = TestAccounts::with(cheap(), breach_check).await;
         test.subscribe("talker", Filter::all(), Start::Beginning, Talker).await.unwrap();
         Self { test, shown: Mutex::default(), secrets: Mutex::default() }
     }
@@ -197,6 +216,10 @@ impl Watched {
         self.guard(Canary::text(mark, &text));
         // A part of it is as bad as the whole.
         self.guard(Canary::whole(mark, &format!("canary {mark}")));
+        // So is its hash, but for the digits that a service for breached passwords is asked with.
+        let hash = sha1(&text);
+        self.guard(Canary::text(mark, hash.split_at(5).1));
+        self.guard(Canary::text(mark, &hash.split_at(5).1.to_lowercase()));
         text
     }
 
@@ -477,6 +500,7 @@ async fn no_secret_is_found_in_signals_trail_logs_panics_debug_tree_or_database(
     let kinds: BTreeSet<_> = watched.test.recorded().iter().map(|envelope| envelope.signal.kind().as_str()).collect();
     assert!(kinds.len() >= 70, "{} kinds of signals: {kinds:?}", kinds.len());
     let corpora = watched.corpora().await;
+    assert_eq!(kinds.contains("breach_check_failed"), cfg!(feature = "webhook"), "passwords are asked about");
     for (name, corpus) in &corpora {
         assert!(corpus.len() > 100, "nothing is in {name}");
     }

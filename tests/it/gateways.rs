@@ -21,11 +21,11 @@ use crate::person::{EMAIL, PASSWORD, PHONE, cheap, soon};
 
 /// A request as it came in.
 #[derive(Debug)]
-struct Received {
-    method: String,
-    target: String,
-    headers: BTreeMap<String, String>,
-    body: String,
+pub struct Received {
+    pub method: String,
+    pub target: String,
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
 }
 
 impl Received {
@@ -58,7 +58,7 @@ fn decoded(text: &str) -> String {
 
 /// What a server does with a request.
 #[derive(Clone)]
-enum Reply {
+pub enum Reply {
     Bytes(Vec<u8>),
     /// A body that does not end, as far as the other side takes it.
     Endless(u16),
@@ -66,22 +66,22 @@ enum Reply {
     Silence,
 }
 
-fn answer(status: u16, headers: &str, body: &str) -> Reply {
+pub fn answer(status: u16, headers: &str, body: &str) -> Reply {
     let length = body.len();
     let head = format!("HTTP/1.1 {status} Sample\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n");
     Reply::Bytes((head + body).into_bytes())
 }
 
 /// A provider on loopback: it answers each request with the next reply, and with the last one for good.
-struct Server {
-    port: u16,
+pub struct Server {
+    pub port: u16,
     received: UnboundedReceiver<Received>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
+    pub fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
         let mut replies: Vec<Reply> = replies.into_iter().collect();
         replies.reverse();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -106,7 +106,7 @@ impl Server {
     }
 
     /// What has come in by now.
-    fn taken(&mut self) -> Vec<Received> {
+    pub fn taken(&mut self) -> Vec<Received> {
         std::iter::from_fn(|| self.received.try_recv().ok()).collect()
     }
 }
@@ -171,7 +171,7 @@ fn example(name: &str, host: &str, port: u16) -> GatewayDescription {
     description
 }
 
-fn loopback() -> HttpSettings {
+pub fn loopback() -> HttpSettings {
     let allowed_networks = vec!["127.0.0.1/32".parse().unwrap()];
     HttpSettings { allow_plain_http: true, allowed_networks, ..HttpSettings::default() }
 }

@@ -9,6 +9,8 @@
 )]
 
 mod auditing;
+#[cfg(feature = "webhook")]
+mod breaches;
 mod budgets;
 mod canary;
 mod chaos;

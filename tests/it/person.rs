@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use majordomo::breach::{BreachedPasswords, BreachedSuffix, HashPrefix};
 use majordomo::notifier::NotifierSettings;
 use majordomo::testing::{BASE_URL, TestAccounts};
 use majordomo::{
-    Accepted, Answer, Authenticate, Authority, Channel, Config, ConfirmEmail, ConfirmPhone, ContactId, HashParameters,
-    LoggedIn, OneTimeCode, Password, Proof, Register, RequestPasswordReset, ResetPassword, ResetRequested, TokenId,
-    UserId,
+    Accepted, Answer, Authenticate, Authority, BreachCheckFailure, Channel, Config, ConfirmEmail, ConfirmPhone,
+    ContactId, HashParameters, LoggedIn, OneTimeCode, Password, Proof, Register, RequestPasswordReset, ResetPassword,
+    ResetRequested, TokenId, UserId,
 };
+use sha1::Digest;
 
 pub const PASSWORD: &str = "nine lanterns over a quiet harbour";
 pub const NEW_PASSWORD: &str = "seventeen purple elephants";
@@ -125,4 +127,23 @@ pub fn contact(test: &TestAccounts, user: UserId, address: &str) -> ContactId {
     let user = test.user(user).unwrap().expect("the user");
     let found = user.contacts.iter().find(|contact| contact.address.canonical() == address);
     found.unwrap_or_else(|| panic!("no contact {address}")).id
+}
+
+/// A password that only [`Known`] speaks against.
+pub const BREACHED: &str = "seven breached umbrellas";
+
+/// The digits of a password's SHA-1, in capitals.
+pub fn sha1(text: &str) -> String {
+    sha1::Sha1::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+/// Knows one password from a breach.
+pub struct Known(pub &'static str);
+
+impl BreachedPasswords for Known {
+    async fn range(&self, prefix: HashPrefix) -> Result<Vec<BreachedSuffix>, BreachCheckFailure> {
+        let hash = sha1(self.0);
+        let known = hash.strip_prefix(prefix.as_str()).map(|suffix| BreachedSuffix::new(suffix, 3).unwrap());
+        Ok(known.into_iter().collect())
+    }
 }

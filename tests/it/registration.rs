@@ -6,9 +6,9 @@ use std::time::Duration;
 use majordomo::testing::TestAccounts;
 use majordomo::{
     Accounts, Authenticate, BuildError, ChangePassword, Channel, Command, CommandId, DeletionCause, Error, Failure,
-    OneTimeCode, Password, Proof, Register, RegisterReason, RequestEmailVerification, RequestPasswordReset,
-    RequestPhoneVerification, Requirement, ResetPassword, RevocationCause, SessionToken, Signal, SignalKind, UserId,
-    Username,
+    ForbiddenWords, OneTimeCode, Password, Proof, Register, RegisterReason, RequestEmailVerification,
+    RequestPasswordReset, RequestPhoneVerification, Requirement, ResetPassword, RevocationCause, SessionToken, Signal,
+    SignalKind, UserId, Username,
 };
 
 use crate::laws::assert_laws;
@@ -474,4 +474,51 @@ async fn a_code_of_a_claim_that_became_void_is_told_as_taken_in_the_signals_alon
     let failures: Vec<_> = failures.collect();
     assert_eq!(failures, [(Some(loser.user), Failure::PhoneTaken), (Some(loser.user), Failure::InvalidToken)]);
     assert_laws(&test);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_character_is_welcome_in_a_password_and_none_is_required() {
+    let test = TestAccounts::start().await;
+    let accepted = [
+        "\u{e9}".repeat(20),
+        "tide lemon rocket harbour".to_owned(),
+        "\u{1f980}\u{1f422}\u{1f419}\u{1f991}\u{1f41a}\u{1f420}\u{1f42c}\u{1f433}".repeat(2),
+        "\u{0} \u{202e} \u{200b} \u{7f} \u{ffff} x y z".to_owned(),
+    ];
+    for (place, text) in accepted.iter().enumerate() {
+        let name = format!("person{place}");
+        let request = Register { username: Some(name.clone()), ..Register::new(text.as_str()) };
+        test.register(request).await.unwrap();
+        let login = Authenticate { identifier: name, password: Password::new(text.as_str()) };
+        test.authenticate(login).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_of_ones_own_name_or_the_apps_words_is_refused() {
+    let test = TestAccounts::configured(|config| {
+        config.messages.as_mut().unwrap().app_name = "Lighthouse".to_owned();
+        config.policy.passwords.words = ForbiddenWords::new(["Harbour Ltd", "lighthouse.example"]);
+    })
+    .await;
+    let register = |text: &str| {
+        let email = Some("alice.smith@example.com".to_owned());
+        test.register(Register { email, ..Register::new(text) })
+    };
+    for text in [
+        "alice.smith2026!",
+        "@l1ce.5mith2026!",
+        "Lighthouse-2026",
+        "L1ghth0use!!!!!!",
+        "harbour.ltd.2026",
+        "lighthouse.example1",
+    ] {
+        let refused = register(text).await.unwrap_err();
+        assert_eq!(refused, Error::Refused(RegisterReason::PasswordContainsOwnName), "{text}");
+    }
+    register("what alice.smith saw from a lighthouse").await.unwrap();
+    let overlong = ForbiddenWords::new(["x".repeat(101)]);
+    let built = Accounts::builder().in_memory().configure(|config| config.policy.passwords.words = overlong).spawn();
+    let Err(BuildError::Configuration(faults)) = built.await else { panic!("it was spawned") };
+    assert!(faults.iter().any(|fault| fault.starts_with("policy.passwords.words: ")), "{faults:?}");
 }

@@ -40,7 +40,8 @@ reasons! {
         PasswordTooShort = "password_too_short": "the new password is too short",
         PasswordTooLong = "password_too_long": "the new password is too long",
         PasswordCommon = "password_common": "the new password is a common one",
-        PasswordContainsOwnName = "password_contains_own_name": "the new password repeats a name of its owner",
+        PasswordContainsOwnName = "password_contains_own_name": "the new password repeats a name of its owner or a word of the app",
+        PasswordBreached = "password_breached": "the password is known from a breach",
     }
 }
 

@@ -7,8 +7,8 @@ use crate::envelope::Sender;
 use crate::id::{ContactId, FlowId, SessionId, SignalId, TokenId, UserId};
 use crate::personal::Personal;
 use crate::reason::{
-    ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LimitScope, LimitedAction, LoginMethod, MessageKind,
-    PasswordCause, ProofMethod, RefusalCause, RevocationCause,
+    BreachCheckFailure, ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LimitScope, LimitedAction,
+    LoginMethod, MessageKind, PasswordCause, ProofMethod, RefusalCause, RevocationCause,
 };
 use crate::time::Timestamp;
 use crate::{Channel, IdentifierKind};
@@ -333,6 +333,9 @@ catalogue! {
         "A password credential was removed because a change was taken back; nobody signs in until it is reset."
         { user: UserId }
 
+    200 BreachCheckFailed "breach_check_failed" Attempt USER_MANAGER [] []
+        "It was not found out whether a new password is known from a breach; its flow went on without."
+        { flow: FlowKind, failure: BreachCheckFailure, user: Option<UserId> }
     210 LimitReached "limit_reached" Attempt USER_MANAGER [] []
         "The last attempt was used up that a limit allows for now; further ones are refused at once."
         { action: LimitedAction, scope: LimitScope }

@@ -4,8 +4,8 @@ use crate::denial_code::DenialCode;
 use crate::id::{ContactId, FlowId, SessionId, SignalId, TokenId, UserId};
 use crate::personal::Personal;
 use crate::reason::{
-    ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LimitScope, LimitedAction, LoginMethod, MessageKind,
-    PasswordCause, ProofMethod, RefusalCause, RevocationCause,
+    BreachCheckFailure, ChangeKind, DeletionCause, ErrorType, Failure, GuardFailure, LimitScope, LimitedAction,
+    LoginMethod, MessageKind, PasswordCause, ProofMethod, RefusalCause, RevocationCause,
 };
 use crate::time::Timestamp;
 use crate::{Channel, IdentifierKind};
@@ -62,5 +62,5 @@ macro_rules! plain_fields {
 plain_fields! {
     bool u32 u64 String Timestamp ContactId SessionId TokenId FlowId SignalId FlowKind Channel IdentifierKind Failure
     ErrorType PasswordCause ProofMethod LoginMethod RevocationCause DeletionCause RefusalCause MessageKind
-    DenialCode GuardFailure ChangeKind LimitedAction LimitScope
+    DenialCode GuardFailure ChangeKind BreachCheckFailure LimitedAction LimitScope
 }

@@ -64,6 +64,7 @@ fn sample_field(kind: SignalKind, field: &str) -> Value {
         | "from" | "to" | "until" => {
             json!(7)
         }
+        "failure" if kind == SignalKind::BreachCheckFailed => json!("malformed"),
         "failure" if kind == SignalKind::GuardFailed => json!("panicked"),
         "scheme" | "subscriber" | "failure" | "guard" => json!("a text"),
         "code" => json!("invite_required"),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
-use super::super::http::HttpMethod;
+use crate::http::HttpMethod;
 
 /// How a provider's HTTP API takes a message and answers. It is meant to be kept in a file, and holds no secret.
 ///

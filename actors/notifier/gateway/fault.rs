@@ -1,6 +1,6 @@
 //! Faults: why a gateway cannot be built of its description and secrets.
 
-use super::super::http::{HttpFault, Unreached};
+use crate::http::{HttpFault, Unreached};
 
 /// What is wrong with a [`GatewayDescription`](super::GatewayDescription), or missing beside it. It never shows a
 /// secret.

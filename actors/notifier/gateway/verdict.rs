@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::super::http::{HttpAnswer, Unreached};
 use super::super::transport::SendError;
 use super::description::{AnswerRule, FailureClass, FailureRule, GatewayDescription};
 use super::fault::GatewayFault;
+use crate::http::{HttpAnswer, Unreached};
 
 /// How many characters of a code are told.
 const CODE_LIMIT: usize = 64;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::super::http::{HttpFault, HttpSettings};
 use super::secret::WebhookSecret;
+use crate::http::{HttpFault, HttpSettings};
 
 /// How many secrets an endpoint may have at once.
 const SECRETS_LIMIT: usize = 8;

@@ -20,7 +20,7 @@ async fn a_check_holds_for_what_was_read_and_for_nothing_else() {
     store
         .write(vec![
             put_user(UserRow { version: 3, epoch: 4, ..user_row(ada) }),
-            Write::PutCredential(ada, CredentialRow { phc: String::new(), revision: 5, set_at: at(1) }),
+            Write::PutCredential(ada, CredentialRow::new("", 5, at(1))),
             Write::PutOwner(name.clone(), ada),
             Write::PutToken(Box::new(token.clone())),
             Write::CountAttempt(token.id),
@@ -326,7 +326,7 @@ async fn a_removed_user_leaves_no_row_anywhere() {
     let row = UserRow { username: Some(UsernameRow::from(&name)), contacts, ..user_row(ada) };
     let taken = UniqueKey::address(Channel::Email, "ada@example.org");
     let mut writes = vec![
-        Write::PutCredential(ada, CredentialRow { phc: "p".to_owned(), revision: 1, set_at: at(1) }),
+        Write::PutCredential(ada, CredentialRow::new("p", 1, at(1))),
         Write::PutOwner(UniqueKey::username(name.canonical()), ada),
         Write::PutOwner(UniqueKey::skeleton(name.skeleton()), ada),
         Write::PutOwner(UniqueKey::address(Channel::Email, "ada@example.com"), ada),

@@ -9,8 +9,9 @@ use majordomo::SignalKind::{
     UserPasswordSetFailed, UserPhoneVerificationTokenGenerated, UserPreRegister, UserRegistered,
     UserRegistrationFailed, UserRegistrationStarted, VerifyEmail, VerifyPhone,
 };
+use majordomo::breach::BreachCheck;
 use majordomo::{
-    AuthenticateReason, Command, CommandId, EndSessions, EndSessionsReason, Error, HashParameters, LogOut,
+    AuthenticateReason, Command, CommandId, Config, EndSessions, EndSessionsReason, Error, HashParameters, LogOut,
     LogOutReason, Password, Profile, Register, RegisterReason, Registration, Requirement, SessionToken, SessionsToEnd,
     UserId,
 };
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::scenarios;
 use super::stage::{OTHER_PASSWORD, PASSWORD, PHONE, Stage, Table, email, login, shows};
+use crate::person::{BREACHED, Known};
 
 scenarios! {
     a_registration_tells_every_fact_in_order
@@ -112,7 +114,8 @@ async fn assert_registrations_refused(stage: &mut Stage, rows: Vec<(Register, Re
 }
 
 async fn a_registration_is_refused_for_every_reason_that_needs_no_other_policy(table: &mut Table) {
-    let mut stage = Stage::with(|config| config.policy.registration = Registration::Open).await;
+    let open = |config: &mut Config| config.policy.registration = Registration::Open;
+    let mut stage = Stage::made(open, |builder| builder.breached_passwords(BreachCheck::new(Known(BREACHED)))).await;
     stage.verified("ada").await;
     stage.phoned(PHONE).await;
     let free = || Register { username: Some("alicesmith".into()), ..Register::new(PASSWORD) };
@@ -128,6 +131,7 @@ async fn a_registration_is_refused_for_every_reason_that_needs_no_other_policy(t
         (password(&"long ".repeat(300)), RegisterReason::PasswordTooLong, "password"),
         (password("qwertyuiopasdfghjkl"), RegisterReason::PasswordCommon, "password"),
         (password("AliceSmithAlice"), RegisterReason::PasswordContainsOwnName, "password"),
+        (password(BREACHED), RegisterReason::PasswordBreached, "password"),
         (Register { profile: named, ..free() }, RegisterReason::ProfileInvalid, "display_name"),
         (Register { username: Some("ADA".into()), ..free() }, RegisterReason::UsernameTaken, "username"),
         (Register { email: Some(email("ADA")), ..free() }, RegisterReason::EmailTaken, "email"),

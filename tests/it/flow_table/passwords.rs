@@ -8,6 +8,7 @@ use majordomo::SignalKind::{
     ResetPasswordEmail, ResetPasswordPhone, SessionRevoked, UserPasswordCheckFailed, UserPasswordChecked,
     UserPasswordSet, UserPasswordSetFailed,
 };
+use majordomo::breach::BreachCheck;
 use majordomo::{
     ChangePassword, ChangePasswordReason, Channel, Disable, Error, Password, Proof, RequestPasswordReset,
     RequestPasswordResetReason, ResetPassword, ResetPasswordReason, SignalKind, UserId,
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::scenarios;
 use super::stage::{OTHER_PASSWORD, PASSWORD, PHONE, Stage, Table, email, login, malformed, wrong_code};
+use crate::person::{BREACHED, Known};
 
 scenarios! {
     a_changed_password_is_told_before_the_sessions_that_it_ends
@@ -30,16 +32,22 @@ scenarios! {
 }
 
 /// A password of each fault, and its name.
-const UNFIT: [(&str, &str); 4] = [
+const UNFIT: [(&str, &str); 5] = [
     ("short", "password_too_short"),
     (LONG, "password_too_long"),
     ("qwertyuiopasdfghjkl", "password_common"),
     ("alicesmith2026!", "password_contains_own_name"),
+    (BREACHED, "password_breached"),
 ];
 const LONG: &str = match std::str::from_utf8(&[b'q'; 1_025]) {
     Ok(text) => text,
     Err(_) => "",
 };
+
+/// A stage whose service for breached passwords knows one.
+async fn knowing() -> Stage {
+    Stage::made(|_| {}, |builder| builder.breached_passwords(BreachCheck::new(Known(BREACHED)))).await
+}
 
 fn change(user: UserId, current: &str, new: &str) -> ChangePassword {
     ChangePassword { user, current: Password::new(current), new: Password::new(new), keep: None }
@@ -64,7 +72,7 @@ async fn a_changed_password_is_told_before_the_sessions_that_it_ends(table: &mut
 }
 
 async fn a_change_of_password_is_refused_for_every_reason(table: &mut Table) {
-    let mut stage = Stage::new().await;
+    let mut stage = knowing().await;
     let (user, nobody) = (stage.verified("alicesmith").await, UserId::new());
     let disabled = stage.disabled("bob").await;
     let mut rows = vec![
@@ -224,7 +232,7 @@ async fn a_reset_is_refused_for_every_worth_that_its_proof_may_lack(table: &mut 
 }
 
 async fn a_reset_is_refused_for_every_rule_that_its_password_breaks(table: &mut Table) {
-    let mut stage = Stage::new().await;
+    let mut stage = knowing().await;
     let user = stage.verified("alicesmith").await;
     let (link, _) = asked(&stage, "alicesmith").await;
     for (password, name) in UNFIT {

@@ -1,6 +1,6 @@
 //! HTTP: one-shot calls of web services, bounded in time and size, and only of targets that may be called.
 //!
-//! What every part of the notifier that speaks HTTP is built on, and the only home of `reqwest` and `rustls`.
+//! What everything that speaks HTTP is built on, and the only home of `reqwest` and `rustls`.
 
 mod retry_after;
 mod target;
@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::{self, Handle};
 use tokio::time::Instant;
 
-/// How many bytes of an answer's body are read.
-pub(super) const BODY_LIMIT: usize = 16 * 1_024;
+/// How many bytes of an answer's body are read, unless somebody wants more.
+pub(crate) const BODY_LIMIT: usize = 16 * 1_024;
 /// How many headers an answer may have; their bytes are bounded by hyper, at 408 KiB together.
 const HEADER_LIMIT: usize = 64;
 /// How long a connection is kept for the next call.
@@ -166,30 +166,30 @@ pub enum HttpMethod {
 }
 
 /// A call to be made. Its URL, headers and body may hold secrets: it is never printed.
-pub(super) struct HttpRequest<'a> {
-    pub(super) method: HttpMethod,
-    pub(super) url: &'a str,
+pub(crate) struct HttpRequest<'a> {
+    pub(crate) method: HttpMethod,
+    pub(crate) url: &'a str,
     /// Names and values; every value is treated as sensitive.
-    pub(super) headers: &'a [(&'a str, &'a str)],
-    pub(super) body: Vec<u8>,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub(crate) body: Vec<u8>,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct HttpAnswer {
-    pub(super) status: u16,
+pub(crate) struct HttpAnswer {
+    pub(crate) status: u16,
     /// What Retry-After says, from now, at most a day.
-    pub(super) retry_after: Option<Duration>,
-    /// The first [`BODY_LIMIT`] bytes of the body, or fewer if the rest did not come.
-    pub(super) body: Vec<u8>,
+    pub(crate) retry_after: Option<Duration>,
+    /// The first bytes of the body, as many as were wanted, or fewer if the rest did not come.
+    pub(crate) body: Vec<u8>,
     /// Whether that is all of the body.
-    pub(super) is_complete: bool,
+    pub(crate) is_complete: bool,
 }
 
 type LookUp = dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> + Send + Sync;
 
 /// Calls web services. Cancel-safe: a call that is dropped is given up; whether it arrived is unknown then.
-pub(super) struct HttpClient {
+pub(crate) struct HttpClient {
     settings: HttpSettings,
     tls: ClientConfig,
     look_up: Arc<LookUp>,
@@ -202,7 +202,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// [`HttpFault`].
-    pub(super) fn new(settings: HttpSettings) -> Result<Self, HttpFault> {
+    pub(crate) fn new(settings: HttpSettings) -> Result<Self, HttpFault> {
         Self::with_look_up(settings, Arc::new(|host| Box::pin(look_up(host))))
     }
 
@@ -220,7 +220,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// [`Unreached::InvalidRequest`], [`Unreached::TargetRefused`].
-    pub(super) fn check(&self, url: &str) -> Result<(), Unreached> {
+    pub(crate) fn check(&self, url: &str) -> Result<(), Unreached> {
         self.target(url).map(drop)
     }
 
@@ -229,7 +229,20 @@ impl HttpClient {
     ///
     /// # Errors
     /// [`Unreached`] if no answer came.
-    pub(super) async fn call(&self, request: HttpRequest<'_>, now: Timestamp) -> Result<HttpAnswer, Unreached> {
+    pub(crate) async fn call(&self, request: HttpRequest<'_>, now: Timestamp) -> Result<HttpAnswer, Unreached> {
+        self.call_for(request, now, BODY_LIMIT).await
+    }
+
+    /// As [`HttpClient::call`], and reads so many bytes of the body.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn call_for(
+        &self,
+        request: HttpRequest<'_>,
+        now: Timestamp,
+        body_limit: usize,
+    ) -> Result<HttpAnswer, Unreached> {
         let until = Instant::now() + self.settings.timeout;
         let url = self.target(request.url)?;
         let method = match request.method {
@@ -253,7 +266,7 @@ impl HttpClient {
         let status = response.status().as_u16();
         let value = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = value.and_then(|value| retry_after::parse(value, now));
-        let (body, is_complete) = read_body(response, until).await;
+        let (body, is_complete) = read_body(response, until, body_limit).await;
         Ok(HttpAnswer { status, retry_after, body, is_complete })
     }
 
@@ -383,7 +396,7 @@ fn class_of(error: &reqwest::Error) -> Unreached {
 }
 
 /// The body as far as it is wanted and comes in time. The answer stands whatever becomes of its body.
-async fn read_body(mut response: Response, until: Instant) -> (Vec<u8>, bool) {
+async fn read_body(mut response: Response, until: Instant, limit: usize) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     loop {
         let chunk = match tokio::time::timeout_at(until, response.chunk()).await {
@@ -391,7 +404,7 @@ async fn read_body(mut response: Response, until: Instant) -> (Vec<u8>, bool) {
             Ok(Ok(None)) => return (body, true),
             Ok(Err(_)) | Err(_) => return (body, false),
         };
-        let room = BODY_LIMIT - body.len();
+        let room = limit.saturating_sub(body.len());
         body.extend(chunk.iter().take(room));
         if chunk.len() > room {
             return (body, false);

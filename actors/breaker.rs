@@ -1,4 +1,4 @@
-//! The circuit breaker: after failures in a row a guard is left alone for a while, then tried once.
+//! The circuit breaker: after failures in a row code of the app is left alone for a while, then tried once.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use tokio::time::Instant;
 
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
+pub(crate) struct Terms {
     /// How many failures in a row open it.
-    pub(super) failures: u32,
-    /// How long it stays open before the guard is tried.
-    pub(super) cool_down: Duration,
+    pub(crate) failures: u32,
+    /// How long it stays open before it is tried.
+    pub(crate) cool_down: Duration,
 }
 
-/// Whether the guard may be asked.
+/// Whether code of the app may be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(crate) enum Admission {
     /// As always.
     Usual,
     /// As the one trial after a pause; its outcome closes the breaker or opens it again.
     Probe,
 }
 
-/// What a guard did lately, as far as it matters. The caller brings the time, so that it can be tested without any.
+/// What code of the app did lately, as far as it matters. The caller brings the time, so that it can be tested without any.
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     terms: Terms,
     state: State,
 }
@@ -37,12 +37,12 @@ enum State {
 }
 
 impl Breaker {
-    pub(super) const fn new(terms: Terms) -> Self {
+    pub(crate) const fn new(terms: Terms) -> Self {
         Self { terms, state: State::Closed { failures: 0 } }
     }
 
-    /// Whether the guard may be asked now; each `Some` is to be followed by one of the methods below.
-    pub(super) fn admit(&mut self, now: Instant) -> Option<Admission> {
+    /// Whether it may be asked now; each `Some` is to be followed by one of the methods below.
+    pub(crate) fn admit(&mut self, now: Instant) -> Option<Admission> {
         match self.state {
             State::Closed { .. } => Some(Admission::Usual),
             State::Open { until } if until <= now => {
@@ -54,14 +54,14 @@ impl Breaker {
     }
 
     /// It answered. What was asked before the breaker opened does not close it again.
-    pub(super) const fn answered(&mut self, admission: Admission) {
+    pub(crate) const fn answered(&mut self, admission: Admission) {
         if matches!((&self.state, admission), (State::Closed { .. }, _) | (State::Probing, Admission::Probe)) {
             self.state = State::Closed { failures: 0 };
         }
     }
 
     /// It failed.
-    pub(super) fn failed(&mut self, admission: Admission, now: Instant) {
+    pub(crate) fn failed(&mut self, admission: Admission, now: Instant) {
         let failures = match (&self.state, admission) {
             (State::Closed { failures }, _) => failures.saturating_add(1),
             (State::Probing, Admission::Probe) => self.terms.failures,
@@ -75,14 +75,14 @@ impl Breaker {
     }
 
     /// Nobody waited for the answer: nothing is known. A probe is to be had again at once.
-    pub(super) fn abandoned(&mut self, admission: Admission, now: Instant) {
+    pub(crate) fn abandoned(&mut self, admission: Admission, now: Instant) {
         if (&self.state, admission) == (&State::Probing, Admission::Probe) {
             self.state = State::Open { until: now };
         }
     }
 
-    /// Whether the guard is being left alone, or is on trial.
-    pub(super) const fn is_open(&self) -> bool {
+    /// Whether it is being left alone, or is on trial.
+    pub(crate) const fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed { .. })
     }
 }
