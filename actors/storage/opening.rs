@@ -12,8 +12,9 @@ use crate::keys::{KeyId, Keyring};
 /// brought up to it.
 ///
 /// 1: the first. 2: the keys of projections carry a generation. 3: further tables, which an older build would leave
-/// unread. 4: the sessions of a user lie beside what the user did.
-pub(super) const SCHEMA: u64 = 4;
+/// unread. 4: the sessions of a user lie beside what the user did. 5: credentials are sealed, and counted; those that
+/// are there are counted once, and sealed by the sweep.
+pub(super) const SCHEMA: u64 = 5;
 pub(super) const SCHEMA_NAME: &str = "schema";
 pub(super) const DATABASE: &str = "database";
 pub(super) const KEY_PROOF: &str = "key_proof";

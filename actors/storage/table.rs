@@ -12,7 +12,7 @@ pub(crate) enum Table {
     Meta,
     /// One row a user.
     Users,
-    /// What proves a user: password hashes and credential epochs.
+    /// What proves a user: password hashes, sealed.
     Credentials,
     /// When a user last did what, written without raising the user's version; behind it the user's sessions, so that a
     /// login writes both on one page.
@@ -53,6 +53,8 @@ pub(crate) enum Table {
     Dispatches,
     /// What is remembered of messages that were asked for.
     Messages,
+    /// How many credentials there are, by the key that seals them and by what their hashes cost.
+    CredentialCounts,
 }
 
 impl Table {
@@ -60,7 +62,7 @@ impl Table {
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Every table, in the order of declaration.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Meta,
         Self::Users,
         Self::Credentials,
@@ -83,6 +85,7 @@ impl Table {
         Self::Reservations,
         Self::Dispatches,
         Self::Messages,
+        Self::CredentialCounts,
     ];
 
     /// The name in the file: stable, snake_case.
@@ -110,6 +113,7 @@ impl Table {
             Self::Reservations => "reservations",
             Self::Dispatches => "dispatches",
             Self::Messages => "messages",
+            Self::CredentialCounts => "credential_counts",
         }
     }
 }

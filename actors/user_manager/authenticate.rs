@@ -11,7 +11,9 @@ use super::policy::{Policy, revoked, seal_key, shown, typed};
 use crate::guard::Proposal;
 use crate::hasher::{HashError, Place, Verified};
 use crate::session_secret;
-use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, SessionRow, UniqueKey, UserRow, Write};
+use crate::storage::{
+    Check, CredentialRow, Lookup, ReadError, ReadView, SessionRow, StoredCredential, UniqueKey, UserRow, Write,
+};
 
 /// What is drawn, not decided.
 struct Fresh {
@@ -29,7 +31,7 @@ struct Attempt {
     /// What was typed, as signals show it.
     shown: Personal,
     /// The user and the credential that the password was compared with.
-    compared: Option<(UserRow, Option<CredentialRow>)>,
+    compared: Option<(UserRow, Option<StoredCredential>)>,
     /// What the comparison showed.
     verdict: Result<Verified, HashError>,
     /// The same password under the configured parameters, if the stored hash has others.
@@ -42,7 +44,7 @@ struct Attempt {
 struct Facts {
     user: Option<UserRow>,
     /// The credential, if a new hash is to take its place.
-    credential: Option<CredentialRow>,
+    credential: Option<StoredCredential>,
     /// The user's oldest sessions, as many as may have to give way.
     sessions: Vec<([u8; 32], SessionRow)>,
     /// How many they have beside those.
@@ -304,7 +306,10 @@ async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<
         Ok((compared.map(|(credential, user)| (user, credential)), repeated))
     })?;
     let password = services.policy.password_to_compare(&message.password);
-    let stored = compared.as_ref().and_then(|(_, credential)| credential.as_ref()).map(|row| row.phc.clone());
+    // What the keys do not open is as malformed as a text that is no hash.
+    let stored = compared
+        .as_ref()
+        .and_then(|(user, credential)| Some(credential.as_ref()?.open(&services.keys, user.id).unwrap_or_default()));
     let decoy =
         services.keys.decoy_seed(identifier.as_ref().map_or(message.identifier.as_str(), Identifier::canonical));
     let verdict = run.verify(password.clone(), stored, decoy).await;
@@ -462,6 +467,7 @@ mod tests {
                     then.epoch == user.epoch && user.status == UserStatus::Active && user.verify_by.is_none()
                 });
             let credential = CredentialRow { phc: "old".to_owned(), revision: 1, set_at: NOW };
+            let credential = StoredCredential::unsealed(&credential);
             let attempt = Attempt {
                 identifier: Identifier::guess("ada").ok(),
                 subject: [3; 32],

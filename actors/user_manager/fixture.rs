@@ -43,9 +43,12 @@ impl Fixture {
     }
 
     pub(crate) async fn with(policy: Policy) -> Self {
+        Self::over(Location::Memory(MemoryDisk::new()), Keyring::ephemeral().unwrap(), policy).await
+    }
+
+    /// Over what this location holds, with these keys.
+    pub(crate) async fn over(location: Location, keys: Keyring, policy: Policy) -> Self {
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
-        let keys = Keyring::ephemeral().unwrap();
-        let location = Location::Memory(MemoryDisk::new());
         let on_commit: crate::storage::CommitHook = Arc::new(|_| {});
         let storage = Storage::open(location, StorageSettings::default(), &keys, clock.clone(), on_commit).unwrap();
         let parameters = HashParameters::cheap_for_tests();

@@ -34,6 +34,7 @@ mod remove_contact;
 mod request_email_verification;
 mod request_password_reset;
 mod request_phone_verification;
+mod reseal;
 mod reset_password;
 mod services;
 pub(crate) mod session;
@@ -66,6 +67,7 @@ use self::flow::Perform;
 pub(crate) use self::flow::Services;
 pub use self::message_budget::MessageLimits;
 pub use self::policy::{GROUPS_LIMIT, Policy, Registration, Requirement};
+use self::reseal::Resealing;
 use crate::address::Reply;
 use crate::gauge::{Gauge, GaugeReading, Handling};
 use crate::stamp::Stamp;
@@ -140,7 +142,7 @@ pub struct Manager {
     count: Arc<watch::Sender<usize>>,
     gauge: Gauge,
     /// Held by a sweep: one at a time.
-    sweeping: Arc<tokio::sync::Mutex<()>>,
+    sweeping: Arc<tokio::sync::Mutex<Resealing>>,
     closing: Arc<AtomicBool>,
 }
 
@@ -227,13 +229,14 @@ impl Manager {
         UnderWay { manager: self.clone(), command, _handling: self.gauge.begin() }
     }
 
-    /// Removes what has ended by time, deletes accounts that were never verified, and prunes the log.
+    /// Removes what has ended by time, deletes accounts that were never verified, prunes the log, and seals credentials
+    /// under the current key.
     pub async fn sweep(&self) {
-        let _turn = self.sweeping.lock().await;
-        self.sweep_through().await;
+        let mut resealing = self.sweeping.lock().await;
+        self.sweep_through(&mut resealing).await;
     }
 
-    async fn sweep_through(&self) {
+    async fn sweep_through(&self, resealing: &mut Resealing) {
         let services = &self.services;
         let due = match services.reader.never_verified(services.clock.now(), SWEEP_USERS) {
             Ok(due) => due,
@@ -256,6 +259,7 @@ impl Manager {
         if let Err(error) = swept.and(pruned) {
             tracing::debug!(?error, "the rest of the sweep is put off");
         }
+        resealing.go_on(services, || self.closing.load(Ordering::Relaxed)).await;
     }
 
     /// Tells the figures that are what they are at the moment.
@@ -298,11 +302,11 @@ impl Manager {
 
     /// Sweeps as a task of its own, which a shutdown waits for, unless a sweep is under way.
     fn begin_sweep(&self) {
-        let Ok(turn) = Arc::clone(&self.sweeping).try_lock_owned() else { return };
+        let Ok(mut resealing) = Arc::clone(&self.sweeping).try_lock_owned() else { return };
         let run = self.enter(&mut self.under_way(), CommandId::new());
         tokio::spawn(async move {
-            run.manager.sweep_through().await;
-            drop(turn);
+            run.manager.sweep_through(&mut resealing).await;
+            drop(resealing);
         });
     }
 

@@ -10,8 +10,8 @@ use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall,
 use super::policy::{FreshToken, Policy, personal_contact, reset_purpose, seal_key, supersede};
 use super::proof::{Judgement, Parsed, judge};
 use crate::storage::{
-    ChangeRow, Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, TokenEnd, TokenRow, UniqueKey, UserRow,
-    Write,
+    ChangeRow, Check, ContactRow, Lookup, ReadError, ReadView, StoredCredential, TokenEnd, TokenRow, UniqueKey,
+    UserRow, Write,
 };
 use crate::token::{Binding, Tokens};
 
@@ -20,7 +20,7 @@ use crate::token::{Binding, Tokens};
 struct Facts {
     token: Option<TokenRow>,
     user: Option<UserRow>,
-    credential: Option<CredentialRow>,
+    credential: Option<StoredCredential>,
     bound: Bound,
     /// The change that the link is for.
     change: Option<ChangeRow>,
@@ -306,7 +306,7 @@ mod tests {
         reason
     }
 
-    fn credential(fixture: &Fixture, user: UserId) -> Option<CredentialRow> {
+    fn credential(fixture: &Fixture, user: UserId) -> Option<StoredCredential> {
         fixture.services.reader.snapshot(|view| view.credential(user)).unwrap()
     }
 

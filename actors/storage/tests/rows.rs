@@ -133,6 +133,14 @@ fn full_change() -> ChangeRow {
     }
 }
 
+fn unsealed(hash: &str) -> StoredCredential {
+    StoredCredential::unsealed(&CredentialRow { phc: hash.to_owned(), revision: 3, set_at: at(2) })
+}
+
+fn sealed() -> StoredCredential {
+    StoredCredential::sealed(KeyId::from_bytes([5; 8]), "argon2id$m=8", vec![1, 2, 3], 3, at(2))
+}
+
 fn envelope() -> Envelope {
     let fixed = |mut envelope: Envelope| {
         envelope.id = id(SignalId::from_bytes, 10);
@@ -156,7 +164,7 @@ fn version_1_is_read_for_ever() {
          6c5f6b6579c4200909090909090909090909090909090909090909090909090909090909090909",
     );
     golden(
-        &CredentialRow { phc: "$argon2id$v=19$".to_owned(), revision: 3, set_at: at(2) },
+        &unsealed("$argon2id$v=19$"),
         "0183a3706863af246172676f6e32696424763d313924a87265766973696f6e03a67365745f6174ce001e8480",
     );
     golden(
@@ -247,6 +255,15 @@ fn version_3_of_a_change_is_read_for_ever() {
 }
 
 #[test]
+fn version_5_of_a_credential_is_read_for_ever() {
+    golden(
+        &sealed(),
+        "0183a67365616c656483a36b6579980505050505050505a5636c617373ac6172676f6e326964246d3d38a468617368c403010203a8 \
+         7265766973696f6e03a67365745f6174ce001e8480",
+    );
+}
+
+#[test]
 fn a_signal_gets_its_place_from_its_key() {
     let stored = encode(&envelope()).unwrap();
     assert_eq!(decode_signal(42, &stored).unwrap(), Envelope { seq: Some(42), ..envelope() });
@@ -282,7 +299,8 @@ fn reads_later<T: Serialize + DeserializeOwned + PartialEq>(row: &T) {
 fn a_field_that_a_later_build_added_is_skipped() {
     reads_later(&full_user());
     reads_later(&full_user().contacts[0]);
-    reads_later(&CredentialRow { phc: String::new(), revision: 3, set_at: at(2) });
+    reads_later(&unsealed(""));
+    reads_later(&sealed());
     reads_later(&ActivityRow::default());
     reads_later(&AttemptRow::default());
     reads_later(&full_token());
@@ -335,7 +353,7 @@ fn rows_show_nothing_of_their_content() {
         full_change(),
         user.username,
         user.contacts,
-        CredentialRow { phc: "ada".to_owned(), revision: 1, set_at: at(1) }
+        (CredentialRow { phc: "ada".to_owned(), revision: 1, set_at: at(1) }, unsealed("ada"))
     );
     assert!(!shown.to_lowercase().contains("ada"), "{shown}");
     assert!(!format!("{:?}", UniqueKey::username("ada")).contains("ada"));
