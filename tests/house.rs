@@ -102,6 +102,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "policy",
     "proof",
     "proven",
+    "rehash",
     "reseal",
     "services",
     "session",

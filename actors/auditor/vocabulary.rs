@@ -129,6 +129,8 @@ const fn is_without_word(kind: SignalKind) -> bool {
                 | Kind::GuardWouldDeny
                 | Kind::UserUnlocked
                 | Kind::UndoFailed
+                | Kind::PasswordRehashed
+                | Kind::PasswordRehashFailed
         )
 }
 

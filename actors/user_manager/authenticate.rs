@@ -1,19 +1,18 @@
 //! Authenticate: an identifier and a password become a session.
 
 use majordomo_model::{
-    Authenticate, AuthenticateReason, Error, Failure, Identifier, IdentifierKind, LoggedIn, LoginMethod, PasswordCause,
-    Personal, RevocationCause, SessionId, SessionToken, Signal, Timestamp, UserStatus,
+    Authenticate, AuthenticateReason, Error, Failure, Identifier, IdentifierKind, LoggedIn, LoginMethod, Personal,
+    RevocationCause, SessionId, SessionToken, Signal, Timestamp, UserStatus,
 };
 use serde::{Deserialize, Serialize};
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told};
 use super::policy::{Policy, revoked, seal_key, shown, typed};
+use super::rehash::Rehash;
 use crate::guard::Proposal;
 use crate::hasher::{HashError, Place, Verified};
 use crate::session_secret;
-use crate::storage::{
-    Check, CredentialRow, Lookup, ReadError, ReadView, SessionRow, StoredCredential, UniqueKey, UserRow, Write,
-};
+use crate::storage::{Check, Lookup, ReadError, ReadView, SessionRow, StoredCredential, UniqueKey, UserRow, Write};
 
 /// What is drawn, not decided.
 struct Fresh {
@@ -34,17 +33,26 @@ struct Attempt {
     compared: Option<(UserRow, Option<StoredCredential>)>,
     /// What the comparison showed.
     verdict: Result<Verified, HashError>,
-    /// The same password under the configured parameters, if the stored hash has others.
-    rehashed: Option<String>,
     /// The session that the same command opened before.
     repeated: Option<[u8; 32]>,
+}
+
+impl Attempt {
+    /// Leaves the password to be hashed anew, once the caller is answered, if the stored hash has other parameters.
+    fn note_rehash(&self, message: &Authenticate, services: &Services) {
+        if let (Some((user, Some(credential))), Ok(Verified::Match { needs_rehash: true })) =
+            (&self.compared, &self.verdict)
+        {
+            let (user, revision) = (user.id, credential.revision);
+            let password = services.policy.password_to_compare(&message.password);
+            services.rehashes.note(Rehash { user, password, revision });
+        }
+    }
 }
 
 /// What the store says.
 struct Facts {
     user: Option<UserRow>,
-    /// The credential, if a new hash is to take its place.
-    credential: Option<StoredCredential>,
     /// The user's oldest sessions, as many as may have to give way.
     sessions: Vec<([u8; 32], SessionRow)>,
     /// How many they have beside those.
@@ -55,13 +63,10 @@ struct Facts {
 impl Facts {
     fn read(view: &ReadView, attempt: &Attempt, policy: &Policy, now: Timestamp) -> Result<Self, ReadError> {
         let user = attempt.identifier.as_ref().map_or(Ok(None), |identifier| view.user_named(identifier))?;
-        let mut facts = Self { user, credential: None, sessions: Vec::new(), more_sessions: 0, now };
+        let mut facts = Self { user, sessions: Vec::new(), more_sessions: 0, now };
         // Only for whoever may enter: a wrong password costs the same with sessions as without a user.
         let matched = matches!(attempt.verdict, Ok(Verified::Match { .. }));
         if let Some(user) = facts.user.as_ref().filter(|_| matched) {
-            if attempt.rehashed.is_some() {
-                facts.credential = view.credential(user.id)?;
-            }
             let kept = if attempt.repeated.is_some() { 0 } else { policy.sessions_per_user.saturating_sub(1) };
             (facts.sessions, facts.more_sessions) = view.oldest_sessions(user.id, kept)?;
         }
@@ -123,16 +128,6 @@ fn signed_in(
     checks.extend(attempt.identifier.iter().map(|name| Check::Owner(UniqueKey::identifier(name), Some(user.id))));
     let mut writes = vec![Write::RecordLogin(user.id, now), Write::ClearFailures(attempt.subject)];
     let mut told = vec![Told::from(Signal::UserPasswordChecked { user: user.id, success: true, needs_rehash })];
-    if let (Some(phc), Some(credential)) = (&attempt.rehashed, &facts.credential)
-        && attempt.compared.as_ref().and_then(|(_, compared)| compared.as_ref()) == Some(credential)
-    {
-        let revision = credential.revision;
-        checks.push(Check::CredentialRevision(user.id, Some(revision)));
-        let row = CredentialRow { phc: phc.clone(), revision: revision.saturating_add(1), set_at: now };
-        writes.push(Write::PutCredential(user.id, row));
-        let (cause, scheme) = (PasswordCause::Rehash, "argon2id".to_owned());
-        told.push(Signal::UserPasswordSet { user: user.id, cause, scheme }.into());
-    }
     let repeated = |hash: &[u8; 32]| Some(*hash) == attempt.repeated;
     let others: Vec<_> = facts.sessions.iter().filter(|(hash, _)| !repeated(hash)).collect();
     let surplus = (others.len() + facts.more_sessions + 1).saturating_sub(policy.sessions_per_user);
@@ -266,7 +261,11 @@ impl Perform for Authenticate {
         let fresh = Fresh { token: SessionToken::new(token.as_str()), hash, session: SessionId::new() };
         let terms = Terms { policy: &services.policy, context: &run.command.context };
         let facts = |view: &ReadView, now| Facts::read(view, &attempt, &services.policy, now);
-        run.settle(|view, now| Ok(decide(&attempt, &fresh, &facts(view, now)?, &terms))).await
+        let answer = run.settle(|view, now| Ok(decide(&attempt, &fresh, &facts(view, now)?, &terms))).await?;
+        if answer.is_ok() {
+            attempt.note_rehash(self, services);
+        }
+        Ok(answer)
     }
 
     fn remember(answer: &Result<LoggedIn, AuthenticateReason>) -> Vec<u8> {
@@ -312,13 +311,8 @@ async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<
         .and_then(|(user, credential)| Some(credential.as_ref()?.open(&services.keys, user.id).unwrap_or_default()));
     let decoy =
         services.keys.decoy_seed(identifier.as_ref().map_or(message.identifier.as_str(), Identifier::canonical));
-    let verdict = run.verify(password.clone(), stored, decoy).await;
-    let rehashed = match &verdict {
-        Ok(Verified::Match { needs_rehash: true }) => run.hash(password).await.ok(),
-        _ => None,
-    };
-    let rehashed = rehashed.map(crate::hasher::PhcString::into_string);
-    Ok(Attempt { identifier, subject, shown, compared, verdict, rehashed, repeated })
+    let verdict = run.verify(password, stored, decoy).await;
+    Ok(Attempt { identifier, subject, shown, compared, verdict, repeated })
 }
 
 #[cfg(test)]
@@ -448,7 +442,6 @@ mod tests {
             sessions in any_sessions(),
             more_sessions in 0_usize..3,
             (sessions_per_user, repeated) in (1_usize..4, prop::option::of((0_u8..5).prop_map(|first| [first; 32]))),
-            rehashed in prop::option::of(Just("phc".to_owned())),
             verdict in prop_oneof![
                 Just(Ok(Verified::Match { needs_rehash: true })),
                 Just(Ok(Verified::Match { needs_rehash: false })),
@@ -466,19 +459,18 @@ mod tests {
                 && then.as_ref().zip(user.as_ref()).is_some_and(|(then, user)| {
                     then.epoch == user.epoch && user.status == UserStatus::Active && user.verify_by.is_none()
                 });
-            let credential = CredentialRow { phc: "old".to_owned(), revision: 1, set_at: NOW };
+            let credential = crate::storage::CredentialRow { phc: "old".to_owned(), revision: 1, set_at: NOW };
             let credential = StoredCredential::unsealed(&credential);
             let attempt = Attempt {
                 identifier: Identifier::guess("ada").ok(),
                 subject: [3; 32],
                 shown: typed(&Keyring::ephemeral().unwrap(), "ada"),
-                compared: then.map(|then| (then, Some(credential.clone()))),
+                compared: then.map(|then| (then, Some(credential))),
                 verdict,
-                rehashed,
                 repeated,
             };
             let fresh = Fresh { token: SessionToken::new("token"), hash: [9; 32], session: SessionId::new() };
-            let facts = Facts { user, credential: Some(credential), sessions, more_sessions, now: NOW };
+            let facts = Facts { user, sessions, more_sessions, now: NOW };
             let decision = decide(&attempt, &fresh, &facts, &Terms { policy: &policy, context: &Context::new() });
             assert_one_end(&decision);
             prop_assert_eq!(decision.answer.is_ok(), may);

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::authority::Permit;
 use super::flow::{Answer, Decision, Perform, Services, run};
+use super::rehash::{self, Rehashes};
 use super::{Budget, Policy};
 use crate::bytes::Bytes;
 use crate::clock::Clock;
@@ -76,6 +77,7 @@ impl Fixture {
             clock: clock.clone(),
             live: LiveGroup::new(SystemId::new()),
             guards: Panel::default(),
+            rehashes: Rehashes::new(),
         };
         Self { services, clock }
     }
@@ -83,6 +85,13 @@ impl Fixture {
     /// Runs a flow to its end, as the user manager does.
     pub(crate) async fn run<F: Perform>(&self, message: impl Into<Command<F>>) -> Answer<F> {
         run(&self.services, &message.into(), None).await
+    }
+
+    /// Hashes anew what logins left to be hashed, as the user manager does.
+    pub(crate) async fn rehash(&self) {
+        for due in self.services.rehashes.take() {
+            rehash::run(&self.services, due).await;
+        }
     }
 
     /// Registers a user with this username and e-mail address, unproven.

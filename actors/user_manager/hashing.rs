@@ -21,6 +21,11 @@ impl<F: Perform> Run<'_, F> {
         self.timed(self.services.hasher.hash_at(self.place(), password, self.deadline)).await
     }
 
+    /// Asks for a new hash that nobody waits for.
+    pub(super) async fn rehash(&self, password: Zeroizing<Vec<u8>>) -> Result<PhcString, HashError> {
+        self.timed(self.services.hasher.rehash_at(self.place(), password, self.deadline)).await
+    }
+
     /// Has a password compared with a stored hash, or with a decoy.
     pub(super) async fn verify(
         &self,

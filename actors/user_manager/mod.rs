@@ -30,6 +30,7 @@ mod policy;
 mod proof;
 mod proven;
 mod register;
+mod rehash;
 mod remove_contact;
 mod request_email_verification;
 mod request_password_reset;
@@ -67,6 +68,7 @@ use self::flow::Perform;
 pub(crate) use self::flow::Services;
 pub use self::message_budget::MessageLimits;
 pub use self::policy::{GROUPS_LIMIT, Policy, Registration, Requirement};
+pub(crate) use self::rehash::Rehashes;
 use self::reseal::Resealing;
 use crate::address::Reply;
 use crate::gauge::{Gauge, GaugeReading, Handling};
@@ -179,14 +181,20 @@ impl Manager {
         Ok(actor)
     }
 
-    /// Lets a sweep that is under way end soon, and none begin.
+    /// Lets a sweep that is under way end soon, and none begin, nor a rehash.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
+        self.services.rehashes.close();
     }
 
     /// Waits until no flow is under way.
     pub async fn idle(&self) {
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Waits until no password is being hashed anew behind a login.
+    pub async fn rehashed(&self) {
+        self.services.rehashes.idle().await;
     }
 
     /// How many flows were run, and how long they took.
@@ -219,8 +227,17 @@ impl Manager {
         let running = async move {
             let answer = flow::run(&run.manager.services, &command, reply.deadline()).await;
             reply.send(answer);
+            run.manager.begin_rehashes();
         };
         tokio::spawn(running.instrument(asked));
+    }
+
+    /// Runs what logins left to be hashed anew, each as a task of its own, which a shutdown waits for.
+    fn begin_rehashes(&self) {
+        for due in self.services.rehashes.take() {
+            let run = self.enter(&mut self.under_way(), CommandId::new());
+            tokio::spawn(async move { rehash::run(&run.manager.services, due).await });
+        }
     }
 
     fn enter(&self, under_way: &mut HashMap<CommandId, Vec<UserManagerMessage>>, command: CommandId) -> UnderWay {

@@ -4,6 +4,7 @@ use majordomo_model::{Error, Reason, RefusalCause};
 
 use super::budget::Budget;
 use super::policy::Policy;
+use super::rehash::Rehashes;
 use crate::clock::Clock;
 use crate::guard::{self, Panel};
 use crate::hasher::{Hasher, Place};
@@ -24,6 +25,7 @@ pub(crate) struct Services {
     pub(crate) live: LiveGroup,
     pub(crate) budget: Budget,
     pub(crate) guards: Panel,
+    pub(crate) rehashes: Rehashes,
 }
 
 impl Services {
