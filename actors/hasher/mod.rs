@@ -84,6 +84,8 @@ impl Hasher {
             gauge: Gauge::new(),
             #[cfg(any(test, feature = "testing"))]
             faults: AtomicU64::new(0),
+            #[cfg(any(test, feature = "testing"))]
+            computed: std::sync::Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -182,7 +184,7 @@ impl Hasher {
         decoy: [u8; 32],
         deadline: Option<Instant>,
     ) -> Result<Verified, HashError> {
-        self.verify_at(None, Claim { password, stored, decoy }, deadline).await
+        self.verify_at(None, Claim { password, stored, decoy, class: None }, deadline).await
     }
 
     /// As [`Hasher::verify`], at a place that was kept.
@@ -227,6 +229,13 @@ impl Hasher {
     #[cfg(any(test, feature = "testing"))]
     pub fn fail_next(&self, jobs: u64) {
         self.shared.faults.store(jobs, Ordering::SeqCst);
+    }
+
+    /// How many hashes were computed with which parameters, decoys among them.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn computed(&self) -> Vec<(HashParameters, u64)> {
+        self.shared.computed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// While `held`, no thread takes a job from the queue.
@@ -491,7 +500,7 @@ mod tests {
         assert!(place.is_some() && hasher.keep_place_for_login().is_none());
         assert_eq!(verify(&hasher, "without a place", None).await, Err(HashError::Overloaded));
         let (caller, password) = (hasher.clone(), password("let in"));
-        let claim = Claim { password, stored: None, decoy: DECOY };
+        let claim = Claim { password, stored: None, decoy: DECOY, class: None };
         let login = enqueue(&hasher, async move { caller.verify_at(place, claim, None).await }).await;
         hasher.hold(false);
         assert_eq!(login.await.unwrap(), Ok(Verified::Decoy));

@@ -129,6 +129,23 @@ impl Census {
         Ok(census)
     }
 
+    /// Draws a class by its share, from a seed that is as good as random: the same for the same seed and shares. Nothing
+    /// where there is no credential.
+    pub(crate) fn draw(&self, seed: &[u8; 32]) -> Option<&str> {
+        let total = self.classes.values().fold(0, |total: u64, count| total.saturating_add(*count));
+        // The decoy's salt is taken from the other end.
+        let (_, last) = seed.split_last_chunk::<8>()?;
+        let point = (u128::from(u64::from_be_bytes(*last)) * u128::from(total)) >> 64;
+        let mut passed = 0_u128;
+        for (class, count) in &self.classes {
+            passed += u128::from(*count);
+            if point < passed {
+                return Some(class);
+            }
+        }
+        None
+    }
+
     /// How many are not sealed under this key.
     pub(crate) fn outdated(&self, current: KeyId) -> u64 {
         self.keys.iter().filter(|(key, _)| *key != current.as_bytes()).map(|(_, count)| count).sum()

@@ -157,3 +157,21 @@ fn a_class_is_what_a_hash_costs_and_nothing_of_what_it_hides() {
     }
     assert_eq!(class_of(&format!("$argon2id$m={}$a$b", "1".repeat(64))), "");
 }
+
+#[tokio::test]
+async fn a_class_is_drawn_by_its_share_whatever_the_seed() {
+    let store = Store::new().await;
+    let draw = |seed: [u8; 32]| store.storage.reader().census().draw(&seed).map(str::to_owned);
+    assert_eq!(draw([255; 32]), None);
+    store.write((0..4).map(|user| put(user_id(user), if user == 0 { NEW } else { OLD }, 1)).collect()).await;
+    let seed = |part: u64| {
+        let mut seed = [9; 32];
+        seed[24..].copy_from_slice(&part.to_be_bytes());
+        seed
+    };
+    // In the order of classes: three parts of the old one, then one of the new.
+    let boundary = 3 << 62;
+    for (part, class) in [(0, OLD), (boundary - 1, OLD), (boundary, NEW), (u64::MAX, NEW)] {
+        assert_eq!(draw(seed(part)).as_deref(), Some(class));
+    }
+}
