@@ -26,7 +26,7 @@ fn rotated() -> Keyring {
 
 fn classes(store: &Store) -> Vec<(String, u64)> {
     let census = store.storage.reader().census();
-    assert_eq!(*census, store.look(|view| Census::read(view)), "memory knows what the table says");
+    assert_eq!(*census, store.look(Census::read), "memory knows what the table says");
     census.classes().into_iter().map(|(class, count)| (class.to_owned(), count)).collect()
 }
 
