@@ -115,11 +115,11 @@ fn is_settled<T>(
 /// What does not hold.
 pub fn row(data: &[u8]) -> Result<(), Fault> {
     use storage::{
-        ActivityRow, AppliedRow, ChangeRow, CredentialRow, CursorRow, DispatchRow, LetterRow, MessagesRow, SessionRow,
-        TokenRow, UserRow,
+        ActivityRow, AppliedRow, ChangeRow, CursorRow, DispatchRow, LetterRow, MessagesRow, SessionRow,
+        StoredCredential, TokenRow, UserRow,
     };
     is_stable::<UserRow>(data)?;
-    is_stable::<CredentialRow>(data)?;
+    is_stable::<StoredCredential>(data)?;
     is_stable::<ActivityRow>(data)?;
     is_stable::<SessionRow>(data)?;
     is_stable::<TokenRow>(data)?;

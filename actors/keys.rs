@@ -122,6 +122,8 @@ pub(crate) enum Purpose {
     AuditSignature,
     /// What known devices keep.
     Device,
+    /// Sealing of password hashes.
+    Credential,
 }
 
 impl Purpose {
@@ -135,6 +137,7 @@ impl Purpose {
             Self::DatabaseProof => "majordomo/v1/database_proof",
             Self::AuditSignature => "majordomo/v1/audit_signature",
             Self::Device => "majordomo/v1/device",
+            Self::Credential => "majordomo/v1/credential",
         }
     }
 }
@@ -327,6 +330,12 @@ impl Keyring {
         self.keys().find(|master| master.id == key).map(|master| master.derive(purpose))
     }
 
+    /// The current key for one purpose, with its name.
+    #[must_use]
+    pub(crate) fn derive_current(&self, purpose: Purpose) -> (KeyId, DerivedKey) {
+        (self.0.current.id, self.0.current.derive(purpose))
+    }
+
     /// The seeds of the Ed25519 keys that sign the audit trail (RFC 8032 calls them private keys), one for each master
     /// key, the current one apart: HMAC-SHA256 over `majordomo/v1/audit_signature` under the master key. Whoever has one
     /// can sign a trail of his own making.
@@ -402,6 +411,7 @@ mod tests {
             (Purpose::Fingerprint, "53f8f3bce0b2f294ce5ec2d001a2378e98dedaf575f268f9602653be29b00047"),
             (Purpose::DatabaseProof, "71543a7f6d844f31e3ff13f113da698b4f74056fe623607dee1ff7126b99cc53"),
             (Purpose::AuditSignature, "af07fb9cc79a8265d09492f4992c7565a46227882ec0504c38131f604aa21725"),
+            (Purpose::Credential, "b9cb3dd167a79dba21ac6c618623f1ee666426a3f3b8d047fe12f468a6aeb057"),
         ] {
             let derived = keyring.derive(keyring.current(), purpose).unwrap();
             assert_eq!(hexadecimal(&*derived.0), expected, "{purpose:?}");

@@ -27,7 +27,9 @@ use crate::outbox::{Doorbell, Outbox, RegistrationError, Subscription};
 use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, Unreadable};
 use crate::supervision::{Board, Child, ChildStatus, SupervisorMessage, SupervisorState, spawn_supervisor};
 use crate::token::Tokens;
-use crate::user_manager::{Answer, Budget, Manager, Policy, Question, Services, Throttle, UserManagerMessage, session};
+use crate::user_manager::{
+    Answer, Budget, Manager, Policy, Question, Rehashes, Services, Throttle, UserManagerMessage, session,
+};
 
 /// How long the shutdown waits for each child of the tree, once flows have drained.
 const CHILD_STOP: Duration = Duration::from_secs(5);
@@ -168,6 +170,7 @@ impl System {
             live,
             guards: Panel::new(setup.guards),
             breaches: setup.breaches.map(Lookout::new).unwrap_or_default(),
+            rehashes: Rehashes::new(),
         });
         let (address, admission) = Address::new(setup.places);
         let (manager, root, subscribers) = (Manager::new(Arc::clone(&services)), Supervised::new(), Supervised::new());
@@ -361,8 +364,9 @@ impl System {
         &self.0.services.clock
     }
 
-    /// Waits until every subscription has handled everything that is in the log, and what it emitted itself.
+    /// Waits until no password is hashed anew, and every subscription has handled what is in the log, and what it emitted.
     pub async fn drained(&self) {
+        self.0.manager.rehashed().await;
         self.0.manager.tell();
         self.storage().flush().await;
         let _ = self.0.outbox.drained(0).await;

@@ -385,7 +385,8 @@ impl Accounts {
         self.system().storage().backup(target.into()).await
     }
 
-    /// Waits until every subscriber has handled everything that is in the log now, and what they emitted themselves.
+    /// Waits until every subscriber has handled everything that is in the log now, and what they emitted themselves; and
+    /// before that until no password is being hashed anew behind a login.
     pub async fn drain(&self) {
         self.system().drained().await;
     }

@@ -113,6 +113,8 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "policy",
     "proof",
     "proven",
+    "rehash",
+    "reseal",
     "services",
     "session",
     "source",

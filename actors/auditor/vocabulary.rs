@@ -132,6 +132,8 @@ const fn is_without_word(kind: SignalKind) -> bool {
                 | Kind::UserUnlockSuccessful
                 | Kind::UserUnlockFailed
                 | Kind::UndoFailed
+                | Kind::PasswordRehashed
+                | Kind::PasswordRehashFailed
         )
 }
 

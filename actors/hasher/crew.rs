@@ -59,6 +59,8 @@ pub(crate) struct Claim {
     pub(crate) password: Zeroizing<Vec<u8>>,
     pub(crate) stored: Option<String>,
     pub(crate) decoy: [u8; 32],
+    /// What the decoy costs, as a class of stored costs; like a new hash if it is none that can be computed here.
+    pub(crate) class: Option<String>,
 }
 
 impl Job {
@@ -101,6 +103,20 @@ pub(super) struct Shared {
     /// How many of the next jobs panic.
     #[cfg(any(test, feature = "testing"))]
     pub(super) faults: AtomicU64,
+    /// How many hashes were computed with which parameters.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) computed: std::sync::Mutex<Vec<(HashParameters, u64)>>,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Shared {
+    fn note_computed(&self, parameters: HashParameters) {
+        let mut computed = self.computed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match computed.iter_mut().find(|(known, _)| *known == parameters) {
+            Some((_, count)) => *count += 1,
+            None => computed.push((parameters, 1)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -258,7 +274,8 @@ impl<'a> Worker<'a> {
     }
 
     fn check_decoy(&mut self, claim: &Claim) -> Result<(), Refused> {
-        let recipe = Recipe::current(self.shared.parameters);
+        let drawn = claim.class.as_deref().and_then(|class| Recipe::of_class(class, &self.shared.ceiling));
+        let recipe = drawn.unwrap_or(Recipe::current(self.shared.parameters));
         let salt = claim.decoy.iter().copied().take(SALT_BYTES).collect();
         let decoy = StoredHash { recipe, salt, tag: claim.decoy.to_vec() };
         self.matches(&decoy, &claim.password).map(drop)
@@ -279,6 +296,8 @@ impl<'a> Worker<'a> {
             self.note_pace(begun.elapsed());
         }
         count(&self.shared.counters.jobs_done);
+        #[cfg(any(test, feature = "testing"))]
+        self.shared.note_computed(recipe.parameters);
         Ok(())
     }
 

@@ -84,6 +84,8 @@ impl Hasher {
             gauge: Gauge::new(),
             #[cfg(any(test, feature = "testing"))]
             faults: AtomicU64::new(0),
+            #[cfg(any(test, feature = "testing"))]
+            computed: std::sync::Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -121,6 +123,11 @@ impl Hasher {
         self.keep_place(Priority::Background, "hash")
     }
 
+    /// As [`Hasher::keep_place_for_login`], for a new hash that nobody waits for.
+    pub(crate) fn keep_place_for_rehash(&self) -> Option<Place> {
+        self.keep_place(Priority::Rehash, "hash")
+    }
+
     fn keep_place(&self, priority: Priority, kind: &'static str) -> Option<Place> {
         let place = Place::keep(&self.shared, priority);
         if place.is_none() {
@@ -151,6 +158,19 @@ impl Hasher {
         self.ask(Priority::Background, place, deadline, |reply| Task::Hash { password, reply }).await
     }
 
+    /// As [`Hasher::hash_at`], behind whatever somebody waits for, and giving way to it.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn rehash_at(
+        &self,
+        place: Option<Place>,
+        password: Zeroizing<Vec<u8>>,
+        deadline: Option<Instant>,
+    ) -> Result<PhcString, HashError> {
+        self.ask(Priority::Rehash, place, deadline, |reply| Task::Hash { password, reply }).await
+    }
+
     /// Checks `password` against `stored`, a PHC string. With `None` the same job runs against the decoy that the
     /// seed `decoy` stands for; so it does where `stored` is malformed or dearer than the ceiling. The seed should be
     /// a keyed hash of the identifier that the caller gave.
@@ -164,7 +184,7 @@ impl Hasher {
         decoy: [u8; 32],
         deadline: Option<Instant>,
     ) -> Result<Verified, HashError> {
-        self.verify_at(None, Claim { password, stored, decoy }, deadline).await
+        self.verify_at(None, Claim { password, stored, decoy, class: None }, deadline).await
     }
 
     /// As [`Hasher::verify`], at a place that was kept.
@@ -211,10 +231,23 @@ impl Hasher {
         self.shared.faults.store(jobs, Ordering::SeqCst);
     }
 
+    /// How many hashes were computed with which parameters, decoys among them.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn computed(&self) -> Vec<(HashParameters, u64)> {
+        self.shared.computed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
     /// While `held`, no thread takes a job from the queue.
     #[cfg(any(test, feature = "testing"))]
     pub fn hold(&self, held: bool) {
         self.shared.queue.hold(held);
+    }
+
+    /// While `held`, no thread takes a rehash from the queue.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn hold_rehashes(&self, held: bool) {
+        self.shared.queue.hold_rehashes(held);
     }
 
     /// What a hash thread computes with, without the thread and the queue: each call computes one hash on the calling
@@ -286,7 +319,7 @@ pub enum Verified {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HashError {
-    /// The queue is full, or a login took the place of this background job.
+    /// The queue is full, or somebody of a higher priority took the place of this job.
     #[error("too many passwords wait to be hashed")]
     Overloaded,
     /// The deadline passed before the answer came.
@@ -466,7 +499,8 @@ mod tests {
         let place = hasher.keep_place_for_login();
         assert!(place.is_some() && hasher.keep_place_for_login().is_none());
         assert_eq!(verify(&hasher, "without a place", None).await, Err(HashError::Overloaded));
-        let (caller, claim) = (hasher.clone(), Claim { password: password("let in"), stored: None, decoy: DECOY });
+        let (caller, password) = (hasher.clone(), password("let in"));
+        let claim = Claim { password, stored: None, decoy: DECOY, class: None };
         let login = enqueue(&hasher, async move { caller.verify_at(place, claim, None).await }).await;
         hasher.hold(false);
         assert_eq!(login.await.unwrap(), Ok(Verified::Decoy));

@@ -85,6 +85,33 @@ impl Recipe {
     pub(super) const fn current(parameters: HashParameters) -> Self {
         Self { algorithm: Algorithm::Argon2id, version: Version::V19, parameters }
     }
+
+    /// The recipe that a class of stored costs stands for: a stored hash without its `$` in front, its salt and its tag.
+    /// `None` of another scheme, and as for [`StoredHash::parse`].
+    pub(super) fn of_class(class: &str, ceiling: &Ceiling) -> Option<Self> {
+        let mut fields = class.split('$');
+        let recipe = Self::read(&mut fields, ceiling)?;
+        fields.next().is_none().then_some(recipe)
+    }
+
+    fn read<'a>(fields: &mut impl Iterator<Item = &'a str>, ceiling: &Ceiling) -> Option<Self> {
+        let algorithm = Algorithm::from_name(fields.next()?)?;
+        let mut costs = fields.next()?;
+        let mut version = Version::V16; // What the reference implementation assumes where the field is missing.
+        if let Some(number) = costs.strip_prefix("v=") {
+            version = match number {
+                "16" => Version::V16,
+                "19" => Version::V19,
+                _ => return None,
+            };
+            costs = fields.next()?;
+        }
+        let parameters = parse_costs(costs)?;
+        if !parameters.is_computable() || !ceiling.admits(&parameters) {
+            return None;
+        }
+        Some(Self { algorithm, version, parameters })
+    }
 }
 
 /// A stored hash, taken apart.
@@ -102,24 +129,9 @@ impl StoredHash {
             return None;
         }
         let mut fields = text.strip_prefix('$')?.split('$');
-        let algorithm = Algorithm::from_name(fields.next()?)?;
-        let mut costs = fields.next()?;
-        let mut version = Version::V16; // What the reference implementation assumes where the field is missing.
-        if let Some(number) = costs.strip_prefix("v=") {
-            version = match number {
-                "16" => Version::V16,
-                "19" => Version::V19,
-                _ => return None,
-            };
-            costs = fields.next()?;
-        }
-        let parameters = parse_costs(costs)?;
-        if !parameters.is_computable() || !ceiling.admits(&parameters) {
-            return None;
-        }
+        let recipe = Recipe::read(&mut fields, ceiling)?;
         let salt = decode(fields.next()?, &SALT_RANGE)?;
         let tag = decode(fields.next()?, &TAG_RANGE)?;
-        let recipe = Recipe { algorithm, version, parameters };
         fields.next().is_none().then_some(Self { recipe, salt, tag })
     }
 
@@ -214,6 +226,20 @@ mod tests {
             [("argon2id", "argon2i"), ("v=19", "v=16"), ("m=19456", "m=19457"), ("t=2", "t=3"), ("p=1", "p=2")]
         {
             assert!(!parse(&text.replace(from, to)).unwrap().is_current(&parameters), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_class_of_costs_is_read_as_a_hash_of_it_would_be() {
+        let of_class = |class: &str| Recipe::of_class(class, &Ceiling::default());
+        let class = "argon2id$v=19$m=19456,t=2,p=1";
+        assert_eq!(of_class(class), parse(GOOD).map(|stored| stored.recipe));
+        let earlier = of_class("argon2i$m=64,t=3,p=2").unwrap();
+        assert_eq!((earlier.algorithm, earlier.version), (Algorithm::Argon2i, Version::V16));
+        for refused in
+            ["", "2b$12", "argon2id", "argon2id$v=19$m=262145,t=2,p=1", &format!("{class}$c29tZXNhbHQ"), GOOD]
+        {
+            assert_eq!(of_class(refused), None, "{refused}");
         }
     }
 

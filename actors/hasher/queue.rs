@@ -11,14 +11,17 @@ use super::HashError;
 pub(super) enum Priority {
     /// Somebody waits at the door: a password is checked.
     Login,
-    /// A new hash: registration, a changed password, a rehash.
+    /// A new hash that somebody waits for: registration, a changed password.
     Background,
+    /// A new hash that nobody waits for: a password is kept under the present parameters.
+    Rehash,
 }
 
-/// A bounded queue with two priorities, first in first out within each.
+/// A bounded queue with three priorities, first in first out within each.
 ///
-/// The bound counts both priorities, and may change; who waits by then stays. A login that finds no place takes that of
-/// the youngest background job, so a flood of registrations cannot shut the door.
+/// The bound counts them all, and may change; who waits by then stays. A login that finds no place takes that of
+/// the youngest rehash or else background job, so a flood of registrations cannot shut the door; a background job takes
+/// that of a rehash.
 pub(super) struct Queue<T> {
     waiting: Mutex<Waiting<T>>,
     ready: Condvar,
@@ -28,16 +31,26 @@ struct Waiting<T> {
     bound: usize,
     login: VecDeque<T>,
     background: VecDeque<T>,
-    /// How many logins, and how many background jobs, there is room kept for.
-    reserved: [usize; 2],
+    rehash: VecDeque<T>,
+    /// How many logins, background jobs and rehashes there is room kept for.
+    reserved: [usize; 3],
     closed: bool,
     held: bool,
+    rehashes_held: bool,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new(bound: usize) -> Self {
-        let (login, background) = (VecDeque::new(), VecDeque::new());
-        let waiting = Waiting { bound, login, background, reserved: [0; 2], closed: false, held: false };
+        let waiting = Waiting {
+            bound,
+            login: VecDeque::new(),
+            background: VecDeque::new(),
+            rehash: VecDeque::new(),
+            reserved: [0; 3],
+            closed: false,
+            held: false,
+            rehashes_held: false,
+        };
         Self { waiting: Mutex::new(waiting), ready: Condvar::new() }
     }
 
@@ -81,19 +94,19 @@ impl<T> Queue<T> {
             return Some((job, HashError::Stopped));
         }
         let (is_login, mut displaced) = (priority == Priority::Login, None);
-        if waiting.len() >= waiting.bound || !(reserved || waiting.has_room_for(priority)) {
-            match waiting.background.pop_back() {
-                Some(youngest) if is_login => displaced = Some((youngest, HashError::Overloaded)),
+        let has_room = reserved || waiting.has_room_for(priority);
+        if waiting.len() >= waiting.bound || !has_room {
+            let youngest = if is_login || has_room { waiting.give_way_to(priority) } else { None };
+            match youngest {
+                Some(youngest) => displaced = Some((youngest, HashError::Overloaded)),
                 None if is_login && reserved => {}
-                youngest => {
-                    waiting.background.extend(youngest);
-                    return Some((job, HashError::Overloaded));
-                }
+                None => return Some((job, HashError::Overloaded)),
             }
         }
         match priority {
             Priority::Login => waiting.login.push_back(job),
             Priority::Background => waiting.background.push_back(job),
+            Priority::Rehash => waiting.rehash.push_back(job),
         }
         self.ready.notify_one();
         displaced
@@ -136,14 +149,21 @@ impl<T> Queue<T> {
     pub(super) fn close(&self) -> Vec<T> {
         let mut waiting = self.lock();
         waiting.closed = true;
-        let Waiting { login, background, .. } = &mut *waiting;
-        login.drain(..).chain(background.drain(..)).collect()
+        let Waiting { login, background, rehash, .. } = &mut *waiting;
+        login.drain(..).chain(background.drain(..)).chain(rehash.drain(..)).collect()
     }
 
     /// Keeps every waiting job where it is while `held`.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn hold(&self, held: bool) {
         self.lock().held = held;
+        self.ready.notify_all();
+    }
+
+    /// Keeps every waiting rehash where it is while `held`.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn hold_rehashes(&self, held: bool) {
+        self.lock().rehashes_held = held;
         self.ready.notify_all();
     }
 
@@ -154,23 +174,37 @@ impl<T> Queue<T> {
 
 impl<T> Waiting<T> {
     fn len(&self) -> usize {
-        self.login.len() + self.background.len()
+        self.login.len() + self.background.len() + self.rehash.len()
     }
 
-    /// A login takes the place of a background job, if it must, but not the room that is kept for another login.
+    /// Each takes the place of one of a lower priority, if it must, but not the room that is kept for one of its own or
+    /// a higher one.
     fn has_room_for(&self, priority: Priority) -> bool {
-        let [logins, others] = self.reserved;
+        let [logins, others, rehashes] = self.reserved;
+        let (login, other) = (self.login.len() + logins, self.background.len() + others);
+        let taken = match priority {
+            Priority::Login => login,
+            Priority::Background => login + other,
+            Priority::Rehash => login + other + self.rehash.len() + rehashes,
+        };
+        taken < self.bound
+    }
+
+    /// The youngest job that a newcomer may take the place of.
+    fn give_way_to(&mut self, priority: Priority) -> Option<T> {
         match priority {
-            Priority::Login => self.login.len() + logins < self.bound,
-            Priority::Background => self.len() + logins + others < self.bound,
+            Priority::Login => self.rehash.pop_back().or_else(|| self.background.pop_back()),
+            Priority::Background => self.rehash.pop_back(),
+            Priority::Rehash => None,
         }
     }
 
     const fn reserved(&mut self, priority: Priority) -> &mut usize {
-        let [logins, others] = &mut self.reserved;
+        let [logins, others, rehashes] = &mut self.reserved;
         match priority {
             Priority::Login => logins,
             Priority::Background => others,
+            Priority::Rehash => rehashes,
         }
     }
 
@@ -183,7 +217,8 @@ impl<T> Waiting<T> {
         if self.held {
             return None;
         }
-        self.login.pop_front().or_else(|| self.background.pop_front())
+        let waited_for = self.login.pop_front().or_else(|| self.background.pop_front());
+        if waited_for.is_none() && self.rehashes_held { None } else { waited_for.or_else(|| self.rehash.pop_front()) }
     }
 }
 
@@ -249,6 +284,33 @@ mod tests {
         queue.close();
         assert!(queue.reserve(Priority::Login), "the stop is what is to be told");
         assert_eq!(queue.push(Priority::Login, 7, true), Some((7, HashError::Stopped)));
+    }
+
+    #[test]
+    fn a_rehash_comes_last_and_gives_way_to_everybody() {
+        let queue = Queue::new(3);
+        let overloaded = |job| Some((job, HashError::Overloaded));
+        for (priority, job) in [(Priority::Rehash, 1), (Priority::Background, 2), (Priority::Rehash, 3)] {
+            assert_eq!(queue.push(priority, job, false), None);
+        }
+        assert!(!queue.reserve(Priority::Rehash));
+        assert_eq!(queue.push(Priority::Rehash, 4, false), overloaded(4));
+        assert_eq!(queue.push(Priority::Background, 5, false), overloaded(3), "the youngest rehash");
+        assert_eq!(queue.push(Priority::Login, 6, false), overloaded(1), "before any background job");
+        assert_eq!(queue.push(Priority::Background, 7, false), overloaded(7));
+        assert_eq!(queue.push(Priority::Login, 8, false), overloaded(5));
+        assert_eq!(drain(&queue), [6, 8, 2]);
+        // Room that is kept for others is no room, and one that comes for it finds it.
+        assert!(queue.reserve(Priority::Login) && queue.reserve(Priority::Background));
+        assert_eq!(queue.push(Priority::Rehash, 1, false), None);
+        assert_eq!(queue.push(Priority::Rehash, 2, false), overloaded(2));
+        assert_eq!(queue.push(Priority::Login, 3, true), None);
+        assert_eq!(queue.push(Priority::Background, 4, true), None);
+        queue.hold_rehashes(true);
+        let ended = AtomicBool::new(false);
+        assert_eq!([queue.take(&ended), queue.take(&ended)], [Some(3), Some(4)]);
+        queue.hold_rehashes(false);
+        assert_eq!(drain(&queue), [1]);
     }
 
     #[test]

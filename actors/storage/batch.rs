@@ -8,6 +8,7 @@ use majordomo_model::{
 };
 
 use super::change::ChangeRow;
+use super::credential::CredentialRow;
 use super::dispatch::DispatchRow;
 use super::limit::AttemptRow;
 use super::log::LogEnd;
@@ -15,10 +16,11 @@ use super::lookup::{Lookup, ReadError, UniqueKey};
 use super::message::MessagesRow;
 use super::progress::{CursorRow, LetterRow, LetterState};
 use super::redb::{View, WriteView};
-use super::row::{AppliedRow, CredentialRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow};
+use super::row::{AppliedRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow};
 use super::table::Table;
 use super::write;
 use crate::bytes::Bytes;
+use crate::keys::Keyring;
 
 /// The place that the next signal gets. Kept by itself: derived from the log it would restart once the log is pruned,
 /// and every cursor would skip signals.
@@ -120,7 +122,7 @@ pub enum Write {
     /// Removes a user with everything that is theirs: names and addresses, claims, credential, activity, tokens,
     /// sessions, changes that can be undone, and the note that verification is expected.
     RemoveUser(UserId),
-    /// Stores a credential.
+    /// Stores a credential, sealed under the current key.
     PutCredential(UserId, CredentialRow),
     /// Removes a credential.
     RemoveCredential(UserId),
@@ -238,7 +240,12 @@ impl Prepared {
 
     /// Checks, then writes, within a transaction that others share. Every check precedes the first write, so a refused
     /// batch leaves no trace and its neighbours commit.
-    pub(super) fn apply(&self, transaction: &mut WriteView<'_>, log: &mut LogEnd) -> Result<Applied, ReadError> {
+    pub(super) fn apply(
+        &self,
+        transaction: &mut WriteView<'_>,
+        log: &mut LogEnd,
+        keys: &Keyring,
+    ) -> Result<Applied, ReadError> {
         let mut earlier = None;
         if let Some(outcome) = &self.batch.outcome
             && let Some(applied) = transaction.applied(outcome.command)?
@@ -258,7 +265,7 @@ impl Prepared {
         }
         let first_seq = log.next_seq();
         for write in &self.batch.writes {
-            write::apply(transaction, write)?;
+            write::apply(transaction, write, keys)?;
         }
         for (envelope, bytes) in self.batch.signals.iter().zip(&self.encoded) {
             log.append(transaction, bytes, envelope.at)?;

@@ -6,15 +6,15 @@ use majordomo_model::{
 use serde::de::DeserializeOwned;
 
 use super::change::ChangeRow;
+use super::credential::StoredCredential;
 use super::dispatch::DispatchRow;
 use super::limit::{AttemptRow, LimitRow};
 use super::message::MessagesRow;
 use super::progress::{CursorRow, LetterRow};
 use super::redb::{EngineError, Rows, View};
-use super::row::{
-    ActivityRow, AppliedRow, CredentialRow, DeliveryState, RowError, SessionRow, Standing, TokenRow, UserRow, decode,
-};
+use super::row::{ActivityRow, AppliedRow, DeliveryState, RowError, SessionRow, Standing, TokenRow, UserRow, decode};
 use super::table::{Key, KeyReader, MalformedKey, NulInText, Table, prefix_end};
+use crate::seal::SealError;
 
 /// Why a read answered nothing: the store is out or broken.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub(crate) enum ReadError {
     /// A key.
     #[error("a stored key is malformed")]
     Key,
+    /// What is to be stored cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
 impl From<MalformedKey> for ReadError {
@@ -216,7 +219,7 @@ pub(crate) trait Lookup: View + Sized {
     }
 
     /// A user's password credential.
-    fn credential(&self, user: UserId) -> Result<Option<CredentialRow>, ReadError> {
+    fn credential(&self, user: UserId) -> Result<Option<StoredCredential>, ReadError> {
         self.row(Table::Credentials, user.as_bytes())
     }
 

@@ -14,7 +14,7 @@ const FIRST_GENERATION: [u8; 4] = [0; 4];
 type Step = fn(&mut WriteView<'_>) -> Result<(), ReadError>;
 
 /// Every step with the version that it leads to.
-const STEPS: &[(u64, Step)] = &[(2, number_projections), (4, move_sessions)];
+const STEPS: &[(u64, Step)] = &[(2, number_projections), (4, move_sessions), (5, super::census::take)];
 
 /// Brings a store of version `found` up to this build's. Takes time in proportion to what has to be rewritten.
 ///

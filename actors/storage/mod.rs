@@ -2,7 +2,9 @@
 
 mod actor;
 mod batch;
+mod census;
 mod change;
+mod credential;
 mod dispatch;
 mod known_sessions;
 mod letter;
@@ -44,7 +46,10 @@ use tracing::Instrument;
 pub use self::actor::StorageMessage;
 pub(crate) use self::actor::Work;
 pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
+pub(crate) use self::census::Census;
+use self::census::KnownCensus;
 pub use self::change::ChangeRow;
+pub use self::credential::{CredentialRow, StoredCredential};
 pub use self::dispatch::DispatchRow;
 #[cfg(any(test, feature = "testing"))]
 pub use self::faulty_disk::{Counts, FaultyDisk, Operation};
@@ -64,8 +69,7 @@ pub(crate) use self::retention::Follower;
 pub use self::retention::Lag;
 pub(crate) use self::row::encode_signal;
 pub use self::row::{
-    ActivityRow, AppliedRow, ContactRow, CredentialRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow,
-    UsernameRow,
+    ActivityRow, AppliedRow, ContactRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow, UsernameRow,
 };
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::row::{decode, decode_signal, encode};
@@ -131,6 +135,9 @@ pub struct Storage {
 struct Shared {
     engine: EngineHandle,
     sessions: KnownSessions,
+    census: Arc<KnownCensus>,
+    /// What credentials are sealed under.
+    keys: Keyring,
     location: Location,
     settings: StorageSettings,
     clock: Clock,
@@ -162,6 +169,10 @@ struct Counters {
 }
 
 impl Shared {
+    fn reader(&self) -> Reader {
+        Reader::new(self.engine.clone(), Arc::clone(&self.census))
+    }
+
     /// Puts a fault of the store on record.
     fn failed(&self, failure: &impl fmt::Display) {
         let failure = LastFailure { at: self.clock.now(), failure: failure.to_string() };
@@ -238,6 +249,8 @@ impl Storage {
         if let Some(micros) = high_water {
             clock.raise_to(Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX)));
         }
+        let census = Arc::new(KnownCensus::default());
+        census.replace(engine.read(Census::read)?);
         let handle = EngineHandle::unavailable();
         handle.install(engine);
         let (address, binder) = Address::new(settings.queue);
@@ -247,6 +260,8 @@ impl Storage {
         let shared = Shared {
             engine: handle,
             sessions: KnownSessions::new(settings.sessions_kept),
+            census,
+            keys: keys.clone(),
             location,
             settings,
             clock,
@@ -272,7 +287,7 @@ impl Storage {
     /// Snapshot reads.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader::new(self.shared.engine.clone())
+        self.shared.reader()
     }
 
     /// Commits a batch together with whatever else waits. Once it answers, the verdict is durable.

@@ -2,7 +2,7 @@
 
 use majordomo_model::Timestamp;
 
-use super::row::CredentialRow;
+use super::credential::CredentialRow;
 
 /// That of this build: NFC and nothing else. Text of assigned characters composes alike in every later version of Unicode,
 /// so its versions share the number; another normalisation gets another one.

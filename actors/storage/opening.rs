@@ -13,7 +13,8 @@ use crate::keys::{KeyId, Keyring};
 ///
 /// 1: the first. 2: the keys of projections carry a generation. 3: further tables, which an older build would leave
 /// unread. 4: the sessions of a user lie beside what the user did. 5: the store says which tables of Unicode made the
-/// keys of usernames, which an older build would leave as they are.
+/// keys of usernames, which an older build would leave as they are; credentials are sealed, and counted: those that are
+/// there are counted once, and sealed by the sweep.
 pub(super) const SCHEMA: u64 = 5;
 pub(super) const SCHEMA_NAME: &str = "schema";
 pub(super) const DATABASE: &str = "database";

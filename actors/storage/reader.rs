@@ -10,6 +10,8 @@ use majordomo_model::{
 use serde::Deserialize;
 
 use super::LogState;
+use super::census::{Census, KnownCensus};
+use super::credential::StoredCredential;
 use super::dispatch::DispatchRow;
 use super::log;
 use super::lookup::{Lookup, ReadError};
@@ -25,6 +27,7 @@ use crate::stamp::SignalKey;
 #[derive(Clone, Debug)]
 pub struct Reader {
     engine: EngineHandle,
+    census: Arc<KnownCensus>,
 }
 
 /// The store is out or broken: nothing is known, least of all that something is not there.
@@ -43,8 +46,32 @@ impl From<ReadError> for Unreadable {
 }
 
 impl Reader {
-    pub(super) const fn new(engine: EngineHandle) -> Self {
-        Self { engine }
+    pub(super) const fn new(engine: EngineHandle, census: Arc<KnownCensus>) -> Self {
+        Self { engine, census }
+    }
+
+    /// How many credentials there are of each kind, as of the last commit: from memory.
+    pub(crate) fn census(&self) -> Arc<Census> {
+        self.census.now()
+    }
+
+    /// The credentials after one, in the order in which their users registered, at most so many. One that cannot be
+    /// read is passed over.
+    pub(crate) fn credentials_after(
+        &self,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Option<StoredCredential>)>, Unreadable> {
+        self.snapshot(|view| {
+            let from = after.map(|id| Key::new().fixed(id.as_bytes()).u8(0)).unwrap_or_default();
+            let rows = view.range(Table::Credentials, &from, None)?.take(limit);
+            rows.map(|row| {
+                let row = row?;
+                let user = UserId::from_bytes(super::table::KeyReader::new(row.key()).fixed()?);
+                Ok((user, super::row::decode(row.value()).ok()))
+            })
+            .collect()
+        })
     }
 
     /// Looks at one snapshot. `look` must be short: a page of rows, not a scan.

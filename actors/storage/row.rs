@@ -11,6 +11,7 @@ use majordomo_model::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::credential::{CredentialRow, StoredCredential};
 use crate::bytes::Bytes;
 use crate::token::{Binding, KeyId, TokenClaims};
 
@@ -123,21 +124,6 @@ pub struct ContactRow {
     /// The contact that gives way once this one is proven.
     #[serde(default)]
     pub replaces: Option<ContactId>,
-}
-
-/// A password credential as stored.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CredentialRow {
-    /// The hash with its parameters, as a PHC string.
-    pub phc: String,
-    /// Grows with every write of this row.
-    pub revision: u64,
-    /// When it was set.
-    pub set_at: Timestamp,
-    /// Which normalisation the password went through before it was hashed: [`NORMALISATION`](super::NORMALISATION) is
-    /// that of this build.
-    #[serde(default = "super::normalisation::first")]
-    pub norm: u8,
 }
 
 /// What a user did, written without raising the user's version.
@@ -416,7 +402,7 @@ macro_rules! shows_name_only {
     )*};
 }
 
-shows_name_only! { UserRow UsernameRow ContactRow CredentialRow }
+shows_name_only! { UserRow UsernameRow ContactRow CredentialRow StoredCredential }
 
 /// Encodes a signal for the log; its place is the key, so it is not part of the bytes.
 pub(crate) fn encode_signal(envelope: &Envelope) -> Result<Vec<u8>, RowError> {

@@ -12,7 +12,7 @@ pub(crate) enum Table {
     Meta,
     /// One row a user.
     Users,
-    /// What proves a user: password hashes and credential epochs.
+    /// What proves a user: password hashes, sealed.
     Credentials,
     /// When a user last did what, written without raising the user's version; behind it the user's sessions, so that a
     /// login writes both on one page.
@@ -55,6 +55,8 @@ pub(crate) enum Table {
     Messages,
     /// How far budgets of attempts are spent.
     Limits,
+    /// How many credentials there are, by the key that seals them and by what their hashes cost.
+    CredentialCounts,
 }
 
 impl Table {
@@ -62,7 +64,7 @@ impl Table {
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Every table, in the order of declaration.
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Meta,
         Self::Users,
         Self::Credentials,
@@ -86,6 +88,7 @@ impl Table {
         Self::Dispatches,
         Self::Messages,
         Self::Limits,
+        Self::CredentialCounts,
     ];
 
     /// The name in the file: stable, snake_case.
@@ -114,6 +117,7 @@ impl Table {
             Self::Dispatches => "dispatches",
             Self::Messages => "messages",
             Self::Limits => "limits",
+            Self::CredentialCounts => "credential_counts",
         }
     }
 }

@@ -10,7 +10,8 @@ use super::message::MessagesRow;
 use super::redb::{View, WriteView};
 use super::row::{ActivityRow, AppliedRow, DeliveryState, SessionRow, TokenRow, UserRow, encode};
 use super::table::{Key, KeyReader, Table, prefix_end};
-use super::{dispatch, letter, limit};
+use super::{credential, dispatch, letter, limit};
+use crate::keys::Keyring;
 
 /// How long a token's row outlives the token, so that a second click on a used link can be told so.
 const TOKEN_REMEMBERED: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
@@ -35,12 +36,12 @@ pub(super) enum Expiring {
 /// Marks the entries that lead from a user to the time of their [`Expiring::Verification`] entry.
 const VERIFICATION_OF: u8 = 128;
 
-pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write) -> Result<(), ReadError> {
+pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write, keys: &Keyring) -> Result<(), ReadError> {
     match write {
         Write::PutUser(row) => put(transaction, Table::Users, row.id.as_bytes(), row),
         Write::RemoveUser(user) => remove_user(transaction, *user),
-        Write::PutCredential(user, row) => put(transaction, Table::Credentials, user.as_bytes(), row),
-        Write::RemoveCredential(user) => remove(transaction, Table::Credentials, user.as_bytes()),
+        Write::PutCredential(user, row) => credential::put(transaction, keys, *user, row),
+        Write::RemoveCredential(user) => credential::remove(transaction, *user),
         Write::PutOwner(key, user) => Ok(transaction.put(Table::Unique, key.bytes(), user.as_bytes())?),
         Write::RemoveOwner(key) => remove(transaction, Table::Unique, key.bytes()),
         Write::PutClaim(channel, address, user) => {
@@ -197,7 +198,7 @@ fn remove_user(transaction: &mut WriteView<'_>, user: UserId) -> Result<(), Read
         remove_change(transaction, user, row.version)?;
     }
     remove_sessions(transaction, user, None)?;
-    remove(transaction, Table::Credentials, user.as_bytes())?;
+    credential::remove(transaction, user)?;
     remove(transaction, Table::Activity, user.as_bytes())?;
     remove(transaction, Table::Users, user.as_bytes())
 }

@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use super::batch::{Applied, COMMITS, HIGH_WATER, Prepared, Verdict};
+use super::census::{self, Census};
 use super::log::LogEnd;
 use super::lookup::{Lookup, ReadError};
 use super::redb::{CommitError as EngineCommitError, Engine, EngineError, WriteView};
 use super::table::{Key, Table};
-use super::{CommitError, Committed, Reader, Shared};
+use super::{CommitError, Committed, Shared};
 use crate::address::Reply;
 use crate::telemetry;
 
@@ -305,7 +306,7 @@ impl Writer {
 
     /// Tells the signals that an earlier incarnation committed, and died before it told them.
     fn tell_untold(&self) {
-        let reader = Reader::new(self.shared.engine.clone());
+        let reader = self.shared.reader();
         loop {
             let told = self.shared.counters.told.load(Ordering::Relaxed);
             match reader.page_after(told, UNTOLD_PAGE, usize::MAX) {
@@ -373,17 +374,20 @@ fn commit_group(shared: &Shared, work: &[Arc<Prepared>]) -> Result<Done, GroupEr
     let committed = shared.engine.write(|transaction| {
         let mut log = LogEnd::read(transaction)?;
         for prepared in work {
-            done.applied.push(prepared.apply(transaction, &mut log)?);
+            done.applied.push(prepared.apply(transaction, &mut log, &shared.keys)?);
         }
         if transaction.is_changed() {
             log.store(transaction)?;
             done.commit = Some(mark_progress(transaction, shared)?);
         }
+        let writes = || work.iter().flat_map(|prepared| &prepared.batch.writes);
+        let census = writes().any(census::is_counted).then(|| Census::read(transaction)).transpose()?;
         // Readers may see it from the moment on at which it is committed, which is before this is told.
-        Ok::<_, ReadError>(shared.sessions.change(work.iter().flat_map(|prepared| &prepared.batch.writes)))
+        Ok::<_, ReadError>((shared.sessions.change(writes()), census))
     });
     match committed {
-        Ok(change) => {
+        Ok((change, census)) => {
+            census.into_iter().for_each(|census| shared.census.replace(census));
             // Here, where it is done even if the writer is killed meanwhile. A commit that failed leaves it marked until
             // the store is open again.
             shared.sessions.changed(change);
@@ -419,6 +423,7 @@ fn reopen_once(shared: &Shared) -> Result<u64, String> {
         return Err(format!("the store ends with transaction {found}, but {acknowledged} was acknowledged"));
     }
     shared.sessions.doubt_all();
+    shared.census.replace(engine.read(Census::read).map_err(|error| error.to_string())?);
     shared.engine.install(engine);
     if shared.released.load(Ordering::SeqCst) {
         // Let go of meanwhile: whoever did so expects the file to be closed.

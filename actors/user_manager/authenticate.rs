@@ -2,8 +2,7 @@
 
 use majordomo_model::{
     Authenticate, AuthenticateReason, DeviceToken, Error, Failure, Identifier, IdentifierKind, LimitedAction, LoggedIn,
-    LoginMethod, PasswordCause, Personal, RevocationCause, SessionId, SessionToken, Signal, Timestamp, UserId,
-    UserStatus,
+    LoginMethod, Personal, RevocationCause, SessionId, SessionToken, Signal, Timestamp, UserId, UserStatus,
 };
 use serde::{Deserialize, Serialize};
 
@@ -11,11 +10,12 @@ use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told};
 use super::known_device;
 use super::lock::{self, Failures};
 use super::policy::{FreshToken, Policy, revoked, seal_key, shown, typed};
+use super::rehash::Rehash;
 use super::throttle::{Counted, Held, Subject};
 use crate::guard::Proposal;
 use crate::hasher::{HashError, Place, Verified};
 use crate::session_secret;
-use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, SessionRow, UniqueKey, UserRow, Write};
+use crate::storage::{Check, Lookup, ReadError, ReadView, SessionRow, StoredCredential, UniqueKey, UserRow, Write};
 
 /// What is drawn, not decided.
 struct Fresh {
@@ -39,23 +39,32 @@ struct Attempt {
     /// What was typed, as signals show it.
     shown: Personal,
     /// The user and the credential that the password was compared with.
-    compared: Option<(UserRow, Option<CredentialRow>)>,
+    compared: Option<(UserRow, Option<StoredCredential>)>,
     /// What the comparison showed.
     verdict: Result<Verified, HashError>,
-    /// The same password under the configured parameters, if the stored hash has others.
-    rehashed: Option<String>,
     /// The session that the same command opened before.
     repeated: Option<[u8; 32]>,
     /// The place that it has among those that may fail, until it has ended.
     _guess: Option<Held>,
 }
 
+impl Attempt {
+    /// Leaves the password to be hashed anew, once the caller is answered, if the stored hash has other parameters.
+    fn note_rehash(&self, message: &Authenticate, services: &Services) {
+        if let (Some((user, Some(credential))), Ok(Verified::Match { needs_rehash: true })) =
+            (&self.compared, &self.verdict)
+        {
+            let (user, revision) = (user.id, credential.revision);
+            let password = services.policy.password_to_compare(&message.password);
+            services.rehashes.note(Rehash { user, password, revision });
+        }
+    }
+}
+
 /// What the store says.
 struct Facts {
     user: Option<UserRow>,
     failures: Failures,
-    /// The credential, if a new hash is to take its place.
-    credential: Option<CredentialRow>,
     /// The user's oldest sessions, as many as may have to give way.
     sessions: Vec<([u8; 32], SessionRow)>,
     /// How many they have beside those.
@@ -67,13 +76,10 @@ impl Facts {
     fn read(view: &ReadView, attempt: &Attempt, policy: &Policy, now: Timestamp) -> Result<Self, ReadError> {
         let user = attempt.identifier.as_ref().map_or(Ok(None), |identifier| view.user_named(identifier))?;
         let failures = Failures::read(view, attempt.subject)?;
-        let mut facts = Self { user, failures, credential: None, sessions: Vec::new(), more_sessions: 0, now };
+        let mut facts = Self { user, failures, sessions: Vec::new(), more_sessions: 0, now };
         // Only for whoever may enter: a wrong password costs the same with sessions as without a user.
         let matched = matches!(attempt.verdict, Ok(Verified::Match { .. }));
         if let Some(user) = facts.user.as_ref().filter(|_| matched) {
-            if attempt.rehashed.is_some() {
-                facts.credential = view.credential(user.id)?;
-            }
             let kept = if attempt.repeated.is_some() { 0 } else { policy.sessions_per_user.saturating_sub(1) };
             (facts.sessions, facts.more_sessions) = view.oldest_sessions(user.id, kept)?;
         }
@@ -141,16 +147,6 @@ fn signed_in(
     let mut writes = vec![Write::RecordLogin(user.id, now)];
     writes.extend(forgotten.writes);
     let mut told = vec![Told::from(Signal::UserPasswordChecked { user: user.id, success: true, needs_rehash })];
-    if let (Some(phc), Some(credential)) = (&attempt.rehashed, &facts.credential)
-        && attempt.compared.as_ref().and_then(|(_, compared)| compared.as_ref()) == Some(credential)
-    {
-        let revision = credential.revision;
-        checks.push(Check::CredentialRevision(user.id, Some(revision)));
-        let row = CredentialRow::new(phc.clone(), revision.saturating_add(1), now);
-        writes.push(Write::PutCredential(user.id, row));
-        let (cause, scheme) = (PasswordCause::Rehash, "argon2id".to_owned());
-        told.push(Signal::UserPasswordSet { user: user.id, cause, scheme }.into());
-    }
     let repeated = |hash: &[u8; 32]| Some(*hash) == attempt.repeated;
     let others: Vec<_> = facts.sessions.iter().filter(|(hash, _)| !repeated(hash)).collect();
     let surplus = (others.len() + facts.more_sessions + 1).saturating_sub(policy.sessions_per_user);
@@ -321,7 +317,11 @@ impl Perform for Authenticate {
         let fresh = Fresh { token, hash, session, device, unlock };
         let terms = Terms { policy: &services.policy, context: &run.command.context };
         let facts = |view: &ReadView, now| Facts::read(view, &attempt, &services.policy, now);
-        run.settle(|view, now| Ok(decide(&attempt, &fresh, &facts(view, now)?, &terms))).await
+        let answer = run.settle(|view, now| Ok(decide(&attempt, &fresh, &facts(view, now)?, &terms))).await?;
+        if answer.is_ok() {
+            attempt.note_rehash(self, services);
+        }
+        Ok(answer)
     }
 
     fn remember(answer: &Result<LoggedIn, AuthenticateReason>) -> Vec<u8> {
@@ -360,7 +360,10 @@ async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<
         Ok((compared.map(|(credential, user)| (user, credential)), repeated))
     })?;
     let password = services.policy.password_to_compare(&message.password);
-    let stored = compared.as_ref().and_then(|(_, credential)| credential.as_ref()).map(|row| row.phc.clone());
+    // What the keys do not open is as malformed as a text that is no hash.
+    let stored = compared
+        .as_ref()
+        .and_then(|(user, credential)| Some(credential.as_ref()?.open(&services.keys, user.id).unwrap_or_default()));
     let decoy =
         services.keys.decoy_seed(identifier.as_ref().map_or(message.identifier.as_str(), Identifier::canonical));
     let subject = compared.as_ref().map(|(user, _)| lock::subject_of(&services.keys, user.id));
@@ -371,13 +374,8 @@ async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<
         true => None,
         false => services.throttle.guess(services, guess, run.deadline).await?,
     };
-    let verdict = run.verify(password.clone(), stored, decoy).await;
-    let rehashed = match &verdict {
-        Ok(Verified::Match { needs_rehash: true }) => run.hash(password).await.ok(),
-        _ => None,
-    };
-    let rehashed = rehashed.map(crate::hasher::PhcString::into_string);
-    Ok(Attempt { identifier, subject, is_known_device, shown, compared, verdict, rehashed, repeated, _guess: guess })
+    let verdict = run.verify(password, stored, decoy).await;
+    Ok(Attempt { identifier, subject, is_known_device, shown, compared, verdict, repeated, _guess: guess })
 }
 
 #[cfg(test)]
@@ -510,7 +508,6 @@ mod tests {
             sessions in any_sessions(),
             more_sessions in 0_usize..3,
             (sessions_per_user, repeated) in (1_usize..4, prop::option::of((0_u8..5).prop_map(|first| [first; 32]))),
-            rehashed in prop::option::of(Just("phc".to_owned())),
             (is_known_device, count, locked_for) in (any::<bool>(), 0_u64..120, prop::option::of(-9_i64..9)),
             verdict in prop_oneof![
                 Just(Ok(Verified::Match { needs_rehash: true })),
@@ -531,15 +528,14 @@ mod tests {
                 && then.as_ref().zip(user.as_ref()).is_some_and(|(then, user)| {
                     then.epoch == user.epoch && user.status == UserStatus::Active && user.verify_by.is_none()
                 });
-            let credential = CredentialRow::new("old", 1, NOW);
+            let credential = StoredCredential::unsealed(&crate::storage::CredentialRow::new("old", 1, NOW));
             let attempt = Attempt {
                 identifier: Identifier::guess("ada").ok(),
                 subject: [3; 32],
                 is_known_device,
                 shown: typed(&Keyring::ephemeral().unwrap(), "ada"),
-                compared: then.map(|then| (then, Some(credential.clone()))),
+                compared: then.map(|then| (then, Some(credential))),
                 verdict,
-                rehashed,
                 repeated,
                 _guess: None,
             };
@@ -553,7 +549,7 @@ mod tests {
             let locked_until = locked_for.map(|seconds| Timestamp::from_micros(NOW.as_micros() + seconds * 1_000_000));
             let row = AttemptRow { failures: count, expires_at: NOW.plus(std::time::Duration::from_secs(9)), locked_until, ..AttemptRow::default() };
             let failures = Failures::of([3; 32], (count > 0).then_some(row));
-            let facts = Facts { user, failures, credential: Some(credential), sessions, more_sessions, now: NOW };
+            let facts = Facts { user, failures, sessions, more_sessions, now: NOW };
             let decision = decide(&attempt, &fresh, &facts, &Terms { policy: &policy, context: &Context::new() });
             assert_one_end(&decision);
             prop_assert_eq!(decision.answer.is_ok(), may);

@@ -72,7 +72,8 @@ pub(super) async fn compare<F: Perform>(
 ) -> Result<Compared, Fault> {
     let services = run.services;
     let (row, stored) = services.reader.snapshot(|view| Ok((view.user(user)?, view.credential(user)?)))?;
-    let stored = stored.map(|credential| credential.phc);
+    // What the keys do not open is as malformed as a text that is no hash.
+    let stored = stored.map(|credential| credential.open(&services.keys, user).unwrap_or_default());
     let decoy = services.keys.decoy_seed(&user.to_string());
     let password = services.policy.password_to_compare(password);
     let verdict = run.verify(password, stored, decoy).await;

@@ -13,7 +13,7 @@ use super::policy::{Policy, password_failure, password_reason, seal_key};
 use super::throttle::{Counted, Subject};
 use super::undo::{Undo, told_first};
 use crate::keys::Keyring;
-use crate::storage::{ChangeRow, Check, CredentialRow, Lookup, ReadError, ReadView, UserRow};
+use crate::storage::{ChangeRow, Check, Lookup, ReadError, ReadView, StoredCredential, UserRow};
 
 /// What is known about the attempt, whatever the store says when it is decided.
 struct Attempt<'a> {
@@ -26,7 +26,7 @@ struct Attempt<'a> {
 /// What the store says.
 struct Facts {
     user: Option<UserRow>,
-    credential: Option<CredentialRow>,
+    credential: Option<StoredCredential>,
     bound: Bound,
     /// The user's changes that can be undone.
     changes: Vec<ChangeRow>,
@@ -224,7 +224,7 @@ mod tests {
         let disabled = fixture.register_proven("grace", None, None).await;
         fixture.run(Disable { user: disabled }).await.unwrap();
         let passwordless = fixture.register_proven("edsger", None, None).await;
-        let row = CredentialRow::new("!", 2, NOW);
+        let row = crate::storage::CredentialRow::new("!", 2, NOW);
         fixture.write(Vec::new(), vec![crate::storage::Write::PutCredential(passwordless, row)]).await;
         let (started, failed) = (SignalKind::PasswordChangeStarted, SignalKind::PasswordChangeFailed);
         let checked = vec![started, SignalKind::UserPasswordChecked, failed];

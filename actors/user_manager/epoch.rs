@@ -6,7 +6,8 @@ use super::flow::Told;
 use super::policy::{Policy, ended_sessions, revoked, supersede};
 use super::session::{count, exactly, is_live};
 use crate::storage::{
-    Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, SessionRow, TokenRow, UserRow, Write,
+    Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, SessionRow, StoredCredential, TokenRow, UserRow,
+    Write,
 };
 
 /// The purposes of tokens that are bound to an epoch.
@@ -99,7 +100,7 @@ impl Ending {
     /// With a new password, which is told before the sessions that it ends.
     pub(super) fn with_password(
         mut self,
-        credential: Option<&CredentialRow>,
+        credential: Option<&StoredCredential>,
         phc: &str,
         cause: PasswordCause,
         now: Timestamp,

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::authority::Permit;
 use super::flow::{Answer, Decision, Perform, Services, run};
+use super::rehash::{self, Rehashes};
 use super::throttle::Throttle;
 use super::{Budget, Policy};
 use crate::breach::Lookout;
@@ -45,9 +46,12 @@ impl Fixture {
     }
 
     pub(crate) async fn with(policy: Policy) -> Self {
+        Self::over(Location::Memory(MemoryDisk::new()), Keyring::ephemeral().unwrap(), policy).await
+    }
+
+    /// Over what this location holds, with these keys.
+    pub(crate) async fn over(location: Location, keys: Keyring, policy: Policy) -> Self {
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
-        let keys = Keyring::ephemeral().unwrap();
-        let location = Location::Memory(MemoryDisk::new());
         let on_commit: crate::storage::CommitHook = Arc::new(|_| {});
         let storage = Storage::open(location, StorageSettings::default(), &keys, clock.clone(), on_commit).unwrap();
         let parameters = HashParameters::cheap_for_tests();
@@ -77,6 +81,7 @@ impl Fixture {
             live: LiveGroup::new(SystemId::new()),
             guards: Panel::default(),
             breaches: Lookout::default(),
+            rehashes: Rehashes::new(),
         };
         Self { services, clock }
     }
@@ -84,6 +89,13 @@ impl Fixture {
     /// Runs a flow to its end, as the user manager does.
     pub(crate) async fn run<F: Perform>(&self, message: impl Into<Command<F>>) -> Answer<F> {
         run(&self.services, &message.into(), None).await
+    }
+
+    /// Hashes anew what logins left to be hashed, as the user manager does.
+    pub(crate) async fn rehash(&self) {
+        for due in self.services.rehashes.take() {
+            rehash::run(&self.services, due).await;
+        }
     }
 
     /// Registers a user with this username and e-mail address, unproven.

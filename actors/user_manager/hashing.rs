@@ -21,14 +21,21 @@ impl<F: Perform> Run<'_, F> {
         self.timed(self.services.hasher.hash_at(self.place(), password, self.deadline)).await
     }
 
-    /// Has a password compared with a stored hash, or with a decoy.
+    /// Asks for a new hash that nobody waits for.
+    pub(super) async fn rehash(&self, password: Zeroizing<Vec<u8>>) -> Result<PhcString, HashError> {
+        self.timed(self.services.hasher.rehash_at(self.place(), password, self.deadline)).await
+    }
+
+    /// Has a password compared with a stored hash, or with a decoy, which costs what the seed draws from the costs of
+    /// stored hashes: always the same, as long as their shares are.
     pub(super) async fn verify(
         &self,
         password: Zeroizing<Vec<u8>>,
         stored: Option<String>,
         decoy: [u8; 32],
     ) -> Result<Verified, HashError> {
-        let claim = Claim { password, stored, decoy };
+        let class = self.services.reader.census().draw(&decoy).map(str::to_owned);
+        let claim = Claim { password, stored, decoy, class };
         self.timed(self.services.hasher.verify_at(self.place(), claim, self.deadline)).await
     }
 
@@ -65,10 +72,14 @@ fn patience(took: Duration, line: Duration, left: Option<Duration>) -> Duration 
 mod tests {
     use std::sync::Arc;
 
-    use majordomo_model::{Authenticate, LogOut, Password, Register};
+    use majordomo_model::{Authenticate, LogOut, Password, Register, UserId};
 
-    use super::super::fixture::{Fixture, PASSWORD};
+    use super::super::Policy;
+    use super::super::fixture::{Fixture, NOW, PASSWORD};
     use super::*;
+    use crate::hasher::HashParameters;
+    use crate::keys::Keyring;
+    use crate::storage::{CredentialRow, Location, MemoryDisk, Write};
 
     const fn millis(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -131,5 +142,79 @@ mod tests {
         }
         drop(release);
         busy.await.unwrap().unwrap_err();
+    }
+
+    const OLD: HashParameters = HashParameters { memory_kib: 72, passes: 1, lanes: 1 };
+
+    fn credential(number: u8, parameters: HashParameters, revision: u64) -> Write {
+        let HashParameters { memory_kib, passes, lanes } = parameters;
+        let tag = "c29tZXNhbHRzb21lc2FsdA$eP4eyR+zqlZX1y5xCFTkw9m5GYx0L5YWwvCFvtlbLow";
+        let phc = format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${tag}");
+        let row = CredentialRow::new(phc, revision, NOW);
+        Write::PutCredential(UserId::from_bytes([number; 16]), row)
+    }
+
+    /// How many hashes were computed with these parameters.
+    fn computed(fixture: &Fixture, parameters: HashParameters) -> u64 {
+        fixture
+            .services
+            .hasher
+            .computed()
+            .into_iter()
+            .find(|(known, _)| *known == parameters)
+            .map_or(0, |(_, count)| count)
+    }
+
+    async fn knock(fixture: &Fixture, name: &str) -> bool {
+        let before = (computed(fixture, OLD), computed(fixture, HashParameters::cheap_for_tests()));
+        fixture.sign_in_with(name, "a password that is wrong").await.unwrap_err();
+        let after = (computed(fixture, OLD), computed(fixture, HashParameters::cheap_for_tests()));
+        assert_eq!(after.0 + after.1, before.0 + before.1 + 1, "one job, under parameters that are stored");
+        after.0 > before.0
+    }
+
+    #[tokio::test]
+    async fn decoys_cost_what_stored_hashes_cost_in_their_shares_and_one_name_always_the_same() {
+        let new = HashParameters::cheap_for_tests();
+        let (location, keys) = (Location::Memory(MemoryDisk::new()), Keyring::from_keys(vec![[1; 32]]).unwrap());
+        let fixture = Fixture::over(location, keys, Policy::default()).await;
+        assert!(!knock(&fixture, "nobody").await, "there is nothing to be like: as a new hash");
+        fixture.write(Vec::new(), (0..100).map(|number| credential(number, new, 1)).collect()).await;
+        assert!(!knock(&fixture, "nobody").await, "all are alike");
+        fixture.write(Vec::new(), (0..70).map(|number| credential(number, OLD, 2)).collect()).await;
+        let names: Vec<_> = (0..1_000).map(|number| format!("nobody.{number}")).collect();
+        let mut drawn = Vec::new();
+        for name in &names {
+            drawn.push(knock(&fixture, name).await);
+        }
+        // 1,000 draws of 70 %: four standard deviations of 14.5 to each side. With these keys it is always the same.
+        let old = drawn.iter().filter(|old| **old).count();
+        assert!((642..=758).contains(&old), "{old} of 1,000");
+        for (name, old) in names.iter().zip(&drawn).take(100) {
+            assert_eq!(knock(&fixture, name).await, *old, "{name}");
+        }
+        // Who signs in and is hashed anew, and who goes, moves the shares: nobody is as before who was new.
+        fixture.write(Vec::new(), (0..40).map(|number| credential(number, new, 3)).collect()).await;
+        let is_gone = |number: u8| Write::RemoveCredential(UserId::from_bytes([number; 16]));
+        fixture.write(Vec::new(), (40..70).map(is_gone).collect()).await;
+        for name in names.iter().take(50) {
+            assert!(!knock(&fixture, name).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_without_a_usable_hash_costs_what_a_name_that_is_unknown_costs() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register("ada", None, None).await.user;
+        // Dear beyond the ceiling, or of a scheme that is not computed here: as a new hash.
+        for (phc, class) in [("no hash at all", ""), ("$2b$12$EXRkfkdmXn2gzds2SSitu", "2b$12")] {
+            let row = CredentialRow::new(phc.to_owned(), 1, NOW);
+            fixture.write(Vec::new(), vec![Write::PutCredential(user, row)]).await;
+            assert_eq!(fixture.services.reader.census().classes(), [(class, 1)]);
+            assert!(!knock(&fixture, "ada").await && !knock(&fixture, "nobody").await);
+        }
+        fixture.write(Vec::new(), (1..100).map(|number| credential(number, OLD, 1)).collect()).await;
+        fixture.write(Vec::new(), vec![Write::RemoveCredential(user)]).await;
+        assert!(knock(&fixture, "ada").await && knock(&fixture, "nobody").await);
     }
 }

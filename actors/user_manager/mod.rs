@@ -34,10 +34,12 @@ mod policy;
 mod proof;
 mod proven;
 mod register;
+mod rehash;
 mod remove_contact;
 mod request_email_verification;
 mod request_password_reset;
 mod request_phone_verification;
+mod reseal;
 mod reset_password;
 mod services;
 pub(crate) mod session;
@@ -74,6 +76,8 @@ pub(crate) use self::flow::Services;
 pub use self::limits::{ActionLimits, Limit, Limits};
 pub use self::message_budget::MessageLimits;
 pub use self::policy::{GROUPS_LIMIT, Policy, Registration, Requirement, Verification};
+pub(crate) use self::rehash::Rehashes;
+use self::reseal::Resealing;
 pub(crate) use self::throttle::Throttle;
 use crate::address::Reply;
 use crate::gauge::{Gauge, GaugeReading, Handling};
@@ -149,7 +153,7 @@ pub struct Manager {
     count: Arc<watch::Sender<usize>>,
     gauge: Gauge,
     /// Held by a sweep: one at a time.
-    sweeping: Arc<tokio::sync::Mutex<()>>,
+    sweeping: Arc<tokio::sync::Mutex<Resealing>>,
     closing: Arc<AtomicBool>,
 }
 
@@ -186,14 +190,20 @@ impl Manager {
         Ok(actor)
     }
 
-    /// Lets a sweep that is under way end soon, and none begin.
+    /// Lets a sweep that is under way end soon, and none begin, nor a rehash.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
+        self.services.rehashes.close();
     }
 
     /// Waits until no flow is under way.
     pub async fn idle(&self) {
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Waits until no password is being hashed anew behind a login.
+    pub async fn rehashed(&self) {
+        self.services.rehashes.idle().await;
     }
 
     /// How many flows were run, and how long they took.
@@ -226,8 +236,17 @@ impl Manager {
         let running = async move {
             let answer = flow::run(&run.manager.services, &command, reply.deadline()).await;
             reply.send(answer);
+            run.manager.begin_rehashes();
         };
         tokio::spawn(running.instrument(asked));
+    }
+
+    /// Runs what logins left to be hashed anew, each as a task of its own, which a shutdown waits for.
+    fn begin_rehashes(&self) {
+        for due in self.services.rehashes.take() {
+            let run = self.enter(&mut self.under_way(), CommandId::new());
+            tokio::spawn(async move { rehash::run(&run.manager.services, due).await });
+        }
     }
 
     fn enter(&self, under_way: &mut HashMap<CommandId, Vec<UserManagerMessage>>, command: CommandId) -> UnderWay {
@@ -236,13 +255,14 @@ impl Manager {
         UnderWay { manager: self.clone(), command, _handling: self.gauge.begin() }
     }
 
-    /// Removes what has ended by time, deletes accounts that were never verified, and prunes the log.
+    /// Removes what has ended by time, deletes accounts that were never verified, prunes the log, and seals credentials
+    /// under the current key.
     pub async fn sweep(&self) {
-        let _turn = self.sweeping.lock().await;
-        self.sweep_through().await;
+        let mut resealing = self.sweeping.lock().await;
+        self.sweep_through(&mut resealing).await;
     }
 
-    async fn sweep_through(&self) {
+    async fn sweep_through(&self, resealing: &mut Resealing) {
         let services = &self.services;
         let due = match services.reader.never_verified(services.clock.now(), SWEEP_USERS) {
             Ok(due) => due,
@@ -265,6 +285,7 @@ impl Manager {
         if let Err(error) = swept.and(pruned) {
             tracing::debug!(?error, "the rest of the sweep is put off");
         }
+        resealing.go_on(services, || self.closing.load(Ordering::Relaxed)).await;
     }
 
     /// Tells the figures that are what they are at the moment.
@@ -307,11 +328,11 @@ impl Manager {
 
     /// Sweeps as a task of its own, which a shutdown waits for, unless a sweep is under way.
     fn begin_sweep(&self) {
-        let Ok(turn) = Arc::clone(&self.sweeping).try_lock_owned() else { return };
+        let Ok(mut resealing) = Arc::clone(&self.sweeping).try_lock_owned() else { return };
         let run = self.enter(&mut self.under_way(), CommandId::new());
         tokio::spawn(async move {
-            run.manager.sweep_through().await;
-            drop(turn);
+            run.manager.sweep_through(&mut resealing).await;
+            drop(resealing);
         });
     }
 

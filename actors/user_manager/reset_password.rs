@@ -15,7 +15,7 @@ use super::throttle::Counted;
 use super::undo::{Undo, told_first};
 use crate::keys::Keyring;
 use crate::storage::{
-    ChangeRow, Check, CredentialRow, Lookup, ReadError, ReadView, TokenEnd, TokenRow, UserRow, Write,
+    ChangeRow, Check, Lookup, ReadError, ReadView, StoredCredential, TokenEnd, TokenRow, UserRow, Write,
 };
 use crate::token::{Binding, Tokens};
 
@@ -24,7 +24,7 @@ use crate::token::{Binding, Tokens};
 struct Facts {
     token: Option<TokenRow>,
     user: Option<UserRow>,
-    credential: Option<CredentialRow>,
+    credential: Option<StoredCredential>,
     bound: Bound,
     /// The user's changes that can be undone.
     changes: Vec<ChangeRow>,

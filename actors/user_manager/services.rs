@@ -4,6 +4,7 @@ use majordomo_model::{Error, Reason, RefusalCause};
 
 use super::budget::Budget;
 use super::policy::Policy;
+use super::rehash::Rehashes;
 use super::throttle::{NoPlace, Throttle};
 use crate::breach::Lookout;
 use crate::clock::Clock;
@@ -28,6 +29,7 @@ pub(crate) struct Services {
     pub(crate) throttle: Throttle,
     pub(crate) guards: Panel,
     pub(crate) breaches: Lookout,
+    pub(crate) rehashes: Rehashes,
 }
 
 impl Services {

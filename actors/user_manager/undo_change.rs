@@ -11,8 +11,8 @@ use super::policy::{FreshToken, Policy, personal_contact, reset_purpose, seal_ke
 use super::proof::{Judgement, Parsed, judge};
 use super::throttle::Counted;
 use crate::storage::{
-    ChangeRow, Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, TokenEnd, TokenRow, UniqueKey, UserRow,
-    Write,
+    ChangeRow, Check, ContactRow, Lookup, ReadError, ReadView, StoredCredential, TokenEnd, TokenRow, UniqueKey,
+    UserRow, Write,
 };
 use crate::token::{Binding, Tokens};
 
@@ -21,7 +21,7 @@ use crate::token::{Binding, Tokens};
 struct Facts {
     token: Option<TokenRow>,
     user: Option<UserRow>,
-    credential: Option<CredentialRow>,
+    credential: Option<StoredCredential>,
     bound: Bound,
     /// The change that the link is for.
     change: Option<ChangeRow>,
@@ -315,7 +315,7 @@ mod tests {
         reason
     }
 
-    fn credential(fixture: &Fixture, user: UserId) -> Option<CredentialRow> {
+    fn credential(fixture: &Fixture, user: UserId) -> Option<StoredCredential> {
         fixture.services.reader.snapshot(|view| view.credential(user)).unwrap()
     }
 

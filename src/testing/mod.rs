@@ -216,6 +216,11 @@ impl TestAccounts {
     pub fn hold_hashing(&self, held: bool) {
         self.accounts.system().hasher().hold(held);
     }
+
+    /// Holds back passwords that are to be hashed anew behind their logins, or lets them go on.
+    pub fn hold_rehashing(&self, held: bool) {
+        self.accounts.system().hasher().hold_rehashes(held);
+    }
 }
 
 impl Deref for TestAccounts {

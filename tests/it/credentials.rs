@@ -517,13 +517,43 @@ async fn under_dearer_parameters_the_first_login_hashes_anew_and_no_later_one_do
     let test = test.restart_with(|builder| builder.configure(|config| config.hashing.parameters = dearer));
     let test = test.await.unwrap();
     assert_eq!(sign_in(&test, "ada", NEW_PASSWORD).await.unwrap_err(), INVALID);
+    soon(test.drain()).await;
     assert_eq!(rehashes(&test), 0);
+    let mut jobs = Vec::new();
     for _ in 0..3 {
+        let before = test.hasher_state().jobs_done;
         open(&test).await;
+        soon(test.drain()).await;
         assert_eq!(rehashes(&test), 1);
+        jobs.push(test.hasher_state().jobs_done - before);
     }
+    assert_eq!(jobs, [2, 1, 1]);
     // The password is the same, so what hangs on it goes on.
     assert!(is_open(&test, &opened));
+}
+
+#[tokio::test]
+async fn a_login_with_an_old_hash_is_answered_while_the_rehash_is_held_and_a_shutdown_waits_for_its_end() {
+    let test = TestAccounts::start().await;
+    let user = ada(&test).await;
+    let dearer = HashParameters { memory_kib: 7_168, passes: 5, lanes: 1 };
+    let test = test.restart_with(|builder| builder.configure(|config| config.hashing.parameters = dearer));
+    let test = test.await.unwrap();
+    test.hold_rehashing(true);
+    soon(open(&test)).await;
+    soon(open(&test)).await;
+    let told = |test: &TestAccounts, wanted| test.kinds_of(user).iter().filter(|kind| **kind == wanted).count();
+    assert_eq!(told(&test, SignalKind::PasswordRehashed), 0);
+    let begun = async {
+        while test.hasher_state().queued == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(begun).await;
+    test.hold_rehashing(false);
+    let test = test.restart().await.unwrap();
+    // Of two logins one is followed by a rehash, which ended before the file was closed.
+    assert_eq!([SignalKind::PasswordRehashStarted, SignalKind::PasswordRehashed].map(|kind| told(&test, kind)), [1, 1]);
 }
 
 #[tokio::test]

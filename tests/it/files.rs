@@ -445,6 +445,29 @@ async fn links_from_before_a_rotation_of_the_keys_work_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_file_shows_no_hash_and_logins_outlive_restarts_and_rotations_of_the_keys_that_seal_them() {
+    let place = Place::new();
+    let mut accounts = place.spawn().await;
+    for number in 0..20 {
+        register(&accounts, &format!("user.{number}")).await.unwrap();
+    }
+    for rotation in 0..3 {
+        accounts.sweep().await;
+        sign_in(&accounts, "user.0").await.unwrap();
+        assert!(shut_down(&accounts).await);
+        let bytes = fs::read(place.database()).unwrap();
+        let shows = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(shows("user.19") && shows("argon2id$v=19"), "the scan finds names, and what hashes cost");
+        assert!(!shows("$argon2"), "rotation {rotation}");
+        Keyring::rotate(&place.keys()).unwrap();
+        accounts = place.spawn().await;
+        // Sealed under the key before.
+        sign_in(&accounts, "user.19").await.unwrap();
+    }
+    assert!(shut_down(&accounts).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let garbage: [(&str, Vec<u8>); 4] = [
         ("text", b"these are my notes\n".repeat(1_000)),

@@ -333,6 +333,15 @@ catalogue! {
         "A password credential was removed because a change was taken back; nobody signs in until it is reset."
         { user: UserId }
 
+    190 PasswordRehashStarted "password_rehash_started" Start USER_MANAGER [Rehash] []
+        "A right password is to be hashed anew: the parameters are others than when it was set."
+        { user: UserId }
+    191 PasswordRehashed "password_rehashed" Fact USER_MANAGER [] [Rehash]
+        "The same password is stored under the present parameters."
+        { user: UserId }
+    192 PasswordRehashFailed "password_rehash_failed" Attempt USER_MANAGER [] [Rehash]
+        "A password was not hashed anew; the next login tries again."
+        { user: UserId, reason: Failure }
     200 BreachCheckFailed "breach_check_failed" Attempt USER_MANAGER [] []
         "It was not found out whether a new password is known from a breach; its flow went on without."
         { flow: FlowKind, failure: BreachCheckFailure, user: Option<UserId> }

@@ -29,6 +29,7 @@ words! {
         ResetPassword = "reset_password": "a token or code buys a new password",
         UndoChange = "undo_change": "whoever reads the old address takes a change back",
         Unlock = "unlock": "a lock on an account is lifted before its time",
+        Rehash = "rehash": "after its login, a right password is hashed anew under the present parameters",
         Delivery = "delivery": "a message goes to its recipient, or is given up",
     }
 }

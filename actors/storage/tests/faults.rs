@@ -186,7 +186,7 @@ async fn what_an_incarnation_committed_and_did_not_tell_the_next_one_tells() {
     let lost = batch::Prepared::new(Batch { signals: vec![signal], ..batch() }).unwrap();
     let written = store.storage.shared.engine.write(|transaction| {
         let mut log = log::LogEnd::read(transaction)?;
-        lost.apply(transaction, &mut log)?;
+        lost.apply(transaction, &mut log, &keys(7))?;
         log.store(transaction)
     });
     assert!(written.is_ok());

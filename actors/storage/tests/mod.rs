@@ -1,6 +1,7 @@
 //! Storage as a whole: rows, batches, groups, faults.
 
 mod changes;
+mod credentials;
 mod dispatches;
 mod faults;
 mod groups;

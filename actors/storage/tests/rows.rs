@@ -134,6 +134,14 @@ fn full_change() -> ChangeRow {
     }
 }
 
+fn unsealed(hash: &str) -> StoredCredential {
+    StoredCredential::unsealed(&CredentialRow::new(hash.to_owned(), 3, at(2)))
+}
+
+fn sealed() -> StoredCredential {
+    StoredCredential::sealed(KeyId::from_bytes([5; 8]), "argon2id$m=8", vec![1, 2, 3], 3, at(2))
+}
+
 fn envelope() -> Envelope {
     let fixed = |mut envelope: Envelope| {
         envelope.id = id(SignalId::from_bytes, 10);
@@ -157,7 +165,7 @@ fn version_1_is_read_for_ever() {
          6c5f6b6579c4200909090909090909090909090909090909090909090909090909090909090909",
     );
     golden(
-        &CredentialRow::new("$argon2id$v=19$", 3, at(2)),
+        &unsealed("$argon2id$v=19$"),
         "0184a3706863af246172676f6e32696424763d313924a87265766973696f6e03a67365745f6174ce001e8480a46e6f726d01",
     );
     golden(
@@ -248,6 +256,15 @@ fn version_3_of_a_change_is_read_for_ever() {
 }
 
 #[test]
+fn version_5_of_a_credential_is_read_for_ever() {
+    golden(
+        &sealed(),
+        "0184a67365616c656483a36b6579980505050505050505a5636c617373ac6172676f6e326964246d3d38a468617368c403010203a87265766973696f6e \
+         03a67365745f6174ce001e8480a46e6f726d01",
+    );
+}
+
+#[test]
 fn a_signal_gets_its_place_from_its_key() {
     let stored = encode(&envelope()).unwrap();
     assert_eq!(decode_signal(42, &stored).unwrap(), Envelope { seq: Some(42), ..envelope() });
@@ -283,7 +300,8 @@ fn reads_later<T: Serialize + DeserializeOwned + PartialEq>(row: &T) {
 fn a_field_that_a_later_build_added_is_skipped() {
     reads_later(&full_user());
     reads_later(&full_user().contacts[0]);
-    reads_later(&CredentialRow::new("", 3, at(2)));
+    reads_later(&unsealed(""));
+    reads_later(&sealed());
     reads_later(&ActivityRow::default());
     reads_later(&AttemptRow::default());
     reads_later(&LimitRow::default());
@@ -310,10 +328,10 @@ fn a_field_that_an_earlier_build_did_not_know_gets_its_default() {
     let session = session_row(8, user_id(1));
     let stored = without(&encode(&session).unwrap(), "context", &Context::new());
     assert_eq!(decode::<SessionRow>(&stored).unwrap(), session);
-    let credential = CredentialRow::new("$argon2id$v=19$", 3, at(2));
+    let credential = unsealed("$argon2id$v=19$");
     let stored = bytes("0183a3706863af246172676f6e32696424763d313924a87265766973696f6e03a67365745f6174ce001e8480");
     assert!(
-        decode::<CredentialRow>(&stored).unwrap() == credential && credential.norm == 1,
+        decode::<StoredCredential>(&stored).unwrap() == credential && credential.norm == 1,
         "as the first build wrote it"
     );
     // As the first build wrote it.
@@ -343,7 +361,7 @@ fn rows_show_nothing_of_their_content() {
         full_change(),
         user.username,
         user.contacts,
-        CredentialRow::new("ada", 1, at(1))
+        (CredentialRow::new("ada", 1, at(1)), unsealed("ada"))
     );
     assert!(!shown.to_lowercase().contains("ada"), "{shown}");
     assert!(!format!("{:?}", UniqueKey::username("ada")).contains("ada"));

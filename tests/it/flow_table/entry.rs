@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use majordomo::SignalKind::{
-    AddressTaken, SessionRevoked, SessionsEndFailed, SessionsEndStarted, SessionsEnded, UserAuthenticated,
-    UserAuthenticationFailed, UserAuthenticationStarted, UserEmailVerificationTokenGenerated, UserLoggedOut,
-    UserLogoutFailed, UserLogoutStarted, UserPasswordCheckFailed, UserPasswordChecked, UserPasswordSet,
-    UserPasswordSetFailed, UserPhoneVerificationTokenGenerated, UserPreRegister, UserRegistered,
-    UserRegistrationFailed, UserRegistrationStarted, VerifyEmail, VerifyPhone,
+    AddressTaken, PasswordRehashFailed, PasswordRehashStarted, PasswordRehashed, SessionRevoked, SessionsEndFailed,
+    SessionsEndStarted, SessionsEnded, UserAuthenticated, UserAuthenticationFailed, UserAuthenticationStarted,
+    UserEmailVerificationTokenGenerated, UserLoggedOut, UserLogoutFailed, UserLogoutStarted, UserPasswordCheckFailed,
+    UserPasswordChecked, UserPasswordSet, UserPasswordSetFailed, UserPhoneVerificationTokenGenerated, UserPreRegister,
+    UserRegistered, UserRegistrationFailed, UserRegistrationStarted, VerifyEmail, VerifyPhone,
 };
 use majordomo::breach::BreachCheck;
 use majordomo::{
@@ -18,7 +18,7 @@ use majordomo::{
 use serde_json::{Value, json};
 
 use super::scenarios;
-use super::stage::{OTHER_PASSWORD, PASSWORD, PHONE, Stage, Table, email, login, shows};
+use super::stage::{OTHER_PASSWORD, PASSWORD, PHONE, Stage, Table, assert_tells, email, login, run_of, shows};
 use crate::person::{BREACHED, Known};
 
 scenarios! {
@@ -253,16 +253,35 @@ async fn a_login_after_the_parameters_grew_rehashes(table: &mut Table) {
     let user = stage.verified("ada").await;
     let grown = HashParameters::default();
     let mut stage = stage.restart_with(|builder| builder.configure(|config| config.hashing.parameters = grown)).await;
-    for needs_rehash in [true, false] {
+    // First the machine fails, then it does not, and then there is nothing left to do.
+    let outcomes = [Some(Some("password_hashing_error")), Some(None), None];
+    for outcome in outcomes {
+        stage.test.hold_rehashing(true);
         let ran = stage.run(login("ada", PASSWORD)).await;
-        let rehashed = (UserPasswordSet, json!({ "user": user, "cause": "rehash", "scheme": "argon2id" }));
-        let mut expected = vec![
+        ran.tells(&[
             (UserAuthenticationStarted, json!({})),
-            (UserPasswordChecked, json!({ "success": true, "needs_rehash": needs_rehash })),
-        ];
-        expected.extend(needs_rehash.then_some(rehashed));
-        expected.push((UserAuthenticated, json!({ "user": user })));
-        ran.tells(&expected);
+            (UserPasswordChecked, json!({ "success": true, "needs_rehash": outcome.is_some() })),
+            (UserAuthenticated, json!({ "user": user })),
+        ]);
+        stage.test.fail_hashing(outcome.flatten().map_or(0, |_| 1));
+        let before = stage.test.head();
+        stage.test.hold_rehashing(false);
+        stage.test.drain().await;
+        let log = stage.test.signals(before, 100).await.unwrap();
+        let Some(failure) = outcome else {
+            assert_eq!(log, []);
+            continue;
+        };
+        let run = run_of(&log, |envelope| envelope.signal.kind() == PasswordRehashStarted);
+        let mut expected = vec![(PasswordRehashStarted, json!({ "user": user }))];
+        match failure {
+            Some(reason) => expected.push((PasswordRehashFailed, json!({ "user": user, "reason": reason }))),
+            None => {
+                let set = json!({ "user": user, "cause": "rehash", "scheme": "argon2id" });
+                expected.extend([(UserPasswordSet, set), (PasswordRehashed, json!({ "user": user }))]);
+            }
+        }
+        assert_tells(&run, &expected);
     }
     table.close(stage).await;
 }
