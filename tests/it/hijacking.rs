@@ -153,10 +153,10 @@ async fn present_all(test: &TestAccounts) {
     let own = [ATTACKERS_EMAIL, ATTACKERS_PHONE];
     for message in test.messages().messages().iter().filter(|message| own.contains(&message.to.as_str())) {
         let Some(proof) = message.link().and_then(Proof::from_link) else { continue };
-        drop(test.confirm_email(ConfirmEmail { proof: proof.clone() }).await);
-        drop(test.confirm_phone(ConfirmPhone { proof: proof.clone() }).await);
-        drop(test.undo_change(UndoChange { proof: proof.clone() }).await);
-        drop(reset(test, proof, ATTACKERS).await);
+        let _ = test.confirm_email(ConfirmEmail { proof: proof.clone() }).await;
+        let _ = test.confirm_phone(ConfirmPhone { proof: proof.clone() }).await;
+        let _ = test.undo_change(UndoChange { proof: proof.clone() }).await;
+        let _ = reset(test, proof, ATTACKERS).await;
     }
 }
 

@@ -232,10 +232,10 @@ async fn ask_again(test: &TestAccounts, held: &Held) {
     let claimant = Claimant::User { user: held.user, contact: None };
     match held.purpose {
         TokenPurpose::VerifyEmail => {
-            drop(test.request_email_verification(RequestEmailVerification { claimant }).await.unwrap());
+            test.request_email_verification(RequestEmailVerification { claimant }).await.unwrap();
         }
         TokenPurpose::VerifyPhone => {
-            drop(test.request_phone_verification(RequestPhoneVerification { claimant }).await.unwrap());
+            test.request_phone_verification(RequestPhoneVerification { claimant }).await.unwrap();
         }
         TokenPurpose::ResetByEmail => drop(request_reset(test, EMAIL, Channel::Email).await),
         TokenPurpose::ResetByPhone => drop(request_reset(test, PHONE, Channel::Phone).await),
