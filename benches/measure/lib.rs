@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark reports")]
 
+pub mod apart;
 pub mod arrivals;
 pub mod pairs;
 pub mod plot;

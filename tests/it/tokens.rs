@@ -464,7 +464,9 @@ async fn links_lead_to_the_configured_place_and_nowhere_else() {
             config.messages.as_mut().unwrap().base_url.clone_from(&base);
         })
         .await;
-        let hostile = Context::new().request_id("https://evil.example/").user_agent("Host: evil.example");
+        let hostile = Context::new()
+            .request_id("https://evil.example/\r\nHost: evil.example")
+            .user_agent("x\nX-Forwarded-Host: evil.example\r\n\r\nhttps://evil.example/?user=");
         let mut request = majordomo::Register {
             email: Some(EMAIL.to_owned()),
             phone: Some(PHONE.to_owned()),

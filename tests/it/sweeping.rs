@@ -1,0 +1,359 @@
+//! Every kind of proof against every flow that takes one, in every state that it can be in; and who may choose a password.
+
+use std::time::Duration;
+
+use majordomo::testing::TestAccounts;
+use majordomo::{
+    Actor, AddContact, Authority, Change, ChangeContact, ChangeGroups, ChangePassword, Channel, Claimant, Command,
+    ConfirmEmail, ConfirmPhone, ContactClaim, ContactId, Context, Delete, Disable, Enable, EndSessions, FlowKind,
+    LogOut, MakePrimary, PasswordCause, Proof, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset,
+    RequestPhoneVerification, ResetPassword, SessionToken, SessionsToEnd, Signal, UndoChange, Update, UserId,
+};
+use majordomo_model::TokenPurpose;
+
+use crate::person::*;
+
+const PURPOSES: [TokenPurpose; 5] = [
+    TokenPurpose::VerifyEmail,
+    TokenPurpose::VerifyPhone,
+    TokenPurpose::ResetByEmail,
+    TokenPurpose::ResetByPhone,
+    TokenPurpose::UndoChange,
+];
+const THIRD_PASSWORD: &str = "three kettles on a cold roof";
+const EVE: &str = "eve@example.com";
+const EVES_PHONE: &str = "+447911123457";
+
+/// The flows that take a proof.
+const TAKERS: [FlowKind; 4] =
+    [FlowKind::ConfirmEmail, FlowKind::ConfirmPhone, FlowKind::ResetPassword, FlowKind::UndoChange];
+
+const fn taker(purpose: TokenPurpose) -> FlowKind {
+    match purpose {
+        TokenPurpose::VerifyEmail => FlowKind::ConfirmEmail,
+        TokenPurpose::VerifyPhone => FlowKind::ConfirmPhone,
+        TokenPurpose::ResetByEmail | TokenPurpose::ResetByPhone => FlowKind::ResetPassword,
+        TokenPurpose::UndoChange => FlowKind::UndoChange,
+        _ => panic!("say which flow takes it"),
+    }
+}
+
+/// What came of a proof that was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    /// It did what it is for.
+    Done,
+    /// It had been done by it before, and nothing was done now.
+    Already,
+    Refused,
+}
+
+const fn came(already: bool) -> Came {
+    if already { Came::Already } else { Came::Done }
+}
+
+async fn present(test: &TestAccounts, taker: FlowKind, proof: Proof) -> Came {
+    let of = |answer: Option<bool>| answer.map_or(Came::Refused, came);
+    match taker {
+        FlowKind::ConfirmEmail => of(test.confirm_email(ConfirmEmail { proof }).await.ok().map(|done| done.already)),
+        FlowKind::ConfirmPhone => of(test.confirm_phone(ConfirmPhone { proof }).await.ok().map(|done| done.already)),
+        FlowKind::ResetPassword => of(reset(test, proof, THIRD_PASSWORD).await.ok().map(|_| false)),
+        FlowKind::UndoChange => of(test.undo_change(UndoChange { proof }).await.ok().map(|done| done.already)),
+        other => panic!("{other:?} takes no proof"),
+    }
+}
+
+/// A proof that is good, and whose.
+struct Held {
+    purpose: TokenPurpose,
+    by: &'static str,
+    user: UserId,
+    proof: Proof,
+}
+
+/// A system with two users and a good proof of each purpose, by link and by code: Ada's are of what she has proven, and
+/// Eve has proven nothing yet.
+async fn held() -> (TestAccounts, Vec<Held>) {
+    // Short messages carry a link here too.
+    let both = "{{ link }}\n{% if code %}{{ code }}{% endif %}";
+    let mut templates = majordomo::notifier::Templates::embedded();
+    for name in ["verify_phone.txt", "reset_password_phone.txt"] {
+        templates = templates.with_template(name, both);
+    }
+    let test = TestAccounts::with(cheap(), |builder| builder.templates(templates)).await;
+    let ada = ada(&test).await;
+    let change = ChangePassword { user: ada, current: password(PASSWORD), new: password(NEW_PASSWORD), keep: None };
+    test.change_password(change).await.unwrap();
+    soon(test.drain()).await;
+    let undo = test.messages().messages().into_iter().rev().find_map(|message| {
+        message.link().filter(|link| link.contains("/accounts/change_undo_confirm/")).map(str::to_owned)
+    });
+    let (purpose, proof) = (TokenPurpose::UndoChange, link_proof(&undo.unwrap()));
+    let mut all = vec![Held { purpose, by: "link", user: ada, proof }];
+    let eve = register(&test, Some("eve"), Some(EVE), Some(EVES_PHONE)).await;
+    let by_email = request_reset(&test, EMAIL, Channel::Email).await.challenge;
+    let by_phone = request_reset(&test, PHONE, Channel::Phone).await.challenge;
+    for (purpose, user, address, challenge) in [
+        (TokenPurpose::VerifyEmail, eve.user, EVE, eve.email_challenge.unwrap()),
+        (TokenPurpose::VerifyPhone, eve.user, EVES_PHONE, eve.phone_challenge.unwrap()),
+        (TokenPurpose::ResetByEmail, ada, EMAIL, by_email),
+        (TokenPurpose::ResetByPhone, ada, PHONE, by_phone),
+    ] {
+        let (link, code) = (link_proof(&link_to(&test, address)), code_proof(challenge, &code_to(&test, address)));
+        all.extend([("link", link), ("code", code)].map(|(by, proof)| Held { purpose, by, user, proof }));
+    }
+    assert!(PURPOSES.iter().all(|purpose| all.iter().any(|held| held.purpose == *purpose)));
+    (test, all)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_of_whatever_purpose_is_taken_by_its_own_flow_and_by_no_other() {
+    for place in 0..9 {
+        let (test, all) = held().await;
+        assert_eq!(all.len(), 9);
+        let Held { purpose, by, proof, .. } = &all[place];
+        for other in TAKERS.into_iter().filter(|flow| *flow != taker(*purpose)) {
+            assert_eq!(present(&test, other, proof.clone()).await, Came::Refused, "{purpose:?} by {by} at {other:?}");
+        }
+        assert_eq!(present(&test, taker(*purpose), proof.clone()).await, Came::Done, "{purpose:?} by {by}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_of_whatever_purpose_with_the_user_or_the_secret_of_another_is_worth_nothing() {
+    let (test, all) = held().await;
+    let links: Vec<_> = all.iter().filter(|held| held.by == "link").collect();
+    for one in &links {
+        for other in &links {
+            let (Proof::Link { user, token }, Proof::Link { user: of_other, token: instead }) =
+                (&one.proof, &other.proof)
+            else {
+                panic!("no links");
+            };
+            if one.user != other.user {
+                let swapped = Proof::Link { user: of_other.clone(), token: token.clone() };
+                let came = present(&test, taker(one.purpose), swapped).await;
+                assert_eq!(came, Came::Refused, "{:?} for the user of {:?}", one.purpose, other.purpose);
+            }
+            if one.purpose != other.purpose {
+                // The row that one names, with what is secret in the other.
+                let (head, _) = token.expose().split_at(4 + 24);
+                let (_, tail) = instead.expose().split_at(4 + 24);
+                let spliced =
+                    Proof::Link { user: user.clone(), token: majordomo::OneTimeToken::new(format!("{head}{tail}")) };
+                let came = present(&test, taker(one.purpose), spliced).await;
+                assert_eq!(came, Came::Refused, "{:?} with the secret of {:?}", one.purpose, other.purpose);
+            }
+        }
+    }
+    for held in links.iter().filter(|held| held.purpose != TokenPurpose::UndoChange) {
+        if held.purpose == TokenPurpose::ResetByPhone {
+            // The one by e-mail was taken, and ended the epoch.
+            assert_eq!(present(&test, taker(held.purpose), held.proof.clone()).await, Came::Refused);
+        } else {
+            assert_eq!(present(&test, taker(held.purpose), held.proof.clone()).await, Came::Done, "{:?}", held.purpose);
+        }
+    }
+}
+
+/// What makes a proof stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    Used,
+    /// The same was asked for again.
+    Superseded,
+    /// The longest lifetime there is has passed.
+    Expired,
+    /// Its user was disabled, and enabled again.
+    Disabled,
+    /// Its user has a new password.
+    Replaced,
+    /// Its address was given up.
+    GivenUp,
+    Deleted,
+}
+
+impl Past {
+    const ALL: [Self; 7] =
+        [Self::Used, Self::Superseded, Self::Expired, Self::Disabled, Self::Replaced, Self::GivenUp, Self::Deleted];
+
+    /// What is left of a proof. A verification is bound to its address and not to the password, and what undoes a change
+    /// must outlive whatever the attacker does.
+    fn leaves(self, purpose: TokenPurpose) -> Came {
+        let is_reset = taker(purpose) == FlowKind::ResetPassword;
+        let is_undo = purpose == TokenPurpose::UndoChange;
+        match self {
+            Self::Used if is_reset => Came::Refused,
+            Self::Used => Came::Already,
+            // Nothing asks for it a second time.
+            Self::Superseded | Self::GivenUp if is_undo => Came::Done,
+            Self::Disabled | Self::Replaced if !is_reset => Came::Done,
+            _ => Came::Refused,
+        }
+    }
+
+    async fn pass(self, test: &TestAccounts, held: &Held) {
+        let (user, is_email) =
+            (held.user, matches!(held.purpose, TokenPurpose::VerifyEmail | TokenPurpose::ResetByEmail));
+        let is_eve = taker(held.purpose) == FlowKind::ConfirmEmail || taker(held.purpose) == FlowKind::ConfirmPhone;
+        let current = if is_eve { PASSWORD } else { NEW_PASSWORD };
+        match self {
+            Self::Used => assert_eq!(present(test, taker(held.purpose), held.proof.clone()).await, Came::Done),
+            Self::Superseded => {
+                test.advance(majordomo::Policy::default().messages.cool_down);
+                ask_again(test, held).await;
+                soon(test.drain()).await;
+            }
+            Self::Expired => test.advance(Duration::from_secs(7 * 24 * 3600)),
+            Self::Disabled => {
+                test.disable(Disable { user }).await.unwrap();
+                test.enable(Enable { user }).await.unwrap();
+            }
+            Self::Replaced => {
+                let (current, new) = (password(current), password("nobody knows this one yet"));
+                test.change_password(ChangePassword { user, current, new, keep: None }).await.unwrap();
+            }
+            Self::GivenUp => {
+                let address = match (is_eve, is_email) {
+                    (true, true) => EVE,
+                    (true, false) => EVES_PHONE,
+                    (false, true) => EMAIL,
+                    (false, false) => PHONE,
+                };
+                let contact = contact(test, user, address);
+                test.remove_contact(RemoveContact { user, contact, authority: by_password(current) }).await.unwrap();
+            }
+            Self::Deleted => drop(test.delete(Delete::new(user)).await.unwrap()),
+        }
+    }
+}
+
+async fn ask_again(test: &TestAccounts, held: &Held) {
+    let claimant = Claimant::User { user: held.user, contact: None };
+    match held.purpose {
+        TokenPurpose::VerifyEmail => {
+            test.request_email_verification(RequestEmailVerification { claimant }).await.unwrap();
+        }
+        TokenPurpose::VerifyPhone => {
+            test.request_phone_verification(RequestPhoneVerification { claimant }).await.unwrap();
+        }
+        TokenPurpose::ResetByEmail => drop(request_reset(test, EMAIL, Channel::Email).await),
+        TokenPurpose::ResetByPhone => drop(request_reset(test, PHONE, Channel::Phone).await),
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_proof_of_whatever_purpose_does_nothing() {
+    for past in Past::ALL {
+        for place in 0..9 {
+            let (test, all) = held().await;
+            let held = &all[place];
+            past.pass(&test, held).await;
+            let came = present(&test, taker(held.purpose), held.proof.clone()).await;
+            assert_eq!(came, past.leaves(held.purpose), "{:?} by {}, {past:?}", held.purpose, held.by);
+        }
+    }
+}
+
+/// Runs a flow as an operator who knows no secret of the user, and has none of their messages.
+async fn as_operator(test: &TestAccounts, flow: FlowKind, user: UserId, contact: ContactId) {
+    fn command<F>(message: F) -> Command<F> {
+        Command::new(message).actor(Actor::Admin("operator".to_owned())).context(Context::new())
+    }
+    let claim = || ContactClaim::Email("operator@example.org".to_owned());
+    let guessed = || by_password(THIRD_PASSWORD);
+    let no_session = || Authority::RecentSession(SessionToken::new("mds_none"));
+    let made_up = || link_proof("/accounts/password_reset_confirm/BAQEBAQEBAQEBAQEBAQEBA/mdt_none/");
+    match flow {
+        FlowKind::Register => {
+            let request = Register { username: Some("another".to_owned()), ..Register::new(THIRD_PASSWORD) };
+            assert_ne!(test.register(command(request)).await.unwrap().user, user);
+        }
+        FlowKind::Authenticate => drop(sign_in(test, "ada", THIRD_PASSWORD).await.unwrap_err()),
+        FlowKind::LogOut => drop(test.log_out(command(LogOut { token: SessionToken::new("mds_none") })).await),
+        FlowKind::EndSessions => {
+            test.end_sessions(command(EndSessions { user, which: SessionsToEnd::All })).await.unwrap();
+        }
+        FlowKind::ChangePassword => {
+            let (current, new) = (password(THIRD_PASSWORD), password(THIRD_PASSWORD));
+            let change = ChangePassword { user, current, new, keep: None };
+            test.change_password(command(change)).await.unwrap_err();
+        }
+        FlowKind::RequestEmailVerification => {
+            let claimant = Claimant::User { user, contact: None };
+            test.request_email_verification(command(RequestEmailVerification { claimant })).await.unwrap();
+        }
+        FlowKind::RequestPhoneVerification => {
+            let claimant = Claimant::User { user, contact: None };
+            test.request_phone_verification(command(RequestPhoneVerification { claimant })).await.unwrap();
+        }
+        FlowKind::ConfirmEmail => {
+            test.confirm_email(command(ConfirmEmail { proof: made_up() })).await.unwrap_err();
+        }
+        FlowKind::ConfirmPhone => {
+            test.confirm_phone(command(ConfirmPhone { proof: made_up() })).await.unwrap_err();
+        }
+        FlowKind::AddContact => {
+            for authority in [guessed(), no_session()] {
+                test.add_contact(command(AddContact { user, address: claim(), authority })).await.unwrap_err();
+            }
+        }
+        FlowKind::ChangeContact => {
+            for authority in [guessed(), no_session()] {
+                let change = ChangeContact { user, contact, address: claim(), authority };
+                test.change_contact(command(change)).await.unwrap_err();
+            }
+        }
+        FlowKind::RemoveContact => {
+            for authority in [guessed(), no_session()] {
+                test.remove_contact(command(RemoveContact { user, contact, authority })).await.unwrap_err();
+            }
+        }
+        FlowKind::MakePrimary => {
+            for authority in [guessed(), no_session()] {
+                test.make_primary(command(MakePrimary { user, contact, authority })).await.unwrap_err();
+            }
+        }
+        FlowKind::Update => {
+            let display_name = Change::Set("Renamed".to_owned());
+            test.update(command(Update { display_name, ..Update::new(user) })).await.unwrap();
+        }
+        FlowKind::ChangeGroups => {
+            let (join, leave) = (["admins".to_owned()].into(), [].into());
+            test.change_groups(command(ChangeGroups { user, join, leave })).await.unwrap();
+        }
+        FlowKind::Disable => drop(test.disable(command(Disable { user })).await.unwrap()),
+        FlowKind::Enable => drop(test.enable(command(Enable { user })).await.unwrap()),
+        FlowKind::RequestPasswordReset => {
+            let request = RequestPasswordReset { identifier: "ada".to_owned(), channel: Channel::Email };
+            test.request_password_reset(command(request)).await.unwrap();
+        }
+        FlowKind::ResetPassword => {
+            let reset = ResetPassword { proof: made_up(), new: password(THIRD_PASSWORD) };
+            test.reset_password(command(reset)).await.unwrap_err();
+        }
+        FlowKind::UndoChange => {
+            test.undo_change(command(UndoChange { proof: made_up() })).await.unwrap_err();
+        }
+        // Of users who are gone nothing is left to choose; of messages no caller decides.
+        FlowKind::Delete | FlowKind::Delivery => {}
+        other => panic!("say who may choose a password by {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_no_flow_does_anybody_but_the_user_choose_a_password() {
+    let test = TestAccounts::start().await;
+    let user = ada(&test).await;
+    let contact = contact(&test, user, EMAIL);
+    for flow in FlowKind::ALL {
+        as_operator(&test, *flow, user, contact).await;
+    }
+    sign_in(&test, "ada", PASSWORD).await.unwrap();
+    let causes = test.recorded().into_iter().filter_map(|envelope| match envelope.signal {
+        Signal::UserPasswordSet { user: of, cause, .. } if of == user => Some(cause),
+        _ => None,
+    });
+    assert_eq!(causes.collect::<Vec<_>>(), [PasswordCause::Registration], "set once, by whoever registered");
+}
