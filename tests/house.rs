@@ -99,6 +99,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "message_budget",
     "mod",
     "new_password",
+    "newcomer",
     "policy",
     "proof",
     "proven",

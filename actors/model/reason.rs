@@ -61,6 +61,9 @@ words! {
         PasswordTooLong = "password_too_long": "the password is too long",
         PasswordCommon = "password_common": "the password is a common one",
         PasswordContainsOwnName = "password_contains_own_name": "the password repeats a name of its owner",
+        HashUnrecognised = "hash_unrecognised": "the hash has no shape that is read",
+        HashTooDear = "hash_too_dear": "checking the hash would cost more than is allowed",
+        HashNotBuiltIn = "hash_not_built_in": "hashes of that kind need the feature foreign-hashes",
         ProfileInvalid = "profile_invalid": "a profile field or attribute is not acceptable",
         GroupInvalid = "group_invalid": "a group name is not acceptable",
         UsernameTaken = "username_taken": "the username is taken",
@@ -139,6 +142,7 @@ words! {
         Reset = "reset": "the user reset it with a token or code",
         Change = "change": "the user changed it, knowing the old one",
         Rehash = "rehash": "the same password under newer parameters",
+        Import = "import": "the hash came with the user from another system",
         Admin = "admin": "reserved",
     }
 }

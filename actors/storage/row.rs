@@ -128,7 +128,7 @@ pub struct ContactRow {
 /// A password credential as stored.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CredentialRow {
-    /// The hash with its parameters, as a PHC string.
+    /// The hash with its parameters: a PHC string, or the text of another system that it was taken in from.
     pub phc: String,
     /// Grows with every write of this row.
     pub revision: u64,

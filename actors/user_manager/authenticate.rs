@@ -307,9 +307,10 @@ async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<
     let stored = compared.as_ref().and_then(|(_, credential)| credential.as_ref()).map(|row| row.phc.clone());
     let decoy =
         services.keys.decoy_seed(identifier.as_ref().map_or(message.identifier.as_str(), Identifier::canonical));
-    let verdict = run.verify(password.clone(), stored, decoy).await;
+    let normalised = password.normalised.clone();
+    let verdict = run.verify(password, stored, decoy).await;
     let rehashed = match &verdict {
-        Ok(Verified::Match { needs_rehash: true }) => run.hash(password).await.ok(),
+        Ok(Verified::Match { needs_rehash: true }) => run.hash(normalised).await.ok(),
         _ => None,
     };
     let rehashed = rehashed.map(crate::hasher::PhcString::into_string);

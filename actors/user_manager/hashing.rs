@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::flow::{Perform, Run};
-use crate::hasher::{Claim, HashError, PhcString, Place, Verified};
+use crate::hasher::{Claim, HashError, PhcString, Place, Presented, Verified};
 
 /// What part of the time in line a commit may wait beyond it.
 const PART: u32 = 10;
@@ -24,7 +24,7 @@ impl<F: Perform> Run<'_, F> {
     /// Has a password compared with a stored hash, or with a decoy.
     pub(super) async fn verify(
         &self,
-        password: Zeroizing<Vec<u8>>,
+        password: Presented,
         stored: Option<String>,
         decoy: [u8; 32],
     ) -> Result<Verified, HashError> {

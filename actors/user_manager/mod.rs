@@ -21,11 +21,13 @@ mod fixture;
 mod flow;
 mod guarding;
 mod hashing;
+mod import;
 mod lapse;
 mod log_out;
 mod make_primary;
 mod message_budget;
 mod new_password;
+mod newcomer;
 mod policy;
 mod proof;
 mod proven;
@@ -52,7 +54,7 @@ use std::time::Duration;
 
 use majordomo_model::{
     Actor as OnBehalfOf, AddContact, Authenticate, ChangeContact, ChangeGroups, ChangePassword, Command, CommandId,
-    ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Lane,
+    ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Import, Lane,
     LogOut, MakePrimary, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset,
     RequestPhoneVerification, ResetPassword, Signal, SignalId, UndoChange, Update,
 };
@@ -117,7 +119,7 @@ macro_rules! mailbox {
 mailbox! {
     Register Authenticate LogOut EndSessions ChangePassword RequestEmailVerification ConfirmEmail
     RequestPhoneVerification ConfirmPhone AddContact ChangeContact RemoveContact MakePrimary Update ChangeGroups
-    Disable Enable Delete RequestPasswordReset ResetPassword UndoChange
+    Disable Enable Delete RequestPasswordReset ResetPassword UndoChange Import
 }
 
 /// A flow's message as the mailbox takes it.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::message_budget::MessageLimits;
+use crate::hasher::Presented;
 use crate::keys::Keyring;
 use crate::stamp::SealKey;
 use crate::storage::{ContactRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow, UsernameRow, Write};
@@ -189,11 +190,16 @@ impl Policy {
         self.passwords.check(password, own_names)
     }
 
-    /// A password to be compared, in the form that is hashed. One that is longer than any that could be set becomes
+    /// A password to be compared, in the form that is hashed here, and as typed for what was hashed elsewhere. One that is longer than any that could be set becomes
     /// the empty one, which matches none, so that it costs what any other costs and no more.
-    pub(super) fn password_to_compare(&self, password: &Password) -> Zeroizing<Vec<u8>> {
-        let normalised = self.passwords.normalise_for_login(password);
-        Zeroizing::new(normalised.map(|password| password.as_bytes().to_vec()).unwrap_or_default())
+    pub(super) fn password_to_compare(&self, password: &Password) -> Presented {
+        let Some(normalised) = self.passwords.normalise_for_login(password) else {
+            return Presented { normalised: Zeroizing::default(), typed: None };
+        };
+        let bytes = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
+        let typed = password.expose().as_bytes();
+        let differs = typed != normalised.as_bytes();
+        Presented { normalised: bytes(normalised.as_bytes()), typed: differs.then(|| bytes(typed)) }
     }
 }
 

@@ -22,6 +22,7 @@ mod gateways;
 mod generated;
 mod guarding;
 mod health;
+mod importing;
 mod laws;
 mod listening;
 mod model;

@@ -28,6 +28,7 @@ words! {
         RequestPasswordReset = "request_password_reset": "a message that permits a new password is asked for",
         ResetPassword = "reset_password": "a token or code buys a new password",
         UndoChange = "undo_change": "whoever reads the old address takes a change back",
+        Import = "import": "a user of another system comes with the password hash that is stored there",
         Delivery = "delivery": "a message goes to its recipient, or is given up",
     }
 }
