@@ -58,7 +58,9 @@ pub(super) const fn word(kind: SignalKind) -> Option<Word> {
         | Kind::SubscriptionMoved
         | Kind::ProjectionRebuildStarted => ("authz_admin", Admin),
         Kind::RequestsRefused | Kind::FailuresAggregated => ("excess_rate_limit_exceeded", Bare),
-        Kind::UserRegistrationFailed | Kind::UserUpdateFailed | Kind::UserImportFailed => ("input_validation_fail", Fields),
+        Kind::UserRegistrationFailed | Kind::UserUpdateFailed | Kind::UserImportFailed => {
+            ("input_validation_fail", Fields)
+        }
         Kind::UserLoggedOut => ("session_expired", With("logout")),
         Kind::SessionRevoked | Kind::SessionsEnded => ("session_expired", With("revoked")),
         Kind::SignalsLost => ("sys_crash", With("signals_lost")),

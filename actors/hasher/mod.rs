@@ -476,7 +476,10 @@ mod tests {
         let place = hasher.keep_place_for_login();
         assert!(place.is_some() && hasher.keep_place_for_login().is_none());
         assert_eq!(verify(&hasher, "without a place", None).await, Err(HashError::Overloaded));
-        let (caller, claim) = (hasher.clone(), Claim { password: Presented { normalised: password("let in"), typed: None }, stored: None, decoy: DECOY });
+        let (caller, claim) = (
+            hasher.clone(),
+            Claim { password: Presented { normalised: password("let in"), typed: None }, stored: None, decoy: DECOY },
+        );
         let login = enqueue(&hasher, async move { caller.verify_at(place, claim, None).await }).await;
         hasher.hold(false);
         assert_eq!(login.await.unwrap(), Ok(Verified::Decoy));

@@ -46,7 +46,7 @@ pub use reason::{
 };
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
 pub use sealed::Unseal;
-pub use secret::{OneTimeCode, OneTimeToken, Password, ServiceSecret, SessionToken};
+pub use secret::{OneTimeCode, OneTimeToken, Password, PasswordHash, ServiceSecret, SessionToken};
 #[cfg(feature = "schema")]
 pub use signal::json_schema;
 pub use signal::{FlowKind, Signal, SignalClass, SignalField, SignalKind, catalogue_table};

@@ -54,8 +54,8 @@ use std::time::Duration;
 
 use majordomo_model::{
     Actor as OnBehalfOf, AddContact, Authenticate, ChangeContact, ChangeGroups, ChangePassword, Command, CommandId,
-    ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Import, Lane,
-    LogOut, MakePrimary, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset,
+    ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Import,
+    Lane, LogOut, MakePrimary, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset,
     RequestPhoneVerification, ResetPassword, Signal, SignalId, UndoChange, Update,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};

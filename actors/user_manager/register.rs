@@ -1,8 +1,8 @@
 //! Register: a person becomes a user.
 
 use majordomo_model::{
-    Accepted, Channel, Contact, ContactId, Error, Failure, PasswordCause, Personal, Profile, Register,
-    RegisterReason, Signal, Timestamp, UserId, UserStatus, Username,
+    Accepted, Channel, Contact, ContactId, Error, Failure, PasswordCause, Personal, Profile, Register, RegisterReason,
+    Signal, Timestamp, UserId, UserStatus, Username,
 };
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
@@ -80,11 +80,7 @@ impl From<Unfit> for Unacceptable {
 }
 
 fn names(message: &Register) -> Names<'_> {
-    Names {
-        username: message.username.as_deref(),
-        email: message.email.as_deref(),
-        phone: message.phone.as_deref(),
-    }
+    Names { username: message.username.as_deref(), email: message.email.as_deref(), phone: message.phone.as_deref() }
 }
 
 /// The end of a registration that is refused.

@@ -17,7 +17,8 @@ const ARGON2: &str = "argon2$argon2i$v=19$m=256,t=1,p=1$c29tZXNhbHQ$AJFIsNZTMKTA
 /// Of the empty password, as passlib's own tests have it.
 const OF_NOTHING: &str = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy";
 /// Of [`DECOMPOSED_PASSWORD`], its bytes as they stand: made by `openssl passwd -6 -salt nfd`.
-const DECOMPOSED: &str = "$6$nfd$dluy/6hHCyOxLBq9x11cIv4VDZTZs2hZQE83mgJ40Um/1UhgsJC2BwDE0w.oM7xf6HLawhTylv8XBO2mJ2p5E.";
+const DECOMPOSED: &str =
+    "$6$nfd$dluy/6hHCyOxLBq9x11cIv4VDZTZs2hZQE83mgJ40Um/1UhgsJC2BwDE0w.oM7xf6HLawhTylv8XBO2mJ2p5E.";
 const DECOMPOSED_PASSWORD: &str = "caf\u{65}\u{301} and th\u{e9}";
 
 fn named(username: &str, hash: &str) -> Import {
@@ -60,6 +61,9 @@ async fn an_imported_password_opens_the_door_and_is_hashed_anew_once() {
         assert_eq!(causes(&test, user), expected.map(|(cause, scheme)| (cause, scheme.to_owned())));
         let wrong = test.authenticate(login(username, "Test")).await.unwrap_err();
         assert_eq!(wrong, Error::Refused(AuthenticateReason::InvalidCredentials));
+        let told = serde_json::to_string(&test.recorded()).unwrap();
+        let secret = hash.rsplit('$').next().unwrap();
+        assert!(!told.contains(secret) && told.contains(scheme), "no signal shows the hash");
     }
     assert_laws(&test);
 }
@@ -86,7 +90,11 @@ async fn a_wrong_password_costs_as_many_jobs_against_a_foreign_hash_as_against_n
     for identifier in ["ada", "nobody"] {
         let before = test.hasher_state().jobs_done;
         test.authenticate(login(identifier, "wrong")).await.unwrap_err();
-        assert_eq!(test.hasher_state().jobs_done - before, 1, "{identifier}: the decoy, which a cheap hash costs as well");
+        assert_eq!(
+            test.hasher_state().jobs_done - before,
+            1,
+            "{identifier}: the decoy, which a cheap hash costs as well"
+        );
     }
 }
 
@@ -122,7 +130,8 @@ async fn an_imported_password_permits_what_a_password_permits() {
     test.add_contact(AddContact { user, address: address(), authority: authority("wrong") }).await.unwrap_err();
     test.add_contact(AddContact { user, address: address(), authority: authority("test") }).await.unwrap();
     let new = "nine lanterns over a quiet harbour";
-    let change = |current: &str| ChangePassword { user, current: Password::new(current), new: Password::new(new), keep: None };
+    let change =
+        |current: &str| ChangePassword { user, current: Password::new(current), new: Password::new(new), keep: None };
     test.change_password(change("wrong")).await.unwrap_err();
     test.change_password(change("test")).await.unwrap();
     test.authenticate(login("ada", "test")).await.unwrap_err();
@@ -151,8 +160,8 @@ async fn a_proven_address_is_owned_at_once_and_an_unproven_one_must_be_proven() 
 
     test.advance(Policy::default().unverified_lifetime + Duration::from_secs(1));
     test.sweep().await;
-    assert_eq!(test.user(claimant).await.unwrap(), None, "nobody proved it in time");
-    assert!(test.user(owner).await.unwrap().is_some());
+    assert_eq!(test.user(claimant).unwrap(), None, "nobody proved it in time");
+    assert!(test.user(owner).unwrap().is_some());
     assert_laws(&test);
 }
 

@@ -45,7 +45,9 @@ pub(super) fn parse(text: &str, _ceiling: &Ceiling) -> Parsed {
 
 fn take_apart(rest: &str, hash: Hash, digits: usize) -> Result<ShaCrypt, HashProblem> {
     let (rounds, rest) = match rest.strip_prefix("rounds=") {
-        Some(rest) => rest.split_once('$').ok_or(HashProblem::Unrecognised).map(|(rounds, rest)| (decimal(rounds), rest))?,
+        Some(rest) => {
+            rest.split_once('$').ok_or(HashProblem::Unrecognised).map(|(rounds, rest)| (decimal(rounds), rest))?
+        }
         None => (Ok(DEFAULT_ROUNDS), rest),
     };
     let (rounds, [salt, tag]) = (rounds?, fields(rest, '$')?);
