@@ -35,7 +35,7 @@ impl Compare for Md5Crypt {
     fn matches(&self, password: &[u8]) -> Result<bool, Refused> {
         let is_readable = password.len() <= ITERATED_PASSWORD_BYTES && !password.contains(&0);
         let password = if is_readable { password } else { &[] };
-        let computed = crypt_text(reordered(&*self.digest(password), &ORDER));
+        let computed = crypt_text(reordered(&self.digest(password), &ORDER));
         Ok(equal(&computed, &self.tag) && is_readable)
     }
 }

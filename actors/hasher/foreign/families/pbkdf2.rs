@@ -28,11 +28,11 @@ pub(super) struct Pbkdf2 {
 pub(super) fn parse(text: &str, _ceiling: &Ceiling) -> Parsed {
     let of_passlib = [("$pbkdf2$", Hash::Sha1), ("$pbkdf2-sha256$", Hash::Sha256), ("$pbkdf2-sha512$", Hash::Sha512)];
     if let Some((rest, hash)) = stripped(text, of_passlib) {
-        return read(take_apart(rest, hash, |salted| adapted_base64(salted), |hashed| adapted_base64(hashed)));
+        return read(take_apart(rest, hash, adapted_base64, adapted_base64));
     }
     let of_django = [("pbkdf2_sha1$", Hash::Sha1), ("pbkdf2_sha256$", Hash::Sha256)];
     let (rest, hash) = stripped(text, of_django)?;
-    read(take_apart(rest, hash, |salted| Ok(salted.as_bytes().to_vec()), |hashed| base64(hashed)))
+    read(take_apart(rest, hash, |salted| Ok(salted.as_bytes().to_vec()), base64))
 }
 
 fn stripped(text: &str, prefixes: impl IntoIterator<Item = (&'static str, Hash)>) -> Option<(&str, Hash)> {
