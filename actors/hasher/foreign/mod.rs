@@ -9,6 +9,7 @@ mod families;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "foreign-hashes")]
 use super::kernel::Refused;
 use super::parameters::Ceiling;
 use super::phc::StoredHash;
