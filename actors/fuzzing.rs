@@ -156,12 +156,15 @@ pub fn envelope(data: &[u8]) -> Result<(), Fault> {
     hold(!(lines && verifier.finish().is_ok()), "a trail that nobody signed is verified")
 }
 
-/// Stored hashes: nothing dearer than the ceiling is read, and what is read is what was written.
+/// Stored hashes, our own and those of other systems: nothing dearer than the ceiling is read, and what is read is what
+/// was written.
 ///
 /// # Errors
 /// What does not hold.
 pub fn phc_string(data: &[u8]) -> Result<(), Fault> {
-    hold(hasher::reads_phc_as_written(&String::from_utf8_lossy(data)), "a stored hash is read as another one")
+    let text = String::from_utf8_lossy(data);
+    hold(hasher::reads_phc_as_written(&text), "a stored hash is read as another one")?;
+    hold(hasher::reads_as_taken_in(&text), "a hash that was taken in is not read as it is stored")
 }
 
 fn hold(condition: bool, otherwise: Fault) -> Result<(), Fault> {
@@ -217,6 +220,14 @@ mod tests {
             "phc_string" => texts(&[
                 "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
                 "$argon2i$m=65536,t=2,p=1$c29tZXNhbHQ$9sTbSlTio3Biev89thdrlKKiCaYsjjYVJxGAL3swxpQ",
+                "{TRUNCATE72}$2a$05$c92SVSfjeiCD6F2nAD6y0uBpJDjdRkt0EgeC4/31Rf2LUZbDRDE.O",
+                "$scrypt$ln=8,r=8,p=1$wlhLyXmP8b53bm1NKYVQqg$mTpvG8lzuuDk+DWz8HZIB6Vum6erDuUm0As5yU+VxWA",
+                "pbkdf2_sha256$10000$kjVJaVz6qsnJ$5yPHw3rwJGECpUf70daLGhOrQ5+AMxIJdz1c3bqK1Rs=",
+                "AQAAAAIAAAAyAAAAEOMwvh3+FZxqkdMBz2ekgGhwQ4B6pZWND6zgESBuWiHw",
+                "$5$rounds=10376$I5lNtXtRmf.OoMd8$Ko3AI1VvTANdyKhBPavaRjJzNpSatKU6QVN9uwS9MH.",
+                "{CRYPT}$1$dXc3I7Rw$ctlgjDdWJLMT.qwHsWhXR1",
+                "$P$9IQRaTwmfeRo7ud9Fh4E2PdI0S3r.L0",
+                "{SSHA}0c0blFTXXNuAMHECS4uxrj3ZieMoWImr",
             ]),
             other => panic!("no seeds for {other}"),
         }

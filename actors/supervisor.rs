@@ -3,6 +3,7 @@
 mod health;
 mod operation;
 mod plan;
+mod setup;
 mod tree;
 
 use std::fmt;
@@ -15,16 +16,16 @@ use tokio::time::Instant;
 
 pub use self::health::{Health, HealthFault};
 pub use self::operation::{ANSWER_WITHIN, OrderError};
+pub use self::setup::Setup;
 pub use self::tree::{ActorDetail, ActorState, ActorStatus, Tree, UserManagerState};
 use crate::address::{Address, AskError, Binder};
-use crate::breach::{BreachCheck, Lookout};
+use crate::breach::Lookout;
 use crate::clock::Clock;
-use crate::guard::{GuardRegistration, GuardState, Panel};
-use crate::hasher::{Hasher, HasherSettings, HasherSettingsError};
-use crate::keys::Keyring;
+use crate::guard::{GuardState, Panel};
+use crate::hasher::{Hasher, HasherSettingsError};
 use crate::live::LiveGroup;
 use crate::outbox::{Doorbell, Outbox, RegistrationError, Subscription};
-use crate::storage::{CommitHook, Location, OpenError, Reader, Storage, StorageSettings, Unreadable};
+use crate::storage::{CommitHook, OpenError, Reader, Storage, Unreadable};
 use crate::supervision::{Board, Child, ChildStatus, SupervisorMessage, SupervisorState, spawn_supervisor};
 use crate::token::Tokens;
 use crate::user_manager::{
@@ -33,32 +34,6 @@ use crate::user_manager::{
 
 /// How long the shutdown waits for each child of the tree, once flows have drained.
 const CHILD_STOP: Duration = Duration::from_secs(5);
-
-/// Everything that a system is made of.
-pub struct Setup {
-    /// Where the store lies.
-    pub location: Location,
-    /// How storage works.
-    pub storage: StorageSettings,
-    /// How passwords are hashed.
-    pub hashing: HasherSettings,
-    /// What is asked of users.
-    pub policy: Policy,
-    /// How many requests may be under way; more are refused.
-    pub places: usize,
-    /// How long a caller waits who gives no deadline.
-    pub patience: Duration,
-    /// The master keys.
-    pub keys: Keyring,
-    /// Where time comes from.
-    pub clock: Clock,
-    /// Who is fed signals from the start.
-    pub subscriptions: Vec<Subscription>,
-    /// Who is asked before a commit, in this order.
-    pub guards: Vec<GuardRegistration>,
-    /// What new passwords are held against beyond the rules.
-    pub breaches: Option<BreachCheck>,
-}
 
 /// Why a system was not spawned.
 #[derive(Debug, thiserror::Error)]

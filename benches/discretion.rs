@@ -36,6 +36,14 @@ struct MailServer {
     links: Arc<Mutex<HashMap<String, String>>>,
 }
 
+impl MailServer {
+    /// What proves this address, by the last link that was sent to it.
+    fn proof(&self, address: &str) -> Option<Proof> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.get(address).and_then(|link| Proof::from_link(link))
+    }
+}
+
 impl Transport for MailServer {
     fn channel(&self) -> Channel {
         Channel::Email
@@ -142,9 +150,7 @@ async fn populate(accounts: &Accounts, server: &MailServer, each: u64) -> Result
     }
     accounts.drain().await;
     for number in 0..each {
-        let links = server.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let proof = links.get(&owned(number)).and_then(|link| Proof::from_link(link)).ok_or("no link was sent")?;
-        drop(links);
+        let proof = server.proof(&owned(number)).ok_or("no link was sent")?;
         accounts.confirm_email(from_elsewhere(ConfirmEmail { proof })).await?;
     }
     accounts.drain().await;

@@ -112,6 +112,14 @@ impl Accounts {
         self.ask(command).await
     }
 
+    /// Makes a user of somebody who had a password in another system; see [`Import`].
+    ///
+    /// # Errors
+    /// [`ImportReason`], or why it could not be done.
+    pub async fn import(&self, command: impl Into<Command<Import>>) -> Answer<Import> {
+        self.ask(command).await
+    }
+
     /// Signs a user in and opens a session; see [`Authenticate`].
     ///
     /// # Errors

@@ -101,6 +101,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "fault",
     "fixture",
     "flow",
+    "fresh_token",
     "guarding",
     "hashing",
     "known_device",
@@ -110,6 +111,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "message_budget",
     "mod",
     "new_password",
+    "newcomer",
     "policy",
     "proof",
     "proven",
@@ -135,7 +137,6 @@ const ALONE: &[(&str, &str)] = &[
     ("chacha20poly1305", "actors/seal.rs"),
     ("metrics", "actors/telemetry.rs"),
     ("ed25519_dalek", "actors/auditor/"),
-    ("sha1", "actors/breach/"),
     ("reqwest", "actors/http/"),
     ("rustls", "actors/http/"),
 ];

@@ -58,14 +58,16 @@ pub(super) const fn word(kind: SignalKind) -> Option<Word> {
         | Kind::SubscriptionMoved
         | Kind::ProjectionRebuildStarted => ("authz_admin", Admin),
         Kind::RequestsRefused | Kind::FailuresAggregated | Kind::LimitReached => ("excess_rate_limit_exceeded", Bare),
-        Kind::UserRegistrationFailed | Kind::UserUpdateFailed => ("input_validation_fail", Fields),
+        Kind::UserRegistrationFailed | Kind::UserUpdateFailed | Kind::UserImportFailed => {
+            ("input_validation_fail", Fields)
+        }
         Kind::UserLoggedOut => ("session_expired", With("logout")),
         Kind::SessionRevoked | Kind::SessionsEnded => ("session_expired", With("revoked")),
         Kind::SignalsLost => ("sys_crash", With("signals_lost")),
         Kind::SubscriberRestarted => ("sys_restart", Monitor),
         Kind::SubscriberQuarantined | Kind::SubscriberLapsed => ("sys_monitor_disabled", Monitor),
         Kind::SubscriberReleased => ("sys_monitor_enabled", Monitor),
-        Kind::UserRegistered => ("user_created", On),
+        Kind::UserRegistered | Kind::UserImported => ("user_created", On),
         Kind::UserUpdated => ("user_updated", OnFields),
         Kind::UserEnabled => ("user_updated", OnPart("status")),
         Kind::UserEmailVerified

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::Span;
 use zeroize::Zeroizing;
 
+use super::foreign::ForeignHash;
 use super::kernel::{HashKernel, Input, Kernel, Refused};
 use super::pace::Pace;
 use super::parameters::{Ceiling, HashParameters};
@@ -54,9 +55,24 @@ impl Task {
     }
 }
 
+/// A password that is to be compared.
+#[derive(Clone)]
+pub(crate) struct Presented {
+    /// In the form that is hashed here. The empty one matches nothing.
+    pub(crate) normalised: Zeroizing<Vec<u8>>,
+    /// As it was typed, where that differs: what another system would have hashed.
+    pub(crate) typed: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Presented {
+    fn as_typed(&self) -> &[u8] {
+        self.typed.as_ref().unwrap_or(&self.normalised)
+    }
+}
+
 /// A password, and what it is checked against.
 pub(crate) struct Claim {
-    pub(crate) password: Zeroizing<Vec<u8>>,
+    pub(crate) password: Presented,
     pub(crate) stored: Option<String>,
     pub(crate) decoy: [u8; 32],
     /// What the decoy costs, as a class of stored costs; like a new hash if it is none that can be computed here.
@@ -261,16 +277,39 @@ impl<'a> Worker<'a> {
 
     /// Checks a claim. Without a stored hash that can be checked, the decoy takes its place and the same work is done.
     fn verify(&mut self, claim: &Claim) -> Result<Verified, Refused> {
-        let stored = claim.stored.as_deref().map(|text| StoredHash::parse(text, &self.shared.ceiling));
-        match stored {
-            Some(Some(stored)) => {
-                let equal = self.matches(&stored, &claim.password)?;
-                let needs_rehash = !stored.is_current(&self.shared.parameters);
-                Ok(if equal { Verified::Match { needs_rehash } } else { Verified::Mismatch })
-            }
-            Some(None) => self.check_decoy(claim).map(|()| Verified::Malformed),
-            None => self.check_decoy(claim).map(|()| Verified::Decoy),
+        let Some(text) = claim.stored.as_deref() else { return self.check_decoy(claim).map(|()| Verified::Decoy) };
+        if let Some(stored) = StoredHash::parse(text, &self.shared.ceiling) {
+            let equal = self.matches(&stored, &claim.password.normalised)?;
+            let needs_rehash = !stored.is_current(&self.shared.parameters);
+            return Ok(if equal { Verified::Match { needs_rehash } } else { Verified::Mismatch });
         }
+        match ForeignHash::parse(text, &self.shared.ceiling) {
+            Ok(foreign) => self.verify_foreign(&foreign, claim),
+            Err(_) => self.check_decoy(claim).map(|()| Verified::Malformed),
+        }
+    }
+
+    /// Checks a claim against what another system made. One of a cheap family that does not match costs the decoy as
+    /// well, so that it is not told from a user who is not there; one that matches is hashed anew by whoever asked.
+    fn verify_foreign(&mut self, foreign: &ForeignHash, claim: &Claim) -> Result<Verified, Refused> {
+        let typed = claim.password.as_typed();
+        // Elsewhere an empty password may have been set; here it stands for what is no password at all.
+        let equal = match foreign {
+            ForeignHash::Argon2(stored) => self.matches(stored, typed)? && !typed.is_empty(),
+            #[cfg(feature = "foreign-hashes")]
+            ForeignHash::Other(other) => {
+                #[cfg(any(test, feature = "testing"))]
+                self.inject_fault();
+                let equal = other.matches(typed)? && !typed.is_empty();
+                if !equal {
+                    self.check_decoy(claim)?;
+                    return Ok(Verified::Mismatch);
+                }
+                count(&self.shared.counters.jobs_done);
+                equal
+            }
+        };
+        Ok(if equal { Verified::Match { needs_rehash: true } } else { Verified::Mismatch })
     }
 
     fn check_decoy(&mut self, claim: &Claim) -> Result<(), Refused> {
@@ -278,7 +317,7 @@ impl<'a> Worker<'a> {
         let recipe = drawn.unwrap_or(Recipe::current(self.shared.parameters));
         let salt = claim.decoy.iter().copied().take(SALT_BYTES).collect();
         let decoy = StoredHash { recipe, salt, tag: claim.decoy.to_vec() };
-        self.matches(&decoy, &claim.password).map(drop)
+        self.matches(&decoy, &claim.password.normalised).map(drop)
     }
 
     fn matches(&mut self, stored: &StoredHash, password: &[u8]) -> Result<bool, Refused> {

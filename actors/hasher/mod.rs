@@ -6,6 +6,7 @@
 
 mod actor;
 mod crew;
+mod foreign;
 mod huge_pages;
 mod kernel;
 mod pace;
@@ -33,8 +34,11 @@ use tracing::Instrument;
 use zeroize::Zeroizing;
 
 pub use self::actor::HasherMessage;
-pub(crate) use self::crew::Claim;
+pub(crate) use self::crew::{Claim, Presented};
 use self::crew::{Counters, Job, Reply, Shared, Task, count};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::foreign::reads_as_taken_in;
+pub(crate) use self::foreign::{HashProblem, TakenIn};
 pub use self::kernel::HashKernel;
 #[cfg(any(test, feature = "testing"))]
 use self::kernel::{Input, Kernel};
@@ -171,9 +175,9 @@ impl Hasher {
         self.ask(Priority::Rehash, place, deadline, |reply| Task::Hash { password, reply }).await
     }
 
-    /// Checks `password` against `stored`, a PHC string. With `None` the same job runs against the decoy that the
-    /// seed `decoy` stands for; so it does where `stored` is malformed or dearer than the ceiling. The seed should be
-    /// a keyed hash of the identifier that the caller gave.
+    /// Checks `password` against `stored`, a PHC string or what [`crate::user_manager`] took in from another system.
+    /// With `None` the same job runs against the decoy that the seed `decoy` stands for; so it does where `stored` is
+    /// malformed or dearer than the ceiling. The seed should be a keyed hash of the identifier that the caller gave.
     ///
     /// # Errors
     /// See [`HashError`]; `deadline` is on the clock of the tokio runtime.
@@ -184,6 +188,7 @@ impl Hasher {
         decoy: [u8; 32],
         deadline: Option<Instant>,
     ) -> Result<Verified, HashError> {
+        let password = Presented { normalised: password, typed: None };
         self.verify_at(None, Claim { password, stored, decoy, class: None }, deadline).await
     }
 
@@ -198,6 +203,11 @@ impl Hasher {
         deadline: Option<Instant>,
     ) -> Result<Verified, HashError> {
         self.ask(Priority::Login, place, deadline, |reply| Task::Verify { claim, reply }).await
+    }
+
+    /// Judges a hash that another system made, by its shape and its cost, and says what to store of it. It is no job.
+    pub(crate) fn take_in(&self, text: &str) -> Result<TakenIn, HashProblem> {
+        foreign::take_in(text, &self.shared.ceiling)
     }
 
     /// The present state, read without asking the actor.
@@ -309,7 +319,7 @@ pub enum Verified {
     },
     /// The password is not the stored one.
     Mismatch,
-    /// The stored string is not an argon2 hash, or is dearer than the ceiling. A decoy was computed.
+    /// The stored string is no hash that can be checked, or is dearer than its ceiling. A decoy was computed.
     Malformed,
     /// Nothing was stored. A decoy was computed.
     Decoy,
@@ -499,7 +509,7 @@ mod tests {
         let place = hasher.keep_place_for_login();
         assert!(place.is_some() && hasher.keep_place_for_login().is_none());
         assert_eq!(verify(&hasher, "without a place", None).await, Err(HashError::Overloaded));
-        let (caller, password) = (hasher.clone(), password("let in"));
+        let (caller, password) = (hasher.clone(), Presented { normalised: password("let in"), typed: None });
         let claim = Claim { password, stored: None, decoy: DECOY, class: None };
         let login = enqueue(&hasher, async move { caller.verify_at(place, claim, None).await }).await;
         hasher.hold(false);

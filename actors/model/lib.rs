@@ -51,7 +51,7 @@ pub use reason::{
 pub use request::{Actor, CONTEXT_TEXT_LIMIT, Command, Context, Flow, Reason};
 pub use reserved_names::ReservedNames;
 pub use sealed::Unseal;
-pub use secret::{DeviceToken, OneTimeCode, OneTimeToken, Password, ServiceSecret, SessionToken};
+pub use secret::{DeviceToken, OneTimeCode, OneTimeToken, Password, PasswordHash, ServiceSecret, SessionToken};
 #[cfg(feature = "schema")]
 pub use signal::json_schema;
 pub use signal::{FlowKind, Signal, SignalClass, SignalField, SignalKind, catalogue_table};

@@ -63,6 +63,9 @@ words! {
         PasswordCommon = "password_common": "the password is a common one",
         PasswordContainsOwnName = "password_contains_own_name": "the password repeats a name of its owner or a word of the app",
         PasswordBreached = "password_breached": "the password is known from a breach",
+        HashUnrecognised = "hash_unrecognised": "the hash has no shape that is read",
+        HashTooDear = "hash_too_dear": "checking the hash would cost more than is allowed",
+        HashNotBuiltIn = "hash_not_built_in": "hashes of that kind need the feature foreign-hashes",
         ProfileInvalid = "profile_invalid": "a profile field or attribute is not acceptable",
         GroupInvalid = "group_invalid": "a group name is not acceptable",
         UsernameTaken = "username_taken": "the username is taken",
@@ -145,6 +148,7 @@ words! {
         Reset = "reset": "the user reset it with a token or code",
         Change = "change": "the user changed it, knowing the old one",
         Rehash = "rehash": "the same password under newer parameters",
+        Import = "import": "the hash came with the user from another system",
         Admin = "admin": "reserved",
     }
 }

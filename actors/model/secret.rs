@@ -65,6 +65,8 @@ secrets! {
     OneTimeToken = |text| text;
     /// A short code that a person copies by hand; white space and hyphens, which help reading it, are dropped.
     OneTimeCode = without_spacing;
+    /// A password hash as another system stored it: whoever reads it can guess the password at leisure.
+    PasswordHash = |text| text;
     /// What opens a service to the app that calls it: an API key, a token, a password.
     ServiceSecret = |text| text;
 }
@@ -90,18 +92,19 @@ mod tests {
     #[test]
     fn debug_tells_nothing() {
         let shown = format!(
-            "{:?} {:#?} {:?} {:?} {:?} {:?}",
+            "{:?} {:#?} {:?} {:?} {:?} {:?} {:?}",
             Password::new("hunter2"),
             SessionToken::new("hunter2"),
             DeviceToken::new("hunter2"),
             OneTimeToken::new("hunter2"),
             OneTimeCode::new("hunter2"),
+            PasswordHash::new("hunter2"),
             ServiceSecret::new("hunter2"),
         );
         assert_eq!(
             shown,
             "Password([REDACTED]) SessionToken([REDACTED]) DeviceToken([REDACTED]) OneTimeToken([REDACTED]) \
-             OneTimeCode([REDACTED]) ServiceSecret([REDACTED])"
+             OneTimeCode([REDACTED]) PasswordHash([REDACTED]) ServiceSecret([REDACTED])"
         );
     }
 

@@ -4,6 +4,7 @@ mod actor;
 mod batch;
 mod census;
 mod change;
+mod commit;
 mod credential;
 mod dispatch;
 mod known_sessions;
@@ -38,7 +39,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use majordomo_model::{Envelope, Timestamp};
+use majordomo_model::Timestamp;
 use ractor::{ActorCell, SpawnErr};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;
@@ -49,6 +50,7 @@ pub use self::batch::{Batch, Check, Outcome, Verdict, Write};
 pub(crate) use self::census::Census;
 use self::census::KnownCensus;
 pub use self::change::ChangeRow;
+pub use self::commit::{CommitError, CommitHook, Committed};
 pub use self::credential::{CredentialRow, StoredCredential};
 pub use self::dispatch::DispatchRow;
 #[cfg(any(test, feature = "testing"))]
@@ -74,55 +76,13 @@ pub use self::row::{
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::row::{decode, decode_signal, encode};
 pub use self::settings::StorageSettings;
-use crate::address::{Address, AskError, Binder};
+use crate::address::{Address, Binder};
 use crate::clock::Clock;
 use crate::gauge::{Gauge, GaugeReading, LastFailure};
 use crate::keys::Keyring;
 
 /// How many rows one sweep removes.
 const SWEPT: usize = 10_000;
-
-/// Why a batch was not committed, or is not known to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommitError {
-    /// The store is out; nothing was written.
-    Unavailable,
-    /// The writer's queue is full; nothing was written.
-    Overloaded,
-    /// The batch itself cannot be written.
-    Failed,
-    /// The storage actor died again and again with it, or the system stopped before a store that had failed was back:
-    /// whether it was written is not known.
-    Interrupted,
-    /// The system is stopped.
-    Stopped,
-}
-
-impl From<AskError> for CommitError {
-    fn from(error: AskError) -> Self {
-        match error {
-            AskError::Overloaded => Self::Overloaded,
-            AskError::Stopped => Self::Stopped,
-            _ => Self::Interrupted,
-        }
-    }
-}
-
-/// What happens with the signals of a commit, called in the order of commits. Must be quick.
-pub type CommitHook = Arc<dyn Fn(&Committed<'_>) + Send + Sync>;
-
-/// Signals that were committed, with their places; never none.
-#[derive(Debug)]
-pub struct Committed<'a>(&'a [(u64, &'a Envelope)]);
-
-impl Committed<'_> {
-    /// A copy of each, in the order of their places, for whoever listens; often nobody does.
-    #[must_use]
-    pub fn envelopes(&self) -> Vec<Arc<Envelope>> {
-        let placed = |(seq, envelope): &(u64, &Envelope)| Arc::new(Envelope { seq: Some(*seq), ..(*envelope).clone() });
-        self.0.iter().map(placed).collect()
-    }
-}
 
 /// The handle of the storage actor. Cloning shares it; it outlives the actor's incarnations.
 #[derive(Clone)]

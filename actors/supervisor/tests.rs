@@ -3,8 +3,9 @@
 use majordomo_model::Timestamp;
 
 use super::*;
-use crate::hasher::HashParameters;
-use crate::storage::{Batch, CursorRow, LetterRow, LetterState, MemoryDisk, Write};
+use crate::hasher::{HashParameters, HasherSettings};
+use crate::keys::Keyring;
+use crate::storage::{Batch, CursorRow, LetterRow, LetterState, Location, MemoryDisk, StorageSettings, Write};
 
 async fn system() -> System {
     let hashing = HasherSettings {

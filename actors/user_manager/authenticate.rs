@@ -7,9 +7,10 @@ use majordomo_model::{
 use serde::{Deserialize, Serialize};
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told};
+use super::fresh_token::FreshToken;
 use super::known_device;
 use super::lock::{self, Failures};
-use super::policy::{FreshToken, Policy, revoked, seal_key, shown, typed};
+use super::policy::{Policy, revoked, seal_key, shown, typed};
 use super::rehash::Rehash;
 use super::throttle::{Counted, Held, Subject};
 use crate::guard::Proposal;
@@ -55,7 +56,7 @@ impl Attempt {
             (&self.compared, &self.verdict)
         {
             let (user, revision) = (user.id, credential.revision);
-            let password = services.policy.password_to_compare(&message.password);
+            let password = services.policy.password_to_compare(&message.password).normalised;
             services.rehashes.note(Rehash { user, password, revision });
         }
     }

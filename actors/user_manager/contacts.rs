@@ -8,8 +8,9 @@ use majordomo_model::{
 use super::authority::{Permit, holds};
 use super::epoch::open_tokens;
 use super::flow::{Decision, Perform, Told};
+use super::fresh_token::{FreshToken, supersede};
 use super::message_budget::{Remembered, budget};
-use super::policy::{FreshToken, Policy, Registration, personal_address, seal_key, supersede, verification_purpose};
+use super::policy::{Policy, Registration, personal_address, seal_key, verification_purpose};
 use crate::keys::Keyring;
 use crate::storage::{Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
 

@@ -3,7 +3,8 @@
 use majordomo_model::{PasswordCause, RevocationCause, SessionId, Signal, Timestamp, TokenPurpose, UserId};
 
 use super::flow::Told;
-use super::policy::{Policy, ended_sessions, revoked, supersede};
+use super::fresh_token::supersede;
+use super::policy::{Policy, ended_sessions, revoked};
 use super::session::{count, exactly, is_live};
 use crate::storage::{
     Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, SessionRow, StoredCredential, TokenRow, UserRow,

@@ -309,7 +309,9 @@ impl<'a, F: Perform> Run<'a, F> {
             }
             let (batch, answer) = self.batch(decision, now);
             if attempt == 0 {
-                batch.signals.iter().skip(1).filter(|told| is_told_ahead(told)).for_each(|told| self.publish(told));
+                // Live subscribers hear of what starts before it is stored.
+                let starts = |told: &&Envelope| told.signal.kind().class() == SignalClass::Start;
+                batch.signals.iter().skip(1).filter(starts).for_each(|told| self.publish(told));
             }
             // Who has to decide again has waited for company once.
             let patience = if attempt == 0 { self.patience() } else { Duration::ZERO };
@@ -443,11 +445,6 @@ impl<'a, F: Perform> Run<'a, F> {
             self.services.live.publish(&[Arc::new(envelope.clone())]);
         }
     }
-}
-
-/// Whether live subscribers hear of it before it is stored.
-fn is_told_ahead(told: &Envelope) -> bool {
-    told.signal.kind().class() == SignalClass::Start
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::flow::{Perform, Run};
-use crate::hasher::{Claim, HashError, PhcString, Place, Verified};
+use crate::hasher::{Claim, HashError, PhcString, Place, Presented, Verified};
 
 /// What part of the time in line a commit may wait beyond it.
 const PART: u32 = 10;
@@ -30,7 +30,7 @@ impl<F: Perform> Run<'_, F> {
     /// stored hashes: always the same, as long as their shares are.
     pub(super) async fn verify(
         &self,
-        password: Zeroizing<Vec<u8>>,
+        password: Presented,
         stored: Option<String>,
         decoy: [u8; 32],
     ) -> Result<Verified, HashError> {

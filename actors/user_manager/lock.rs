@@ -5,7 +5,8 @@ use std::time::Duration;
 use majordomo_model::{Flow, Signal, Timestamp, TokenPurpose, UserId};
 
 use super::flow::{Decision, Services, Told};
-use super::policy::{FreshToken, Policy};
+use super::fresh_token::FreshToken;
+use super::policy::Policy;
 use super::undo::told_first;
 use crate::keys::Keyring;
 use crate::storage::{AttemptRow, Check, Lookup, ReadError, ReadView, UserRow, Write};

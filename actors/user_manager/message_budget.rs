@@ -6,7 +6,7 @@ use majordomo_model::{Channel, Failure, Personal, Signal, Timestamp, TokenId, To
 use serde::{Deserialize, Serialize};
 
 use super::flow::Told;
-use super::policy::verification_signals;
+use super::fresh_token::verification_signals;
 use crate::delivery_end;
 use crate::keys::Keyring;
 use crate::storage::{

@@ -20,8 +20,10 @@ mod fault;
 #[cfg(test)]
 mod fixture;
 mod flow;
+mod fresh_token;
 mod guarding;
 mod hashing;
+mod import;
 mod known_device;
 mod lapse;
 mod limits;
@@ -30,6 +32,7 @@ mod log_out;
 mod make_primary;
 mod message_budget;
 mod new_password;
+mod newcomer;
 mod policy;
 mod proof;
 mod proven;
@@ -61,8 +64,8 @@ use std::time::Duration;
 
 use majordomo_model::{
     Actor as OnBehalfOf, AddContact, Authenticate, ChangeContact, ChangeGroups, ChangePassword, Command, CommandId,
-    ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Lane,
-    LogOut, MakePrimary, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset,
+    ConfirmEmail, ConfirmPhone, Context, Delete, DeletionCause, Disable, Enable, EndSessions, Flow, FlowId, Import,
+    Lane, LogOut, MakePrimary, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset,
     RequestPhoneVerification, ResetPassword, Signal, SignalId, UndoChange, Unlock, Update,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
@@ -130,7 +133,7 @@ macro_rules! mailbox {
 mailbox! {
     Register Authenticate LogOut EndSessions ChangePassword RequestEmailVerification ConfirmEmail
     RequestPhoneVerification ConfirmPhone AddContact ChangeContact RemoveContact MakePrimary Update ChangeGroups
-    Disable Enable Delete RequestPasswordReset ResetPassword UndoChange Unlock
+    Disable Enable Delete RequestPasswordReset ResetPassword UndoChange Unlock Import
 }
 
 /// A flow's message as the mailbox takes it.

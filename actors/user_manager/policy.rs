@@ -5,18 +5,18 @@ use std::time::Duration;
 
 pub use majordomo_model::GROUPS_LIMIT;
 use majordomo_model::{
-    Channel, Contact, Failure, FlowId, Identifier, NormalisedPassword, Password, PasswordProblem, PasswordRules,
-    Personal, ReservedNames, SessionId, Signal, Timestamp, TokenId, TokenPurpose, UserId, is_fit_name,
+    Channel, Contact, Failure, Identifier, NormalisedPassword, Password, PasswordProblem, PasswordRules, Personal,
+    ReservedNames, SessionId, Signal, Timestamp, TokenPurpose, is_fit_name,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::limits::Limits;
 use super::message_budget::MessageLimits;
+use crate::hasher::Presented;
 use crate::keys::Keyring;
 use crate::stamp::SealKey;
-use crate::storage::{ContactRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow, UsernameRow, Write};
-use crate::token::{Binding, KeyId};
+use crate::storage::{ContactRow, SessionRow, UserRow, UsernameRow};
 
 /// What is asked of users; every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,6 +183,27 @@ impl Policy {
         if !self.reserved_usernames.unfit().is_empty() {
             faults.push("policy.reserved_usernames: each must be a username itself".to_owned());
         }
+        self.span_faults(&mut faults);
+        for (name, count) in [
+            ("contacts_per_user", self.contacts_per_user),
+            ("sessions_per_user", self.sessions_per_user),
+            ("code_attempts", self.code_attempts as usize),
+        ] {
+            if !(1..=1_000).contains(&count) {
+                faults.push(format!("policy.{name}: 1 to 1000"));
+            }
+        }
+        if !(1..=100).contains(&self.lock_after) {
+            faults.push("policy.lock_after: 1 to 100".to_owned());
+        }
+        faults.extend(self.limits.faults());
+        faults.extend(self.messages.faults());
+        faults
+            .extend(self.passwords.words.faults().into_iter().map(|fault| format!("policy.passwords.words: {fault}")));
+        faults
+    }
+
+    fn span_faults(&self, faults: &mut Vec<String>) {
         for (name, span) in [
             ("unverified_lifetime", self.unverified_lifetime),
             ("session_lifetime", self.session_lifetime),
@@ -210,23 +231,6 @@ impl Policy {
                 faults.push(format!("policy.{name}: {words}"));
             }
         }
-        for (name, count) in [
-            ("contacts_per_user", self.contacts_per_user),
-            ("sessions_per_user", self.sessions_per_user),
-            ("code_attempts", self.code_attempts as usize),
-        ] {
-            if !(1..=1_000).contains(&count) {
-                faults.push(format!("policy.{name}: 1 to 1000"));
-            }
-        }
-        if !(1..=100).contains(&self.lock_after) {
-            faults.push("policy.lock_after: 1 to 100".to_owned());
-        }
-        faults.extend(self.limits.faults());
-        faults.extend(self.messages.faults());
-        faults
-            .extend(self.passwords.words.faults().into_iter().map(|fault| format!("policy.passwords.words: {fault}")));
-        faults
     }
 
     /// From when to when a token that proves an address works.
@@ -267,11 +271,16 @@ impl Policy {
         self.passwords.check(password, own_names)
     }
 
-    /// A password to be compared, in the form that is hashed. One that is longer than any that could be set becomes
+    /// A password to be compared, in the form that is hashed here, and as typed for what was hashed elsewhere. One that is longer than any that could be set becomes
     /// the empty one, which matches none, so that it costs what any other costs and no more.
-    pub(super) fn password_to_compare(&self, password: &Password) -> Zeroizing<Vec<u8>> {
-        let normalised = self.passwords.normalise_for_login(password);
-        Zeroizing::new(normalised.map(|password| password.as_bytes().to_vec()).unwrap_or_default())
+    pub(super) fn password_to_compare(&self, password: &Password) -> Presented {
+        let Some(normalised) = self.passwords.normalise_for_login(password) else {
+            return Presented { normalised: Zeroizing::default(), typed: None };
+        };
+        let bytes = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
+        let typed = password.expose().as_bytes();
+        let differs = typed != normalised.as_bytes();
+        Presented { normalised: bytes(normalised.as_bytes()), typed: differs.then(|| bytes(typed)) }
     }
 }
 
@@ -370,98 +379,6 @@ pub(super) const fn reset_purpose(channel: Channel) -> TokenPurpose {
         Channel::Email => TokenPurpose::ResetByEmail,
         Channel::Phone => TokenPurpose::ResetByPhone,
     }
-}
-
-/// What makes a token: names and times that are not decided but drawn.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct FreshToken {
-    /// The token's name.
-    pub(super) token: TokenId,
-    /// The flow that will deliver its message.
-    pub(super) delivery: FlowId,
-    /// The master key that its secret is derived from.
-    pub(super) key: KeyId,
-}
-
-impl FreshToken {
-    /// Draws a token under the current key.
-    pub(super) fn draw(key: KeyId) -> Self {
-        Self { token: TokenId::new(), delivery: FlowId::new(), key }
-    }
-
-    /// The row of a token that proves a contact of a user.
-    pub(super) fn verification(self, user: UserId, contact: &ContactRow, now: Timestamp, policy: &Policy) -> TokenRow {
-        let binding = Binding::ContactRevision { contact: contact.id, revision: contact.revision };
-        let purpose = verification_purpose(contact.channel);
-        let span = policy.verification_span(contact.channel, now);
-        let row = self.row(purpose, Some(user), &contact.canonical, binding, span);
-        TokenRow { code_only: policy.verification == Verification::Code, ..row }
-    }
-
-    /// A row of any purpose; `span` is when it begins and ends.
-    pub(super) fn row(
-        self,
-        purpose: TokenPurpose,
-        user: Option<UserId>,
-        address: &str,
-        binding: Binding,
-        span: (Timestamp, Timestamp),
-    ) -> TokenRow {
-        TokenRow {
-            id: self.token,
-            purpose,
-            user,
-            address: address.to_owned(),
-            binding,
-            key: self.key,
-            created_at: span.0,
-            expires_at: span.1,
-            attempts: 0,
-            end: None,
-            delivery: self.delivery,
-            delivered: if user.is_some() { DeliveryState::Pending } else { DeliveryState::Withheld },
-            code_only: false,
-        }
-    }
-}
-
-/// The signals that tell of a new verification token and start its delivery: 5 and 31, or their phone counterparts.
-pub(super) fn verification_signals(
-    user: UserId,
-    row: &TokenRow,
-    address: &Personal,
-    supersedes: Option<TokenId>,
-) -> [Signal; 2] {
-    let (token, expires_at) = (row.id, row.expires_at);
-    let address = address.clone();
-    if row.purpose == TokenPurpose::VerifyPhone {
-        [
-            Signal::UserPhoneVerificationTokenGenerated {
-                user,
-                address: address.clone(),
-                token,
-                expires_at,
-                supersedes,
-            },
-            Signal::VerifyPhone { user, phone: address, token },
-        ]
-    } else {
-        [
-            Signal::UserEmailVerificationTokenGenerated {
-                user,
-                address: address.clone(),
-                token,
-                expires_at,
-                supersedes,
-            },
-            Signal::VerifyEmail { user, address, token },
-        ]
-    }
-}
-
-/// The writes that end tokens because something took their place.
-pub(super) fn supersede(tokens: &[TokenRow]) -> Vec<Write> {
-    tokens.iter().map(|token| Write::EndToken(token.id, TokenEnd::Superseded)).collect()
 }
 
 /// The signals that tell of ended sessions.

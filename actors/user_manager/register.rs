@@ -1,16 +1,15 @@
 //! Register: a person becomes a user.
 
 use majordomo_model::{
-    Accepted, Channel, Contact, ContactId, Email, Error, Failure, LimitedAction, PasswordCause, Personal, Phone,
-    Profile, Register, RegisterReason, Signal, Timestamp, UserId, UserStatus, Username,
+    Accepted, Channel, Contact, ContactId, Error, Failure, LimitedAction, PasswordCause, Personal, Profile, Register,
+    RegisterReason, Signal, Timestamp, UserId, UserStatus, Username,
 };
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
+use super::fresh_token::FreshToken;
 use super::message_budget::{Remembered, budget};
-use super::policy::{
-    FreshToken, Policy, Registration, Requirement, password_failure, password_reason, personal_address,
-    personal_username, typed_optional,
-};
+use super::newcomer::{Names, Typed, Unfit, address_key, take_username, unfit_reason};
+use super::policy::{Policy, Registration, password_failure, password_reason, personal_address, personal_username};
 use super::throttle::Counted;
 use crate::bytes::Bytes;
 use crate::guard::{Amendment, Proposal};
@@ -66,10 +65,6 @@ impl Facts {
     }
 }
 
-fn address_key(address: &Contact) -> UniqueKey {
-    UniqueKey::address(address.channel(), address.canonical())
-}
-
 /// Why a request is not acceptable as it stands, with the fields concerned.
 struct Unacceptable {
     reason: RegisterReason,
@@ -77,47 +72,15 @@ struct Unacceptable {
     fields: Vec<&'static str>,
 }
 
-/// The identifiers of a request, found acceptable.
-fn identifiers(message: &Register, policy: &Policy) -> Result<(Option<Username>, Vec<Contact>), Unacceptable> {
-    let given = [
-        ("username", message.username.is_some(), policy.username),
-        ("email", message.email.is_some(), policy.email),
-        ("phone", message.phone.is_some(), policy.phone),
-    ];
-    let fault = |field, reason, failure| Err(Unacceptable { reason, failure, fields: vec![field] });
-    for (field, given, requirement) in given {
-        match (given, requirement, field) {
-            (true, Requirement::Forbidden, _) => {
-                return fault(field, RegisterReason::IdentifierNotAllowed, Failure::IdentifierNotAllowed);
-            }
-            (false, Requirement::Required, "username") => {
-                return fault(field, RegisterReason::UsernameRequired, Failure::UsernameRequired);
-            }
-            (false, Requirement::Required, "email") => {
-                return fault(field, RegisterReason::EmailRequired, Failure::EmailRequired);
-            }
-            (false, Requirement::Required, _) => {
-                return fault(field, RegisterReason::PhoneRequired, Failure::PhoneRequired);
-            }
-            _ => {}
-        }
+impl From<Unfit> for Unacceptable {
+    fn from(unfit: Unfit) -> Self {
+        let reason = unfit_reason!(RegisterReason, unfit);
+        Self { reason, failure: unfit.failure(), fields: vec![unfit.field().name()] }
     }
-    if given.iter().all(|(_, given, _)| !given) {
-        return fault("username", RegisterReason::IdentifierRequired, Failure::IdentifierRequired);
-    }
-    let Ok(username) = message.username.as_deref().map(Username::parse).transpose() else {
-        return fault("username", RegisterReason::UsernameInvalid, Failure::UsernameInvalid);
-    };
-    if username.as_ref().is_some_and(|username| policy.reserved_usernames.hold(username)) {
-        return fault("username", RegisterReason::UsernameReserved, Failure::UsernameReserved);
-    }
-    let Ok(email) = message.email.as_deref().map(Email::parse).transpose() else {
-        return fault("email", RegisterReason::EmailInvalid, Failure::EmailInvalid);
-    };
-    let Ok(phone) = message.phone.as_deref().map(Phone::parse).transpose() else {
-        return fault("phone", RegisterReason::PhoneInvalid, Failure::PhoneInvalid);
-    };
-    Ok((username, email.map(Contact::from).into_iter().chain(phone.map(Contact::from)).collect()))
+}
+
+fn names(message: &Register) -> Names<'_> {
+    Names { username: message.username.as_deref(), email: message.email.as_deref(), phone: message.phone.as_deref() }
 }
 
 /// The end of a registration that is refused.
@@ -125,23 +88,7 @@ fn refusal(typed: &Typed, reason: RegisterReason, failure: Failure, fields: &[&s
     Decision::refuse(reason, typed.failed(failure, fields))
 }
 
-/// The identifiers as typed, for the signals that come before a user exists.
-#[derive(Clone)]
-struct Typed {
-    username: Option<Personal>,
-    email: Option<Personal>,
-    phone: Option<Personal>,
-}
-
 impl Typed {
-    fn of(message: &Register, services: &Services) -> Self {
-        Self {
-            username: typed_optional(&services.keys, message.username.as_ref()),
-            email: typed_optional(&services.keys, message.email.as_ref()),
-            phone: typed_optional(&services.keys, message.phone.as_ref()),
-        }
-    }
-
     fn failed(&self, reason: Failure, fields: &[&str]) -> Signal {
         let Self { username, email, phone } = self.clone();
         let fields = fields.iter().map(|&field| field.to_owned()).collect();
@@ -247,12 +194,7 @@ fn writes(request: &Request, user: &UserRow, facts: &Facts) -> (Vec<Check>, Vec<
         Write::PutUser(Box::new(user.clone())),
         Write::PutCredential(user.id, CredentialRow::new(request.phc.clone(), 1, facts.now)),
     ];
-    if let Some(username) = &user.username {
-        for key in [UniqueKey::username(&username.canonical), UniqueKey::skeleton(&username.skeleton)] {
-            checks.push(Check::Owner(key.clone(), None));
-            writes.push(Write::PutOwner(key, user.id));
-        }
-    }
+    take_username(user, &mut checks, &mut writes);
     for contact in &user.contacts {
         writes.push(Write::PutClaim(contact.channel, contact.canonical.clone(), user.id));
     }
@@ -262,7 +204,7 @@ fn writes(request: &Request, user: &UserRow, facts: &Facts) -> (Vec<Check>, Vec<
 
 impl Perform for Register {
     fn started(&self, services: &Services) -> Signal {
-        let Typed { username, email, phone } = Typed::of(self, services);
+        let Typed { username, email, phone } = names(self).typed(&services.keys);
         Signal::UserRegistrationStarted { username, email, phone }
     }
 
@@ -275,7 +217,7 @@ impl Perform for Register {
     }
 
     fn failed(&self, services: &Services, why: Failure) -> Signal {
-        Typed::of(self, services).failed(why, &[])
+        names(self).typed(&services.keys).failed(why, &[])
     }
 
     fn proposal(&self, decision: &Decision<Self>) -> Option<Proposal> {
@@ -302,7 +244,7 @@ impl Perform for Register {
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
-        let (services, typed) = (run.services, Typed::of(self, run.services));
+        let (services, typed) = (run.services, names(self).typed(&run.services.keys));
         let prepared = match acceptable(self, &services.policy) {
             Ok(prepared) => prepared,
             Err(fault) => {
@@ -343,7 +285,11 @@ type Acceptable = ((Option<Username>, Vec<Contact>), zeroize::Zeroizing<Vec<u8>>
 
 /// Everything that can be judged without the store.
 fn acceptable(message: &Register, policy: &Policy) -> Result<Acceptable, Unacceptable> {
-    let (username, addresses) = identifiers(message, policy)?;
+    let (username, addresses) = names(message).accept(policy)?;
+    if username.as_ref().is_some_and(|username| policy.reserved_usernames.hold(username)) {
+        let (reason, failure) = (RegisterReason::UsernameReserved, Failure::UsernameReserved);
+        return Err(Unacceptable { reason, failure, fields: vec!["username"] });
+    }
     let faults = message.profile.faults();
     if !faults.is_empty() {
         let (reason, failure) = (RegisterReason::ProfileInvalid, Failure::ProfileInvalid);
@@ -382,7 +328,7 @@ impl Fresh {
 
 #[cfg(test)]
 mod tests {
-    use majordomo_model::{Error, SignalKind};
+    use majordomo_model::{Email, Error, Phone, SignalKind};
     use proptest::prelude::*;
 
     use super::super::fixture::{Fixture, NOW, PASSWORD, assert_one_end};

@@ -9,7 +9,8 @@ use super::authority::gather;
 use super::contacts::Terms;
 use super::epoch::open_tokens;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
-use super::policy::{Policy, Requirement, personal_contact, reset_purpose, supersede, verification_purpose};
+use super::fresh_token::supersede;
+use super::policy::{Policy, Requirement, personal_contact, reset_purpose, verification_purpose};
 use super::throttle::Counted;
 use super::undo::Undo;
 use crate::storage::{ChangeRow, Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
@@ -175,7 +176,8 @@ mod tests {
 
     use super::super::authority::Permit;
     use super::super::fixture::{Fixture, assert_well_formed, authority, recent_session, user_row};
-    use super::super::policy::{FreshToken, Registration};
+    use super::super::fresh_token::FreshToken;
+    use super::super::policy::Registration;
     use super::*;
     use crate::keys::Keyring;
     use crate::storage::{Batch, TokenEnd, Verdict};

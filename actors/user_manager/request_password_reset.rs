@@ -9,8 +9,9 @@ use majordomo_model::{
 
 use super::epoch::open_tokens;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
+use super::fresh_token::{FreshToken, supersede};
 use super::message_budget::{Asked, Remembered};
-use super::policy::{FreshToken, Policy, personal_contact, reset_purpose, seal_key, supersede, typed};
+use super::policy::{Policy, personal_contact, reset_purpose, seal_key, typed};
 use super::throttle::Counted;
 use crate::keys::Keyring;
 use crate::storage::{Answered, Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};

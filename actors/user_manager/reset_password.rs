@@ -199,7 +199,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::fixture::{Fixture, NOW, OTHER_PASSWORD, any_sessions, any_user, assert_one_end};
-    use super::super::policy::FreshToken;
+    use super::super::fresh_token::FreshToken;
     use super::*;
 
     fn reset_with(proof: Proof, new: &str) -> ResetPassword {

@@ -2,7 +2,8 @@
 
 use majordomo_model::{ChangeKind, Channel, Timestamp, TokenId, TokenPurpose};
 
-use super::policy::{FreshToken, Policy};
+use super::fresh_token::FreshToken;
+use super::policy::Policy;
 use crate::storage::{ChangeRow, ContactRow, UserRow, Write};
 use crate::token::{Binding, KeyId};
 

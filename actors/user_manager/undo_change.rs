@@ -7,7 +7,8 @@ use majordomo_model::{
 
 use super::epoch::Bound;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
-use super::policy::{FreshToken, Policy, personal_contact, reset_purpose, seal_key, supersede};
+use super::fresh_token::{FreshToken, supersede};
+use super::policy::{Policy, personal_contact, reset_purpose, seal_key};
 use super::proof::{Judgement, Parsed, judge};
 use super::throttle::Counted;
 use crate::storage::{

@@ -247,7 +247,7 @@ pub(super) mod cases {
 
     use super::super::fixture::Fixture;
     use super::super::flow::Decision;
-    use super::super::policy::FreshToken;
+    use super::super::fresh_token::FreshToken;
     use super::*;
     use crate::bytes::Bytes;
     use crate::keys::Keyring;

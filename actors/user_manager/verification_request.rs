@@ -8,8 +8,9 @@ use majordomo_model::{
 };
 
 use super::flow::{Services, Told};
+use super::fresh_token::FreshToken;
 use super::message_budget::{Asked, Remembered};
-use super::policy::{FreshToken, Policy, personal_contact, typed, verification_purpose};
+use super::policy::{Policy, personal_contact, typed, verification_purpose};
 use super::verification::{Known, address_key, taken};
 use crate::keys::Keyring;
 use crate::storage::{

@@ -7,6 +7,7 @@
 mod contacts;
 mod deliveries;
 mod entry;
+mod imports;
 mod passwords;
 pub mod stage;
 mod undo;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use majordomo::{
     AddContactReason, AuthenticateReason, ChangeContactReason, ChangeGroupsReason, ChangePasswordReason,
     ConfirmEmailReason, ConfirmPhoneReason, DeleteReason, DisableReason, EnableReason, EndSessionsReason, Envelope,
-    FlowKind, LogOutReason, MakePrimaryReason, Register, RegisterReason, RemoveContactReason,
+    FlowKind, ImportReason, LogOutReason, MakePrimaryReason, Register, RegisterReason, RemoveContactReason,
     RequestEmailVerificationReason, RequestPasswordResetReason, RequestPhoneVerificationReason, ResetPasswordReason,
     SignalKind, UndoChangeReason, UnlockReason, UpdateReason,
 };
@@ -90,6 +91,7 @@ async fn every_flow_every_reason_and_every_one_of_the_32_signals_is_in_the_table
     contacts::play(&mut table).await;
     users::play(&mut table).await;
     undo::play(&mut table).await;
+    imports::play(&mut table).await;
     deliveries::play(&mut table).await;
     assert_reasons_covered! { table:
         Register RegisterReason []
@@ -114,6 +116,7 @@ async fn every_flow_every_reason_and_every_one_of_the_32_signals_is_in_the_table
         ResetPassword ResetPasswordReason []
         UndoChange UndoChangeReason []
         Unlock UnlockReason []
+        Import ImportReason [HashNotBuiltIn: "these tests have the feature that builds them in"]
     }
     let missing = |kind: &&SignalKind| kind.number() <= 32 && !table.kinds.contains(*kind);
     assert_eq!(SignalKind::ALL.iter().find(missing), None, "a source signal was never emitted");

@@ -25,6 +25,7 @@ mod generated;
 mod guarding;
 mod health;
 mod hijacking;
+mod importing;
 mod indistinct;
 mod laws;
 mod listening;

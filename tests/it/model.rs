@@ -396,8 +396,7 @@ async fn take(accounts: &TestAccounts, model: &mut Model, step: &Step) -> Outcom
             let user = model.chosen(user);
             let username = name.map_or(Change::Clear, |name| Change::Set(name.0.to_owned()));
             let update = Command::new(Update { username, ..Update::new(user) }).actor(Actor::Admin("ops".to_owned()));
-            let answer = accounts.update(update).await;
-            (word::<Update>(&answer), model.rename(user, name))
+            (word::<Update>(&accounts.update(update).await), model.rename(user, name))
         }
         Step::Add { user, address, password } => add(accounts, model, user, address, password).await,
         Step::Remove { user, contact, password } => remove(accounts, model, user, contact, password).await,

@@ -6,8 +6,9 @@ use majordomo::testing::TestAccounts;
 use majordomo::{
     Actor, AddContact, Authority, Change, ChangeContact, ChangeGroups, ChangePassword, Channel, Claimant, Command,
     ConfirmEmail, ConfirmPhone, ContactClaim, ContactId, Context, Delete, Disable, Enable, EndSessions, FlowKind,
-    LogOut, MakePrimary, PasswordCause, Proof, Register, RemoveContact, RequestEmailVerification, RequestPasswordReset,
-    RequestPhoneVerification, ResetPassword, SessionToken, SessionsToEnd, Signal, UndoChange, Update, UserId,
+    Import, LogOut, MakePrimary, PasswordCause, PasswordHash, Proof, Register, RemoveContact, RequestEmailVerification,
+    RequestPasswordReset, RequestPhoneVerification, ResetPassword, SessionToken, SessionsToEnd, Signal, UndoChange,
+    Unlock, Update, UserId,
 };
 use majordomo_model::TokenPurpose;
 
@@ -256,89 +257,97 @@ async fn a_stale_proof_of_whatever_purpose_does_nothing() {
     }
 }
 
+fn as_operator<F>(message: F) -> Command<F> {
+    Command::new(message).actor(Actor::Admin("operator".to_owned())).context(Context::new())
+}
+
 /// Runs a flow as an operator who knows no secret of the user, and has none of their messages.
-async fn as_operator(test: &TestAccounts, flow: FlowKind, user: UserId, contact: ContactId) {
-    fn command<F>(message: F) -> Command<F> {
-        Command::new(message).actor(Actor::Admin("operator".to_owned())).context(Context::new())
-    }
-    let claim = || ContactClaim::Email("operator@example.org".to_owned());
-    let guessed = || by_password(THIRD_PASSWORD);
-    let no_session = || Authority::RecentSession(SessionToken::new("mds_none"));
-    let made_up = || link_proof("/accounts/password_reset_confirm/BAQEBAQEBAQEBAQEBAQEBA/mdt_none/");
+async fn operate(test: &TestAccounts, flow: FlowKind, user: UserId, contact: ContactId) {
+    let claimant = Claimant::User { user, contact: None };
     match flow {
         FlowKind::Register => {
             let request = Register { username: Some("another".to_owned()), ..Register::new(THIRD_PASSWORD) };
-            assert_ne!(test.register(command(request)).await.unwrap().user, user);
+            assert_ne!(test.register(as_operator(request)).await.unwrap().user, user);
         }
-        FlowKind::Authenticate => drop(sign_in(test, "ada", THIRD_PASSWORD).await.unwrap_err()),
-        FlowKind::LogOut => drop(test.log_out(command(LogOut { token: SessionToken::new("mds_none") })).await),
+        FlowKind::Import => {
+            let hash = PasswordHash::new(
+                "$argon2id$v=19$m=19456,t=2,p=1$YWFhYWFhYWFhYWFhYWFhYQ$YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE",
+            );
+            let same = Import { username: Some("ada".to_owned()), ..Import::new(hash) };
+            test.import(as_operator(same)).await.unwrap_err();
+        }
         FlowKind::EndSessions => {
-            test.end_sessions(command(EndSessions { user, which: SessionsToEnd::All })).await.unwrap();
-        }
-        FlowKind::ChangePassword => {
-            let (current, new) = (password(THIRD_PASSWORD), password(THIRD_PASSWORD));
-            let change = ChangePassword { user, current, new, keep: None };
-            test.change_password(command(change)).await.unwrap_err();
+            test.end_sessions(as_operator(EndSessions { user, which: SessionsToEnd::All })).await.unwrap();
         }
         FlowKind::RequestEmailVerification => {
-            let claimant = Claimant::User { user, contact: None };
-            test.request_email_verification(command(RequestEmailVerification { claimant })).await.unwrap();
+            test.request_email_verification(as_operator(RequestEmailVerification { claimant })).await.unwrap();
         }
         FlowKind::RequestPhoneVerification => {
-            let claimant = Claimant::User { user, contact: None };
-            test.request_phone_verification(command(RequestPhoneVerification { claimant })).await.unwrap();
-        }
-        FlowKind::ConfirmEmail => {
-            test.confirm_email(command(ConfirmEmail { proof: made_up() })).await.unwrap_err();
-        }
-        FlowKind::ConfirmPhone => {
-            test.confirm_phone(command(ConfirmPhone { proof: made_up() })).await.unwrap_err();
-        }
-        FlowKind::AddContact => {
-            for authority in [guessed(), no_session()] {
-                test.add_contact(command(AddContact { user, address: claim(), authority })).await.unwrap_err();
-            }
-        }
-        FlowKind::ChangeContact => {
-            for authority in [guessed(), no_session()] {
-                let change = ChangeContact { user, contact, address: claim(), authority };
-                test.change_contact(command(change)).await.unwrap_err();
-            }
-        }
-        FlowKind::RemoveContact => {
-            for authority in [guessed(), no_session()] {
-                test.remove_contact(command(RemoveContact { user, contact, authority })).await.unwrap_err();
-            }
-        }
-        FlowKind::MakePrimary => {
-            for authority in [guessed(), no_session()] {
-                test.make_primary(command(MakePrimary { user, contact, authority })).await.unwrap_err();
-            }
+            test.request_phone_verification(as_operator(RequestPhoneVerification { claimant })).await.unwrap();
         }
         FlowKind::Update => {
             let display_name = Change::Set("Renamed".to_owned());
-            test.update(command(Update { display_name, ..Update::new(user) })).await.unwrap();
+            test.update(as_operator(Update { display_name, ..Update::new(user) })).await.unwrap();
         }
         FlowKind::ChangeGroups => {
             let (join, leave) = (["admins".to_owned()].into(), [].into());
-            test.change_groups(command(ChangeGroups { user, join, leave })).await.unwrap();
+            test.change_groups(as_operator(ChangeGroups { user, join, leave })).await.unwrap();
         }
-        FlowKind::Disable => drop(test.disable(command(Disable { user })).await.unwrap()),
-        FlowKind::Enable => drop(test.enable(command(Enable { user })).await.unwrap()),
+        FlowKind::Disable => drop(test.disable(as_operator(Disable { user })).await.unwrap()),
+        FlowKind::Enable => drop(test.enable(as_operator(Enable { user })).await.unwrap()),
+        FlowKind::Unlock => drop(test.unlock(as_operator(Unlock::Operator(user))).await.unwrap()),
         FlowKind::RequestPasswordReset => {
             let request = RequestPasswordReset { identifier: "ada".to_owned(), channel: Channel::Email };
-            test.request_password_reset(command(request)).await.unwrap();
+            test.request_password_reset(as_operator(request)).await.unwrap();
         }
-        FlowKind::ResetPassword => {
-            let reset = ResetPassword { proof: made_up(), new: password(THIRD_PASSWORD) };
-            test.reset_password(command(reset)).await.unwrap_err();
+        // Of users who are gone nothing is left to choose; of messages and new hashes no caller decides.
+        FlowKind::Delete | FlowKind::Delivery | FlowKind::Rehash => {}
+        other => guess(test, other, user, contact).await,
+    }
+}
+
+/// The flows that ask for a secret, as an operator who has none.
+async fn guess(test: &TestAccounts, flow: FlowKind, user: UserId, contact: ContactId) {
+    let claim = || ContactClaim::Email("operator@example.org".to_owned());
+    let made_up = || link_proof("/accounts/password_reset_confirm/BAQEBAQEBAQEBAQEBAQEBA/mdt_none/");
+    let no_token = || SessionToken::new("mds_none");
+    for authority in [by_password(THIRD_PASSWORD), Authority::RecentSession(no_token())] {
+        match flow {
+            FlowKind::Authenticate => drop(sign_in(test, "ada", THIRD_PASSWORD).await.unwrap_err()),
+            FlowKind::LogOut => drop(test.log_out(as_operator(LogOut { token: no_token() })).await),
+            FlowKind::ChangePassword => {
+                let (current, new) = (password(THIRD_PASSWORD), password(THIRD_PASSWORD));
+                let change = ChangePassword { user, current, new, keep: None };
+                test.change_password(as_operator(change)).await.unwrap_err();
+            }
+            FlowKind::ConfirmEmail => {
+                test.confirm_email(as_operator(ConfirmEmail { proof: made_up() })).await.unwrap_err();
+            }
+            FlowKind::ConfirmPhone => {
+                test.confirm_phone(as_operator(ConfirmPhone { proof: made_up() })).await.unwrap_err();
+            }
+            FlowKind::AddContact => {
+                test.add_contact(as_operator(AddContact { user, address: claim(), authority })).await.unwrap_err();
+            }
+            FlowKind::ChangeContact => {
+                let change = ChangeContact { user, contact, address: claim(), authority };
+                test.change_contact(as_operator(change)).await.unwrap_err();
+            }
+            FlowKind::RemoveContact => {
+                test.remove_contact(as_operator(RemoveContact { user, contact, authority })).await.unwrap_err();
+            }
+            FlowKind::MakePrimary => {
+                test.make_primary(as_operator(MakePrimary { user, contact, authority })).await.unwrap_err();
+            }
+            FlowKind::ResetPassword => {
+                let reset = ResetPassword { proof: made_up(), new: password(THIRD_PASSWORD) };
+                test.reset_password(as_operator(reset)).await.unwrap_err();
+            }
+            FlowKind::UndoChange => {
+                test.undo_change(as_operator(UndoChange { proof: made_up() })).await.unwrap_err();
+            }
+            other => panic!("say who may choose a password by {other:?}"),
         }
-        FlowKind::UndoChange => {
-            test.undo_change(command(UndoChange { proof: made_up() })).await.unwrap_err();
-        }
-        // Of users who are gone nothing is left to choose; of messages no caller decides.
-        FlowKind::Delete | FlowKind::Delivery => {}
-        other => panic!("say who may choose a password by {other:?}"),
     }
 }
 
@@ -348,7 +357,7 @@ async fn by_no_flow_does_anybody_but_the_user_choose_a_password() {
     let user = ada(&test).await;
     let contact = contact(&test, user, EMAIL);
     for flow in FlowKind::ALL {
-        as_operator(&test, *flow, user, contact).await;
+        operate(&test, *flow, user, contact).await;
     }
     sign_in(&test, "ada", PASSWORD).await.unwrap();
     let causes = test.recorded().into_iter().filter_map(|envelope| match envelope.signal {

@@ -35,10 +35,11 @@ impl Register {
     }
 }
 
-/// A registration was accepted.
+/// A registration or an import was accepted.
 ///
 /// In discreet mode it looks the same when an address is already proven by somebody else: that address can then never
 /// be verified by this user, and its owner is told.
+/// Of an import, an address that is proven has no challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// The new user.

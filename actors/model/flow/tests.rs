@@ -107,6 +107,27 @@ fn registrations_show_what_tells_them_apart_and_no_secret() {
 }
 
 #[test]
+fn imports_show_what_tells_them_apart_and_no_secret() {
+    check(|secret| {
+        let base = || Import::new(secret);
+        let profile = Profile { display_name: Some(text(0)), ..Profile::default() };
+        vec![
+            base(),
+            Import { username: Some(text(0)), ..base() },
+            Import { email: Some(ImportedAddress::Proven(text(0))), ..base() },
+            Import { email: Some(ImportedAddress::Claimed(text(0))), ..base() },
+            Import { email: Some(ImportedAddress::Proven(text(1))), ..base() },
+            Import { phone: Some(ImportedAddress::Proven(text(0))), ..base() },
+            Import { profile, ..base() },
+            Import { groups: Some(BTreeSet::new()), ..base() },
+            Import { groups: Some(BTreeSet::from([text(0)])), ..base() },
+        ]
+    });
+    let address = ImportedAddress::Proven(text(0));
+    assert_eq!(format!("{address:?}"), "ImportedAddress { .. }");
+}
+
+#[test]
 fn logins_and_passwords_show_what_tells_them_apart_and_no_secret() {
     check(|secret| [0, 1].map(|last| Authenticate { identifier: text(last), password: Password::new(secret) }).into());
     check(|secret| vec![LogOut { token: SessionToken::new(secret) }]);
@@ -273,6 +294,7 @@ fn the_words_of_every_flow_are_distinct_and_stable() {
     check_words(DisableReason::ALL);
     check_words(EnableReason::ALL);
     check_words(EndSessionsReason::ALL);
+    check_words(ImportReason::ALL);
     check_words(LogOutReason::ALL);
     check_words(MakePrimaryReason::ALL);
     check_words(RegisterReason::ALL);

@@ -333,6 +333,15 @@ catalogue! {
         "A password credential was removed because a change was taken back; nobody signs in until it is reset."
         { user: UserId }
 
+    180 UserImportStarted "user_import_started" Start USER_MANAGER [Import] []
+        "An import of a user began; nothing is validated yet."
+        { username: Option<Personal>, email: Option<Personal>, phone: Option<Personal> }
+    181 UserImported "user_imported" Fact USER_MANAGER [] [Import]
+        "A user of another system exists here, with the password hash from there."
+        { user: UserId, username: Option<Personal>, addresses: Vec<Personal>, groups: Vec<String> }
+    182 UserImportFailed "user_import_failed" Attempt USER_MANAGER [] [Import]
+        "An import of a user failed."
+        { username: Option<Personal>, email: Option<Personal>, phone: Option<Personal>, error_type: ErrorType, reason: Failure, fields: Vec<String> }
     190 PasswordRehashStarted "password_rehash_started" Start USER_MANAGER [Rehash] []
         "A right password is to be hashed anew: the parameters are others than when it was set."
         { user: UserId }

@@ -30,6 +30,7 @@ words! {
         UndoChange = "undo_change": "whoever reads the old address takes a change back",
         Unlock = "unlock": "a lock on an account is lifted before its time",
         Rehash = "rehash": "after its login, a right password is hashed anew under the present parameters",
+        Import = "import": "a user of another system comes with the password hash that is stored there",
         Delivery = "delivery": "a message goes to its recipient, or is given up",
     }
 }

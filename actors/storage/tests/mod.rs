@@ -16,8 +16,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use majordomo_model::{
-    Actor as OnBehalf, Channel, CommandId, ContactId, Context, FlowId, FlowKind, Lane, Profile, SessionId, Signal,
-    SignalId, TokenId, TokenPurpose, UserId, UserStatus,
+    Actor as OnBehalf, Channel, CommandId, ContactId, Context, Envelope, FlowId, FlowKind, Lane, Profile, SessionId,
+    Signal, SignalId, TokenId, TokenPurpose, UserId, UserStatus,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::Instant;

@@ -1,6 +1,6 @@
 //! Places of the log: by time, by size, page by page, and what pruning leaves of them.
 
-use majordomo_model::Start;
+use majordomo_model::{Envelope, Start};
 use proptest::prelude::*;
 use serde::Serialize;
 use std::time::Duration;

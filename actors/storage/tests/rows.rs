@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use majordomo_model::MaxLag;
+use majordomo_model::{Envelope, MaxLag};
 
 use majordomo_model::{ChangeKind, Username};
 use proptest::prelude::*;
