@@ -6,7 +6,7 @@ use majordomo::testing::TestAccounts;
 use majordomo::{
     Actor, AddContact, Authority, Change, ChangeContact, ChangeGroups, ChangePassword, Channel, Claimant, Command,
     ConfirmEmail, ConfirmPhone, ContactClaim, ContactId, Context, Delete, Disable, Enable, EndSessions, FlowKind,
-    Import, LogOut, MakePrimary, PasswordCause, PasswordHash, Proof, Register, RemoveContact, RequestEmailVerification,
+    Import, LogOut, MakePrimary, PasswordCause, Proof, Register, RemoveContact, RequestEmailVerification,
     RequestPasswordReset, RequestPhoneVerification, ResetPassword, SessionToken, SessionsToEnd, Signal, UndoChange,
     Unlock, Update, UserId,
 };
@@ -270,9 +270,8 @@ async fn operate(test: &TestAccounts, flow: FlowKind, user: UserId, contact: Con
             assert_ne!(test.register(as_operator(request)).await.unwrap().user, user);
         }
         FlowKind::Import => {
-            let hash = PasswordHash::new(
-                "$argon2id$v=19$m=19456,t=2,p=1$YWFhYWFhYWFhYWFhYWFhYQ$YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE",
-            );
+            let hash =
+                "$argon2id$v=19$m=19456,t=2,p=1$YWFhYWFhYWFhYWFhYWFhYQ$YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE";
             let same = Import { username: Some("ada".to_owned()), ..Import::new(hash) };
             test.import(as_operator(same)).await.unwrap_err();
         }
