@@ -331,6 +331,7 @@ async fn a_login_after_failures_and_a_token_used_before_are_told_as_such() {
     let proof = crate::person::link_proof(&crate::person::link_to(&test, crate::person::EMAIL));
     crate::person::reset(&test, proof.clone(), crate::person::NEW_PASSWORD).await.unwrap();
     crate::person::reset(&test, proof, crate::person::NEW_PASSWORD).await.unwrap_err();
+    test.drain().await;
     let events: Vec<_> = all(&test, query(false)).await.into_iter().filter_map(|record| record.event).collect();
     let count = |word: &str| events.iter().filter(|event| *event == word).count();
     for (word, times) in [

@@ -290,11 +290,17 @@ impl Model {
         self.owner(canonical).or_else(|| self.changes.iter().find(keeps).map(|change| change.user))
     }
 
+    /// Where a user is told of what concerns all of the account.
+    fn first(&mut self, user: UserId) -> Option<Reach> {
+        let person = self.person(user)?;
+        let first = |channel| person.contacts.iter().find(move |reach| reach.primary && reach.address.2 == channel);
+        first(Channel::Email).or_else(|| first(Channel::Phone)).filter(|told| told.proven).cloned()
+    }
+
     /// Notes a change of a user who has proven something, before it is made.
     fn note(&mut self, user: UserId, told: Option<Reach>, reserves: bool, kind: MessageKind) {
+        let told = told.or_else(|| self.first(user));
         let Some(person) = self.person(user).cloned() else { return };
-        let first = |channel| person.contacts.iter().find(move |reach| reach.primary && reach.address.2 == channel);
-        let told = told.or_else(|| first(Channel::Email).or_else(|| first(Channel::Phone)).cloned());
         let Some(told) = told.filter(|told| told.proven) else { return };
         self.due.push((kind, told.address.1.to_owned()));
         let before = person.contacts.into_iter().filter(|reach| reach.proven).collect();
@@ -505,6 +511,8 @@ impl Model {
             "nothing_to_do"
         } else {
             person.name = name;
+            let first = self.first(user);
+            self.due.extend(first.map(|told| (MessageKind::UsernameChanged, told.address.1.to_owned())));
             "ok"
         }
     }

@@ -76,7 +76,7 @@ struct Held {
 /// Eve has proven nothing yet.
 async fn held() -> (TestAccounts, Vec<Held>) {
     // Short messages carry a link here too.
-    let both = "{{ link }}\n{% if code %}{{ code }}{% endif %}";
+    let both = "{% if link %}{{ link }}{% endif %}\n{% if code %}{{ code }}{% endif %}";
     let mut templates = majordomo::notifier::Templates::embedded();
     for name in ["verify_phone.txt", "reset_password_phone.txt"] {
         templates = templates.with_template(name, both);

@@ -133,14 +133,17 @@ async fn the_first_login_after_an_import_rehashes_once(table: &mut Table) {
     let user = stage.run(everything(ImportedAddress::Proven)).await.granted().user;
     for needs_rehash in [true, false] {
         let ran = stage.run(login("ada", "test")).await;
-        let rehashed = (UserPasswordSet, json!({ "user": user, "cause": "rehash", "scheme": "argon2id" }));
-        let mut expected = vec![
+        ran.tells(&[
             (UserAuthenticationStarted, json!({})),
             (UserPasswordChecked, json!({ "user": user, "success": true, "needs_rehash": needs_rehash })),
-        ];
-        expected.extend(needs_rehash.then_some(rehashed));
-        expected.push((UserAuthenticated, json!({ "user": user })));
-        ran.tells(&expected);
+            (UserAuthenticated, json!({ "user": user })),
+        ]);
+        stage.test.drain().await;
     }
+    let anew = |envelope: &&majordomo::Envelope| {
+        let told = json!({ "user": user, "cause": "rehash", "scheme": "argon2id" });
+        serde_json::to_value(&envelope.signal).unwrap()["data"] == told
+    };
+    assert_eq!(stage.test.recorded().iter().filter(anew).count(), 1);
     table.close(stage).await;
 }
