@@ -112,6 +112,7 @@ const SHARED_BY_FLOWS: &[&str] = &[
     "mod",
     "new_password",
     "newcomer",
+    "places",
     "policy",
     "proof",
     "proven",

@@ -86,11 +86,12 @@ pub(super) fn record_failure(
 ) -> Result<(), ReadError> {
     let earlier = transaction.attempts(subject)?;
     let counted = earlier.filter(|row| row.expires_at > at);
+    let locked_until = counted.as_ref().and_then(|row| row.locked_until);
     let row = AttemptRow {
         failures: counted.as_ref().map_or(0, |row| row.failures).saturating_add(1),
         last_at: at,
-        expires_at,
-        locked_until: counted.and_then(|row| row.locked_until),
+        expires_at: expires_at.max(locked_until.unwrap_or(expires_at)),
+        locked_until,
     };
     put_attempts(transaction, subject, &row)
 }

@@ -83,7 +83,13 @@ impl Perform for AddContact {
 
     fn counts(action: LimitedAction, answer: &Answer<Self>) -> bool {
         match action {
-            LimitedAction::Resend => answer.is_ok(),
+            // In open mode an address that is taken is told, as at a registration.
+            LimitedAction::Resend => {
+                matches!(
+                    answer,
+                    Ok(_) | Err(Error::Refused(AddContactReason::EmailTaken | AddContactReason::PhoneTaken))
+                )
+            }
             _ => matches!(answer, Err(Error::Refused(AddContactReason::NotAuthorised))),
         }
     }

@@ -7,12 +7,11 @@ use majordomo_model::{
 use serde::{Deserialize, Serialize};
 
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told};
-use super::fresh_token::FreshToken;
 use super::known_device;
 use super::lock::{self, Failures};
 use super::policy::{Policy, revoked, seal_key, shown, typed};
 use super::rehash::Rehash;
-use super::throttle::{Counted, Held, Subject};
+use super::throttle::{Counted, Subject};
 use crate::guard::Proposal;
 use crate::hasher::{HashError, Place, Verified};
 use crate::session_secret;
@@ -25,8 +24,6 @@ struct Fresh {
     session: SessionId,
     /// What the client keeps, if it gets in.
     device: DeviceToken,
-    /// The token of the link that lifts a lock.
-    unlock: FreshToken,
 }
 
 /// What is known about the attempt, whatever the store says when it is decided.
@@ -45,8 +42,6 @@ struct Attempt {
     verdict: Result<Verified, HashError>,
     /// The session that the same command opened before.
     repeated: Option<[u8; 32]>,
-    /// The place that it has among those that may fail, until it has ended.
-    _guess: Option<Held>,
 }
 
 impl Attempt {
@@ -79,7 +74,8 @@ impl Facts {
         let failures = Failures::read(view, attempt.subject)?;
         let mut facts = Self { user, failures, sessions: Vec::new(), more_sessions: 0, now };
         // Only for whoever may enter: a wrong password costs the same with sessions as without a user.
-        let matched = matches!(attempt.verdict, Ok(Verified::Match { .. }));
+        let is_locked = facts.failures.is_locked(now) && !attempt.is_known_device;
+        let matched = matches!(attempt.verdict, Ok(Verified::Match { .. })) && !is_locked;
         if let Some(user) = facts.user.as_ref().filter(|_| matched) {
             let kept = if attempt.repeated.is_some() { 0 } else { policy.sessions_per_user.saturating_sub(1) };
             (facts.sessions, facts.more_sessions) = view.oldest_sessions(user.id, kept)?;
@@ -100,15 +96,15 @@ fn decide(attempt: &Attempt, fresh: &Fresh, facts: &Facts, run: &Terms<'_>) -> D
     let is_locked = facts.failures.is_locked(facts.now) && !attempt.is_known_device;
     match (&attempt.verdict, &facts.user) {
         (Err(error), _) => unhashed(attempt, facts, *error),
-        (Ok(_), Some(user)) if is_locked => locked(attempt, user),
+        (Ok(_), Some(user)) if is_locked => locked(attempt, facts, user, run.policy),
         (Ok(Verified::Match { needs_rehash }), Some(user)) if current => {
             if user.status == UserStatus::Active && (!run.policy.must_verify || may_enter(user)) {
                 signed_in(attempt, fresh, facts, user, *needs_rehash, run)
             } else {
-                shut_out(attempt, fresh, facts, user, *needs_rehash, run.policy)
+                shut_out(attempt, facts, user, *needs_rehash, run.policy)
             }
         }
-        (Ok(verdict), _) => wrong(attempt, fresh, facts, *verdict, run.policy),
+        (Ok(verdict), _) => wrong(attempt, facts, *verdict, run.policy),
     }
 }
 
@@ -143,10 +139,8 @@ fn signed_in(
     };
     let mut checks = vec![Check::Epoch(user.id, user.epoch)];
     checks.extend(attempt.identifier.iter().map(|name| Check::Owner(UniqueKey::identifier(name), Some(user.id))));
-    let forgotten = facts.failures.forget(attempt.is_known_device, now);
-    checks.extend(forgotten.checks);
     let mut writes = vec![Write::RecordLogin(user.id, now)];
-    writes.extend(forgotten.writes);
+    writes.extend(facts.failures.forget(attempt.is_known_device, now));
     let mut told = vec![Told::from(Signal::UserPasswordChecked { user: user.id, success: true, needs_rehash })];
     let repeated = |hash: &[u8; 32]| Some(*hash) == attempt.repeated;
     let others: Vec<_> = facts.sessions.iter().filter(|(hash, _)| !repeated(hash)).collect();
@@ -173,7 +167,6 @@ fn signed_in(
 /// The right password, and still no entry: disabled looks like a wrong password, unverified is told.
 fn shut_out(
     attempt: &Attempt,
-    fresh: &Fresh,
     facts: &Facts,
     user: &UserRow,
     needs_rehash: bool,
@@ -186,7 +179,7 @@ fn shut_out(
     };
     let checked = Signal::UserPasswordChecked { user: user.id, success: true, needs_rehash };
     let counted = if answer == AuthenticateReason::InvalidCredentials {
-        facts.failures.one_more(Some(user), fresh.unlock, facts.now, policy)
+        Some(lock::count(attempt.subject, true, facts.now, policy))
     } else {
         facts.failures.forget(attempt.is_known_device, facts.now)
     };
@@ -197,18 +190,15 @@ fn shut_out(
 }
 
 /// Nobody but a known device gets in: it looks like a wrong password, and what the right one is worth is not told.
-fn locked(attempt: &Attempt, user: &UserRow) -> Decision<Authenticate> {
+fn locked(attempt: &Attempt, facts: &Facts, user: &UserRow, policy: &Policy) -> Decision<Authenticate> {
     let (reason, answer) = (Failure::UserLocked, AuthenticateReason::InvalidCredentials);
-    refused(attempt, Some(user), None, reason, answer, lock::Counted::default())
+    // Counted at the name, as if it were nobody's, so that it costs what any wrong password costs.
+    let typed = attempt.shown.hash().copied().unwrap_or_default();
+    let counted = Some(lock::count(typed, false, facts.now, policy));
+    refused(attempt, Some(user), None, reason, answer, counted)
 }
 
-fn wrong(
-    attempt: &Attempt,
-    fresh: &Fresh,
-    facts: &Facts,
-    verdict: Verified,
-    policy: &Policy,
-) -> Decision<Authenticate> {
+fn wrong(attempt: &Attempt, facts: &Facts, verdict: Verified, policy: &Policy) -> Decision<Authenticate> {
     // A user who was deleted since, or lost the name, is none that this attempt could be told of.
     let compared = attempt.compared.as_ref().map(|(user, _)| user.id);
     let user = facts.user.as_ref().filter(|user| Some(user.id) == compared);
@@ -224,7 +214,7 @@ fn wrong(
         ),
         (None, _) => (None, Failure::UserNotFound),
     };
-    let counted = facts.failures.one_more(user, fresh.unlock, facts.now, policy);
+    let counted = Some(lock::count(attempt.subject, compared.is_some(), facts.now, policy));
     refused(attempt, user, checked, reason, AuthenticateReason::InvalidCredentials, counted)
 }
 
@@ -234,14 +224,12 @@ fn refused(
     checked: Option<Signal>,
     reason: Failure,
     answer: AuthenticateReason,
-    counted: lock::Counted,
+    counted: Option<Write>,
 ) -> Decision<Authenticate> {
-    let mut checks = counted.checks;
-    checks.extend(user.map(|user| Check::Epoch(user.id, user.epoch)));
     Decision {
-        checks,
-        writes: counted.writes,
-        told: checked.into_iter().map(Told::from).chain(counted.told).collect(),
+        checks: user.map(|user| Check::Epoch(user.id, user.epoch)).into_iter().collect(),
+        writes: counted.into_iter().collect(),
+        told: checked.into_iter().map(Told::from).collect(),
         end: failed(attempt, user, reason),
         subject: user.map(|user| (user.id, seal_key(user))),
         answer: Err(Error::Refused(answer)),
@@ -309,13 +297,12 @@ impl Perform for Authenticate {
         let services = run.services;
         let attempt = attempt(self, run).await?;
         let (token, hash) = session_secret::generate(services.clock.now())?;
-        let known = run.reservation.as_ref().and_then(|reservation| reservation.device);
+        let known = run.known_device();
         // Drawn for nobody as well, so that it costs the same.
         let compared = attempt.compared.as_ref().map_or((UserId::new(), 0), |(user, _)| (user.id, user.epoch));
         let device = known_device::issue(services, compared, known)?;
         let (token, session) = (SessionToken::new(token.as_str()), SessionId::new());
-        let unlock = FreshToken::draw(services.tokens.current_key());
-        let fresh = Fresh { token, hash, session, device, unlock };
+        let fresh = Fresh { token, hash, session, device };
         let terms = Terms { policy: &services.policy, context: &run.command.context };
         let facts = |view: &ReadView, now| Facts::read(view, &attempt, &services.policy, now);
         let answer = run.settle(|view, now| Ok(decide(&attempt, &fresh, &facts(view, now)?, &terms))).await?;
@@ -369,14 +356,13 @@ async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<
         services.keys.decoy_seed(identifier.as_ref().map_or(message.identifier.as_str(), Identifier::canonical));
     let subject = compared.as_ref().map(|(user, _)| lock::subject_of(&services.keys, user.id));
     let subject = subject.or_else(|| shown.hash().copied()).unwrap_or_default();
-    let is_known_device = run.reservation.as_ref().is_some_and(|reservation| reservation.device.is_some());
-    let guess = (subject, compared.is_some());
-    let guess = match is_known_device {
-        true => None,
-        false => services.throttle.guess(services, guess, run.deadline).await?,
-    };
+    let is_known_device = run.known_device().is_some();
+    run.take_guess(subject, compared.is_some()).await?;
     let verdict = run.verify(password, stored, decoy).await;
-    Ok(Attempt { identifier, subject, is_known_device, shown, compared, verdict, repeated, _guess: guess })
+    if matches!(verdict, Ok(Verified::Match { .. })) {
+        run.give_back_guess();
+    }
+    Ok(Attempt { identifier, subject, is_known_device, shown, compared, verdict, repeated })
 }
 
 #[cfg(test)]
@@ -482,8 +468,7 @@ mod tests {
         let attempt = attempt(&command.message, &run).await.unwrap();
         let (token, hash) = session_secret::generate(fixture.clock.now()).unwrap();
         let (token, session) = (SessionToken::new(token.as_str()), SessionId::new());
-        let unlock = FreshToken::draw(fixture.services.tokens.current_key());
-        let fresh = Fresh { token, hash, session, device: DeviceToken::new("device"), unlock };
+        let fresh = Fresh { token, hash, session, device: DeviceToken::new("device") };
         let terms = Terms { policy: &fixture.services.policy, context: &command.context };
         let decided = || {
             let now = fixture.clock.now();
@@ -538,14 +523,12 @@ mod tests {
                 compared: then.map(|then| (then, Some(credential))),
                 verdict,
                 repeated,
-                _guess: None,
             };
             let fresh = Fresh {
                 token: SessionToken::new("token"),
                 hash: [9; 32],
                 session: SessionId::new(),
                 device: DeviceToken::new("device"),
-                unlock: FreshToken::draw(Keyring::ephemeral().unwrap().current()),
             };
             let locked_until = locked_for.map(|seconds| Timestamp::from_micros(NOW.as_micros() + seconds * 1_000_000));
             let row = AttemptRow { failures: count, expires_at: NOW.plus(std::time::Duration::from_secs(9)), locked_until, ..AttemptRow::default() };

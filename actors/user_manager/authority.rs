@@ -3,7 +3,7 @@
 use majordomo_model::{Authority, Failure, Password, Signal, Timestamp, UserId, UserStatus};
 
 use super::flow::{Fault, Perform, Run};
-use super::lock;
+use super::lock::{self, Failures};
 use super::policy::Policy;
 use super::session::is_live;
 use crate::hasher::{HashError, Verified};
@@ -71,12 +71,25 @@ pub(super) async fn compare<F: Perform>(
     password: &Password,
 ) -> Result<Compared, Fault> {
     let services = run.services;
-    let (row, stored) = services.reader.snapshot(|view| Ok((view.user(user)?, view.credential(user)?)))?;
+    let subject = lock::subject_of(&services.keys, user);
+    let (row, stored, failures) = services
+        .reader
+        .snapshot(|view| Ok((view.user(user)?, view.credential(user)?, Failures::read(view, subject)?)))?;
     // What the keys do not open is as malformed as a text that is no hash.
     let stored = stored.map(|credential| credential.open(&services.keys, user).unwrap_or_default());
     let decoy = services.keys.decoy_seed(&user.to_string());
     let password = services.policy.password_to_compare(password);
+    run.take_guess(subject, row.is_some()).await?;
     let verdict = run.verify(password, stored, decoy).await;
+    // A lock takes no password as right, wherever it is asked for, but from a known device.
+    let is_locked = failures.is_locked(services.clock.now()) && run.known_device().is_none();
+    let verdict = match verdict {
+        Ok(Verified::Match { .. }) if is_locked => Ok(Verified::Mismatch),
+        verdict => verdict,
+    };
+    if matches!(verdict, Ok(Verified::Match { .. })) {
+        run.give_back_guess();
+    }
     Ok(Compared { user: row, verdict })
 }
 
@@ -177,7 +190,7 @@ impl Compared {
 
 /// Counts a wrong password as a login does.
 pub(super) fn count_failure(keys: &Keyring, user: &UserRow, now: Timestamp, policy: &Policy) -> Write {
-    Write::RecordFailure(lock::subject_of(keys, user.id), now, policy.failures_keep)
+    lock::count(lock::subject_of(keys, user.id), true, now, policy)
 }
 
 /// Forgets the wrong passwords of a user, and with them a lock.

@@ -163,12 +163,6 @@ impl<F: Flow> Decision<F> {
             self.checks.push(Check::UserExists(subject));
         }
     }
-
-    /// Whether it only tells of a failure, so that it may be counted instead of recorded when failures flood.
-    fn is_mere_failure(&self) -> bool {
-        self.answer.is_err()
-            && self.writes.iter().all(|write| matches!(write, Write::RecordFailure(..) | Write::Spend { .. }))
-    }
 }
 
 /// One run of a flow.
@@ -292,19 +286,22 @@ impl<'a, F: Perform> Run<'a, F> {
         &self,
         decide: impl Fn(&ReadView, Timestamp, &Amendment) -> Result<Decision<F>, ReadError> + Send + Sync,
     ) -> Result<Answer<F>, Fault> {
-        let (mut admitted, mut heard) = (false, None);
+        let (mut admitted, mut heard) = (None, None);
         let decide = |view: &ReadView, now, amendment: &Amendment| {
-            lock::told_of_unlocking(self.services, view, decide(view, now, amendment)?, now)
+            lock::completed(self, view, decide(view, now, amendment)?, now)
         };
         for attempt in 0..DECISIONS {
             let (mut decision, now) = self.decide_guarded(&mut heard, &decide).await?;
             self.spend(&mut decision, now);
             Span::current().record("user", decision.subject.map(|(user, _)| field::display(user)));
             // A failure counts once against its source, however often it is decided.
-            if decision.is_mere_failure() && !admitted {
-                admitted = self.services.budget.admits_failure(&self.command.context, now);
-                if !admitted {
-                    return self.end_uncommitted(decision, now).await;
+            if decision.is_mere_failure() && admitted != Some(true) {
+                let admits = || self.services.budget.admits_failure(&self.command.context, now);
+                if !*admitted.get_or_insert_with(admits) {
+                    if self.store_counts(self.flow, &decision).await? {
+                        return Ok(self.end_uncommitted(decision, now));
+                    }
+                    continue;
                 }
             }
             let (batch, answer) = self.batch(decision, now);
@@ -369,13 +366,12 @@ impl<'a, F: Perform> Run<'a, F> {
     }
 
     /// Ends the run live only, counted: its source has used up its budget of failures that are told one by one.
-    async fn end_uncommitted(&self, mut decision: Decision<F>, now: Timestamp) -> Result<Answer<F>, Fault> {
-        self.store_counts(self.flow, &mut decision).await?;
+    fn end_uncommitted(&self, decision: Decision<F>, now: Timestamp) -> Answer<F> {
         self.services.budget.aggregate(F::KIND);
         let (batch, answer) = self.batch(decision, now);
         batch.signals.iter().skip(1).for_each(|envelope| self.publish(envelope));
         self.ended.store(true, Ordering::Relaxed);
-        Ok(answer)
+        answer
     }
 
     /// What is committed of a decision, and what the caller gets then.

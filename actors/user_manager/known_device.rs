@@ -5,6 +5,7 @@ use majordomo_model::{Command, DeviceToken, Flow, Identifier, UserId};
 use super::services::Services;
 use super::throttle::Subject;
 use crate::device::Device;
+use crate::keys::Keyring;
 use crate::storage::{Lookup, Unreadable, UserRow};
 
 /// A device that its user signed in from, under the password that is still theirs.
@@ -15,6 +16,11 @@ impl KnownDevice {
     /// What attempts from it are counted under.
     pub(super) fn text(self) -> String {
         self.0.name.iter().fold("device/".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    }
+
+    /// What its own failures are counted under.
+    pub(super) fn subject(self, keys: &Keyring) -> [u8; 32] {
+        keys.identifier_hash("device", &self.text())
     }
 
     /// Whether it is this user's, as they are now.
@@ -35,12 +41,17 @@ pub(super) fn known_device<F: Flow>(
     if services.clock.now() >= device.issued_at.plus(services.policy.device_lifetime) {
         return Ok(None);
     }
-    let user = services.reader.snapshot(|view| match subject {
-        Subject::User(user) => view.user(user),
-        Subject::Named(typed) => Identifier::guess(typed).map_or(Ok(None), |identifier| view.user_named(&identifier)),
+    let (device, now) = (KnownDevice(device), services.clock.now());
+    let (user, failures) = services.reader.snapshot(|view| {
+        let user = match subject {
+            Subject::User(user) => view.user(user),
+            Subject::Named(typed) => Identifier::guess(typed).map_or(Ok(None), |name| view.user_named(&name)),
+        }?;
+        Ok((user, view.attempts(&device.subject(&services.keys))?))
     })?;
-    let device = KnownDevice(device);
-    Ok(Some(device).filter(|device| user.is_some_and(|user| device.is_of(&user))))
+    // One that was guessed from as often as puts a lock on is as good as stolen.
+    let is_spent = failures.is_some_and(|row| row.counted(now) >= u64::from(services.policy.lock_after));
+    Ok(Some(device).filter(|device| !is_spent && user.is_some_and(|user| device.is_of(&user))))
 }
 
 /// What the client of a login keeps: the same device again, if it was known, so that its failures stay its own.

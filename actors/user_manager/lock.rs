@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use majordomo_model::{Flow, Signal, Timestamp, TokenPurpose, UserId};
+use majordomo_model::{Signal, Timestamp, TokenPurpose, UserId};
 
-use super::flow::{Decision, Services, Told};
+use super::flow::{Decision, Perform, Run, Services, Told};
 use super::fresh_token::FreshToken;
 use super::policy::Policy;
 use super::undo::told_first;
@@ -27,12 +27,12 @@ pub(super) struct Failures {
     row: Option<AttemptRow>,
 }
 
-/// What an attempt leaves behind.
+/// What a wrong password leaves behind.
 #[derive(Debug, Default)]
-pub(super) struct Counted {
-    pub(super) checks: Vec<Check>,
-    pub(super) writes: Vec<Write>,
-    pub(super) told: Vec<Told>,
+struct Counted {
+    checks: Vec<Check>,
+    writes: Vec<Write>,
+    told: Vec<Told>,
 }
 
 impl Failures {
@@ -68,17 +68,7 @@ impl Failures {
 
     /// Counts one more. The one that reaches the limit puts the lock on, exactly once, however many fail at a time: near
     /// the limit each expects what it read.
-    pub(super) fn one_more(
-        &self,
-        user: Option<&UserRow>,
-        unlock: FreshToken,
-        now: Timestamp,
-        policy: &Policy,
-    ) -> Counted {
-        let Some(user) = user else {
-            let write = Write::RecordFailure(self.subject, now, NOBODYS_KEEP);
-            return Counted { writes: vec![write], ..Counted::default() };
-        };
+    fn one_more(&self, user: &UserRow, unlock: FreshToken, now: Timestamp, policy: &Policy) -> Counted {
         if self.is_locked(now) {
             return Counted::default();
         }
@@ -107,38 +97,57 @@ impl Failures {
         Counted { checks, writes, told: vec![Signal::UserLocked { user: user.id, until, unlock }.into()] }
     }
 
-    /// Forgets them after a success. It may be from a known device, which passes a lock and leaves it to whoever guesses.
-    pub(super) fn forget(&self, is_known_device: bool, now: Timestamp) -> Counted {
-        if is_known_device && self.is_locked(now) {
-            return Counted::default();
-        }
-        let lock = (!is_known_device).then_some(Check::Unlocked(self.subject, now));
-        Counted {
-            checks: lock.into_iter().collect(),
-            writes: vec![Write::ClearFailures(self.subject)],
-            told: Vec::new(),
-        }
+    /// Forgets them after a success. A known device passes a lock, and leaves it to whoever guesses.
+    pub(super) fn forget(&self, is_known_device: bool, now: Timestamp) -> Option<Write> {
+        (!is_known_device || !self.is_locked(now)).then(|| self.lift())
     }
 
     /// Forgets them, and lifts the lock, whoever asks.
-    pub(super) fn lift(&self) -> Write {
+    pub(super) const fn lift(&self) -> Write {
         Write::ClearFailures(self.subject)
     }
 }
 
-/// Tells of a change that lifts a lock, since it forgets the failures of a user who is locked.
-pub(super) fn told_of_unlocking<F: Flow>(
-    services: &Services,
+/// A wrong password as a flow counts it, of a user or at a name that is nobody's. What that comes to for a user is for
+/// [`completed`] to say, whichever flow it is.
+pub(super) fn count(subject: [u8; 32], is_somebody: bool, now: Timestamp, policy: &Policy) -> Write {
+    Write::RecordFailure(subject, now, if is_somebody { policy.failures_keep } else { NOBODYS_KEEP })
+}
+
+/// Completes a decision that counts a wrong password of its user, or forgets those that were counted: with what puts a
+/// lock on, and with what tells that one is lifted.
+pub(super) fn completed<F: Perform>(
+    run: &Run<'_, F>,
     view: &ReadView,
     mut decision: Decision<F>,
     now: Timestamp,
 ) -> Result<Decision<F>, ReadError> {
-    let Some((user, _)) = decision.subject.filter(|_| decision.answer.is_ok()) else { return Ok(decision) };
-    let forgets = |write: &Write| matches!(write, Write::ClearFailures(_));
+    let Services { keys, policy, tokens, .. } = run.services;
+    let Some((id, _)) = decision.subject else { return Ok(decision) };
+    let subject = subject_of(keys, id);
+    let device = run.known_device().map(|device| device.subject(keys));
+    let counts = |write: &Write| matches!(write, Write::RecordFailure(of, ..) if *of == subject);
+    let forgets = |write: &Write| matches!(write, Write::ClearFailures(of) if *of == subject);
     let is_gone = decision.writes.iter().any(|write| matches!(write, Write::RemoveUser(_)));
-    if !is_gone && decision.writes.iter().any(forgets) {
-        let failures = Failures::read(view, subject_of(&services.keys, user))?;
-        decision.told.extend(failures.is_locked(now).then(|| Signal::UserUnlocked { user }.into()));
+    if decision.writes.iter().any(counts)
+        && let Some(user) = view.user(id)?
+    {
+        decision.writes.retain(|write| !counts(write));
+        let unlock = FreshToken::draw(tokens.current_key());
+        let counted = Failures::read(view, subject)?.one_more(&user, unlock, now, policy);
+        decision.checks.extend(counted.checks);
+        decision.writes.extend(counted.writes);
+        decision.told.extend(counted.told);
+        decision.writes.extend(device.map(|device| count(device, true, now, policy)));
+    } else if decision.writes.iter().any(forgets) && !is_gone {
+        let failures = Failures::read(view, subject)?;
+        if failures.is_locked(now) {
+            decision.told.push(Signal::UserUnlocked { user: id }.into());
+            decision.checks.push(Check::Attempts(subject, failures.row));
+        } else {
+            decision.checks.push(Check::Unlocked(subject, now));
+        }
+        decision.writes.extend(device.map(Write::ClearFailures));
     }
     Ok(decision)
 }

@@ -33,6 +33,7 @@ mod make_primary;
 mod message_budget;
 mod new_password;
 mod newcomer;
+mod places;
 mod policy;
 mod proof;
 mod proven;

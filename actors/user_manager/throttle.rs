@@ -4,26 +4,24 @@
 //! guesses at once are judged as often as the budget allows, and right passwords at once all pass: whoever finds every
 //! place taken by others that may yet give theirs back waits for that, and is refused only once nothing is left.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{
     Authority, Command, Error, Flow, FlowId, Identifier, LimitScope, LimitedAction, Proof, Signal, Timestamp, UserId,
 };
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::flow::{Decision, Fault, Perform, Run, Told};
 use super::known_device::{KnownDevice, known_device};
 use super::limits::{Left, Limit};
 use super::lock::Failures;
+use super::places::{Held, Places, Waiting};
 use super::services::Services;
 use super::source::Source;
-use crate::storage::{Batch, Lookup, Unreadable, Write};
+use crate::hasher::Place;
+use crate::storage::{Batch, Lookup, Unreadable, Verdict, Write};
 
-/// How many requests wait for a place in one budget; more are refused at once.
-const WAITING: usize = 512;
 /// What who finds nobody's place free soon is told to wait.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -88,34 +86,10 @@ pub(super) enum NoPlace {
     Unreadable,
 }
 
-/// The places that are reserved. Their number is bounded by that of the flows under way.
+/// The places in budgets that are reserved.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
-    slots: Arc<Slots>,
-}
-
-#[derive(Debug, Default)]
-struct Slots(Mutex<HashMap<[u8; 32], Slot>>);
-
-#[derive(Debug)]
-struct Slot {
-    reserved: u32,
-    waiting: usize,
-    /// Rung when a place is given back or spent.
-    freed: watch::Sender<()>,
-}
-
-impl Default for Slot {
-    fn default() -> Self {
-        Self { reserved: 0, waiting: 0, freed: watch::Sender::new(()) }
-    }
-}
-
-/// A place, given back when this is dropped.
-#[derive(Debug)]
-pub(super) struct Held {
-    slots: Arc<Slots>,
-    key: [u8; 32],
+    places: Places,
 }
 
 /// A place in each budget.
@@ -125,7 +99,9 @@ pub(super) struct Reservation {
     /// Each with whether it is the last place that is left.
     budgets: Vec<(Budget, bool)>,
     /// The device that the attempt comes from, if it is known.
-    pub(super) device: Option<KnownDevice>,
+    device: Option<KnownDevice>,
+    /// The place among the wrong passwords that the account bears.
+    guess: Mutex<Option<Held>>,
 }
 
 impl Throttle {
@@ -139,77 +115,73 @@ impl Throttle {
     ) -> Result<Reservation, NoPlace> {
         let device = known_device(services, command, counted.iter().find_map(|counted| counted.subject))?;
         let budgets: Vec<_> = counted.iter().flat_map(|counted| budgets(services, command, *counted, device)).collect();
+        let mut turn: Option<Waiting> = None;
         loop {
-            let waiting = match self.attempt(services, &budgets)? {
+            match self.attempt(services, &budgets, &mut turn)? {
                 Attempted::Reserved(held, last) => {
-                    return Ok(Reservation { _held: held, budgets: budgets.into_iter().zip(last).collect(), device });
+                    turn.map(Waiting::served).unwrap_or_default();
+                    let budgets = budgets.into_iter().zip(last).collect();
+                    return Ok(Reservation { _held: held, budgets, device, guess: Mutex::default() });
                 }
-                Attempted::Full(waiting) => waiting,
-            };
-            if !waiting.until_freed(deadline).await {
-                return Err(NoPlace::Throttled(SOON));
+                Attempted::Full(waiting) => {
+                    let waiting = turn.insert(waiting);
+                    if !waiting.until_freed(deadline).await {
+                        return Err(NoPlace::Throttled(SOON));
+                    }
+                }
             }
         }
     }
 
     /// What was reserved is read before what is stored, and a place is given back only after its spending is stored: so
     /// a place may count twice for a moment, and never not at all.
-    fn attempt(&self, services: &Services, budgets: &[Budget]) -> Result<Attempted, NoPlace> {
+    fn attempt(
+        &self,
+        services: &Services,
+        budgets: &[Budget],
+        turn: &mut Option<Waiting>,
+    ) -> Result<Attempted, NoPlace> {
         if budgets.is_empty() {
             return Ok(Attempted::Reserved(Vec::new(), Vec::new()));
         }
-        let mut slots = self.slots.lock();
+        let mut places = self.places.lock();
         let rows = services.reader.snapshot(|view| budgets.iter().map(|budget| view.limit(&budget.key)).collect());
         let rows: Vec<_> = rows?;
         let now = services.clock.now();
-        let left: Vec<_> = budgets.iter().zip(rows).map(|(budget, row)| budget.limit.left(row, now)).collect();
-        let nothing = left.iter().filter_map(|left| match left {
-            Left::Nothing(wait) => Some(*wait),
-            Left::Some(_) => None,
-        });
-        if let Some(wait) = nothing.max() {
+        let mut free = Vec::with_capacity(budgets.len());
+        let mut refused = None;
+        for (budget, row) in budgets.iter().zip(rows) {
+            match budget.limit.left(row, now) {
+                Left::Some(left) => free.push(places.free(&budget.key, left, turn.is_some())),
+                Left::Nothing(wait) => refused = refused.max(Some(wait)),
+            }
+        }
+        if let Some(wait) = refused {
             return Err(NoPlace::Throttled(wait));
         }
-        let reserved = |key| slots.get(key).map_or(0, |slot: &Slot| slot.reserved);
-        let free: Vec<_> = budgets
-            .iter()
-            .zip(left)
-            .map(|(budget, left)| match left {
-                Left::Some(left) => left.saturating_sub(reserved(&budget.key)),
-                Left::Nothing(_) => 0,
-            })
-            .collect();
         if let Some((full, _)) = budgets.iter().zip(&free).find(|(_, free)| **free == 0) {
-            return self.slots.wait(&mut slots, full.key).map(Attempted::Full);
+            return places.line_up(full.key, turn).map(Attempted::Full).ok_or(NoPlace::Throttled(SOON));
         }
-        let held = budgets.iter().map(|budget| self.slots.hold(&mut slots, budget.key)).collect();
+        let held = budgets.iter().map(|budget| places.hold(budget.key)).collect();
         Ok(Attempted::Reserved(held, free.into_iter().map(|free| free == 1).collect()))
     }
 
-    /// A place among the wrong passwords that an account bears before it is locked, or nothing where it is locked. So no
-    /// more of them are under way, from wherever, than may still fail.
-    pub(super) async fn guess(
+    /// A place among the wrong passwords that an account bears before it is locked; nothing where it is locked.
+    fn guess(
         &self,
         services: &Services,
         (subject, is_somebody): ([u8; 32], bool),
-        deadline: Option<Instant>,
-    ) -> Result<Option<Held>, NoPlace> {
-        loop {
-            let waiting = {
-                let mut slots = self.slots.lock();
-                let failures = services.reader.snapshot(|view| Failures::read(view, subject))?;
-                let Some(left) = failures.left(is_somebody, services.clock.now(), &services.policy) else {
-                    return Ok(None);
-                };
-                if slots.get(&subject).map_or(0, |slot| slot.reserved) < left {
-                    return Ok(Some(self.slots.hold(&mut slots, subject)));
-                }
-                self.slots.wait(&mut slots, subject)?
-            };
-            if !waiting.until_freed(deadline).await {
-                return Err(NoPlace::Throttled(SOON));
-            }
+        turn: &mut Option<Waiting>,
+    ) -> Result<Guessing, NoPlace> {
+        let mut places = self.places.lock();
+        let failures = services.reader.snapshot(|view| Failures::read(view, subject))?;
+        let Some(left) = failures.left(is_somebody, services.clock.now(), &services.policy) else {
+            return Ok(Guessing::Locked);
+        };
+        if places.free(&subject, left, turn.is_some()) > 0 {
+            return Ok(Guessing::Held(places.hold(subject)));
         }
+        places.line_up(subject, turn).map(Guessing::Full).ok_or(NoPlace::Throttled(SOON))
     }
 }
 
@@ -218,41 +190,10 @@ enum Attempted {
     Full(Waiting),
 }
 
-/// A turn in the line for a place.
-struct Waiting {
-    slots: Arc<Slots>,
-    key: [u8; 32],
-    freed: watch::Receiver<()>,
-}
-
-impl Waiting {
-    /// Whether a place was given back before the deadline.
-    async fn until_freed(mut self, deadline: Option<Instant>) -> bool {
-        let freed = self.freed.changed();
-        match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, freed).await.is_ok(),
-            None => {
-                // An error means that the slot is gone, and with it every reservation.
-                let _ = freed.await;
-                true
-            }
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.slots.change(&self.key, |slot| slot.waiting = slot.waiting.saturating_sub(1));
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.slots.change(&self.key, |slot| {
-            slot.reserved = slot.reserved.saturating_sub(1);
-            slot.freed.send_replace(());
-        });
-    }
+enum Guessing {
+    Held(Held),
+    Locked,
+    Full(Waiting),
 }
 
 impl From<NoPlace> for Fault {
@@ -260,37 +201,6 @@ impl From<NoPlace> for Fault {
         match why {
             NoPlace::Throttled(_) => Self::Overloaded,
             NoPlace::Unreadable => Self::Storage,
-        }
-    }
-}
-
-impl Slots {
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Slot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hold(self: &Arc<Self>, slots: &mut HashMap<[u8; 32], Slot>, key: [u8; 32]) -> Held {
-        let slot = slots.entry(key).or_default();
-        slot.reserved = slot.reserved.saturating_add(1);
-        Held { slots: Arc::clone(self), key }
-    }
-
-    fn wait(self: &Arc<Self>, slots: &mut HashMap<[u8; 32], Slot>, key: [u8; 32]) -> Result<Waiting, NoPlace> {
-        let slot = slots.entry(key).or_default();
-        if slot.waiting >= WAITING {
-            return Err(NoPlace::Throttled(SOON));
-        }
-        slot.waiting += 1;
-        let freed = slot.freed.subscribe();
-        Ok(Waiting { slots: Arc::clone(self), key, freed })
-    }
-
-    fn change(&self, key: &[u8; 32], change: impl FnOnce(&mut Slot)) {
-        let mut slots = self.lock();
-        let Some(slot) = slots.get_mut(key) else { return };
-        change(slot);
-        if slot.reserved == 0 && slot.waiting == 0 {
-            slots.remove(key);
         }
     }
 }
@@ -330,6 +240,50 @@ pub(super) async fn admit<F: Perform>(
 }
 
 impl<F: Perform> Run<'_, F> {
+    /// The device that it comes from, if it is known to whom it is about.
+    pub(super) fn known_device(&self) -> Option<KnownDevice> {
+        self.reservation.as_ref()?.device
+    }
+
+    /// Takes a place among the wrong passwords that an account bears before it is locked: so no more of them are under
+    /// way, from wherever, than may still fail. A known device needs none.
+    pub(super) async fn take_guess(&self, subject: [u8; 32], is_somebody: bool) -> Result<(), Fault> {
+        let Some(reservation) = self.reservation.as_ref().filter(|reservation| reservation.device.is_none()) else {
+            return Ok(());
+        };
+        let mut turn: Option<Waiting> = None;
+        loop {
+            match self.services.throttle.guess(self.services, (subject, is_somebody), &mut turn)? {
+                Guessing::Locked => break,
+                Guessing::Held(held) => {
+                    turn.take().map(Waiting::served).unwrap_or_default();
+                    *reservation.guess.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+                    break;
+                }
+                Guessing::Full(waiting) => {
+                    // Who waits here keeps nobody from a hash.
+                    self.keep(None);
+                    let waiting = turn.insert(waiting);
+                    if !waiting.until_freed(self.deadline).await {
+                        return Err(Fault::Deadline);
+                    }
+                    self.keep(F::admit(self.services).map_err(|_| Fault::Overloaded)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives that place back: the password was right, and cannot fail any more.
+    pub(super) fn give_back_guess(&self) {
+        let Some(reservation) = &self.reservation else { return };
+        reservation.guess.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn keep(&self, place: Option<Place>) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
     /// Counts the attempt against its budgets, as far as what it came to counts.
     pub(super) fn spend(&self, decision: &mut Decision<F>, now: Timestamp) {
         let Some(reservation) = &self.reservation else { return };
@@ -338,14 +292,23 @@ impl<F: Perform> Run<'_, F> {
         decision.told.extend(told.into_iter().map(Told::from));
     }
 
-    /// Stores what a failure counts, by itself: its signals are not stored.
-    pub(super) async fn store_counts(&self, flow: FlowId, decision: &mut Decision<F>) -> Result<(), Fault> {
-        let writes = std::mem::take(&mut decision.writes);
-        if !writes.is_empty() {
-            let (checks, signals) = (Vec::new(), Vec::new());
-            self.services.storage.commit(Batch { flow, outcome: None, checks, writes, signals }).await?;
+    /// Stores what a failure counts, by itself: its signals are not stored. `false` if it has to be decided again.
+    pub(super) async fn store_counts(&self, flow: FlowId, decision: &Decision<F>) -> Result<bool, Fault> {
+        if decision.writes.is_empty() {
+            return Ok(true);
         }
-        Ok(())
+        let (checks, writes) = (decision.checks.clone(), decision.writes.clone());
+        let batch = Batch { flow, outcome: None, checks, writes, signals: Vec::new() };
+        Ok(!matches!(self.services.storage.commit(batch).await?, Verdict::Conflict))
+    }
+}
+
+impl<F: Flow> Decision<F> {
+    /// Whether it only tells of a failure, so that it may be counted instead of recorded when failures flood.
+    pub(super) fn is_mere_failure(&self) -> bool {
+        let counts = |write: &Write| matches!(write, Write::RecordFailure(..) | Write::Spend { .. });
+        let is_news = |told: &Told| matches!(told.signal, Signal::LimitReached { .. });
+        self.answer.is_err() && self.writes.iter().all(counts) && !self.told.iter().any(is_news)
     }
 }
 
@@ -363,11 +326,13 @@ fn budgets<F: Flow>(
     }
     let limits = services.policy.limits.of(counted.action);
     let source = Source::of(&command.context);
-    let named = counted.subject.map(|subject| {
-        let source = device.map_or_else(|| source.text(), |device| device.text());
-        [source, subject.text()].join("/")
+    // A known device is a source of its own where the password of its user is asked for, by whichever name.
+    let device = device.filter(|_| counted.subject.is_some());
+    let named = counted.subject.map(|subject| match device {
+        Some(device) => device.text(),
+        None => [source.text(), subject.text()].join("/"),
     });
-    // A known device is spared what others did from where it is.
+    // It is spared what others did from where it is.
     let is_stranger = device.is_none();
     let elsewhere = Some(source).filter(|source| is_stranger && source.is_told());
     let network = elsewhere.and_then(Source::network).map(|bits| format!("{bits:012x}"));
@@ -411,7 +376,7 @@ mod tests {
     }
 
     fn places(fixture: &Fixture) -> usize {
-        fixture.services.throttle.slots.lock().len()
+        fixture.services.throttle.places.keys()
     }
 
     async fn reserve(fixture: &Fixture, deadline: Option<Instant>) -> Result<Reservation, NoPlace> {
@@ -446,7 +411,7 @@ mod tests {
         for _ in 0..5 {
             kept.push(reserve(&fixture, None).await.unwrap());
         }
-        let mut line: Vec<_> = (0..WAITING).map(|_| Box::pin(reserve(&fixture, None))).collect();
+        let mut line: Vec<_> = (0..128).map(|_| Box::pin(reserve(&fixture, None))).collect();
         for waiting in &mut line {
             assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         }

@@ -52,6 +52,10 @@ fn decide(parsed: Option<&Parsed<'_>>, facts: &Facts, tokens: &Tokens, policy: &
     let is_locked = failures.is_locked(facts.now);
     let Some(parsed) = parsed else { return lifted(user, Vec::new(), vec![failures.lift()], !is_locked) };
     match standing(parsed, facts, user, tokens, policy) {
+        // It lifted another lock than there is now.
+        Ok((_, Judgement::Used)) if is_locked => {
+            refused(UnlockReason::InvalidToken, parsed.token(), Some(user), Failure::TokenUsed)
+        }
         Ok((_, Judgement::Used)) => lifted(user, Vec::new(), Vec::new(), true),
         Ok((token, _)) => {
             let checks = vec![Check::TokenOpen(token.id, token.attempts), Check::Epoch(user.id, user.epoch)];

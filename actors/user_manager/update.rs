@@ -276,13 +276,21 @@ impl Perform for Update {
     }
 
     fn counted(&self) -> Vec<Counted<'_>> {
-        let renames = self.username != Change::Keep;
-        let authority = self.authority.as_ref().filter(|_| renames);
-        authority.map(|authority| Counted::by_authority(self.user, authority, None)).unwrap_or_default()
+        if self.username == Change::Keep {
+            return Vec::new();
+        }
+        // A name that is taken is told, as at a registration.
+        let then = Some(LimitedAction::Register);
+        let authority = self.authority.as_ref();
+        let guessed = authority.map(|authority| Counted::by_authority(self.user, authority, then));
+        guessed.unwrap_or_else(|| vec![Counted::of(LimitedAction::Register)])
     }
 
-    fn counts(_action: LimitedAction, answer: &Answer<Self>) -> bool {
-        matches!(answer, Err(Error::Refused(UpdateReason::NotAuthorised)))
+    fn counts(action: LimitedAction, answer: &Answer<Self>) -> bool {
+        match action {
+            LimitedAction::Register => matches!(answer, Err(Error::Refused(UpdateReason::UsernameTaken))),
+            _ => matches!(answer, Err(Error::Refused(UpdateReason::NotAuthorised))),
+        }
     }
 
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
