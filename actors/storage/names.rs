@@ -186,6 +186,6 @@ mod tests {
             write!(text, "{byte:02x}").unwrap();
             text
         });
-        assert_eq!(hash, "3de23b85f4a9590b6e476be575182e818c06c49dd528b2d9578f46a522ffe3c5");
+        assert_eq!(hash, "4b8955f98d774c93612c7e8f4dd1cec0b287e027b433e89c25aea999ee66774d");
     }
 }
