@@ -192,6 +192,11 @@ mod built_in {
             (scrypt("ln=18,r=8,p=1"), scrypt("ln=63,r=4294967295,p=4294967295")),
             (scrypt("ln=18,r=8,p=1"), scrypt("ln=64,r=8,p=1")),
             (scrypt("ln=1,r=8,p=2"), scrypt("ln=1,r=1048576,p=1")),
+            // Whatever is mixed, PBKDF2 is to make no more than 2 MiB of each password.
+            (scrypt("ln=1,r=4096,p=4"), scrypt("ln=1,r=262144,p=4")),
+            (scrypt("ln=1,r=16384,p=1"), scrypt("ln=1,r=16385,p=1")),
+            (scrypt("ln=7,r=1,p=16384"), scrypt("ln=6,r=1,p=16385")),
+            (firebase("ln=1,r=16384"), firebase("ln=1,r=16385")),
             (format!("scrypt$262144$salt$8$1${tag}"), format!("scrypt$1073741824$salt$8$1${tag}")),
             (firebase("ln=18,r=8"), firebase("ln=20,r=8")),
             (sha1(2_000_000), sha1(2_000_001)),

@@ -3,7 +3,7 @@
 use ::scrypt::Params;
 use zeroize::Zeroizing;
 
-use super::ceilings::SCRYPT_WORK;
+use super::ceilings::{SCRYPT_BLOCKS, SCRYPT_WORK};
 use super::encoding::{base64, decimal, fields, salt, tag};
 use super::{Ceiling, Compare, HashProblem, Parsed, Refused, equal, read};
 
@@ -61,7 +61,7 @@ impl Costs {
         let n = 1_u64.checked_shl(log_n).ok_or(HashProblem::TooDear)?;
         let (r, p) = (u64::from(r), u64::from(p));
         let work = n.checked_mul(r).and_then(|work| work.checked_mul(p)).ok_or(HashProblem::TooDear)?;
-        if work > SCRYPT_WORK {
+        if work > SCRYPT_WORK || r * p > SCRYPT_BLOCKS {
             return Err(HashProblem::TooDear);
         }
         // What the work admits multiplies without overflow. Beside the memory that is set there is room for one block.
