@@ -240,6 +240,15 @@ mod built_in {
             // ASP.NET Core holds these for failures.
             "AAABAgMEBQYHCAkKCwwNDg+ukCEMDf0yyQ29NYubggE=",
             "AAABAgMEBQYHCAkKCwwNDg+ukCEMDf0yyQ29NYubggHIVY0sdEUfdyeM+E1LtH1uJgAAAAAAAAAAAAA=",
+            // Nothing is unsalted.
+            "$1$$qRPK7m23GJusamGpoGLby/",
+            "$5$$WKPmWjhdlKIIuFrlqlQkkHXJ5TYJGIy7WvFyNTZ7Wf2",
+            "$6$rounds=1000$$qFXMvbSw7Ozjk2PzlyjQTwNkdoDEXVCsAzNuv3Ynu5vTeBDeGzXcHxXRVqtFh1RaLoYEVDhSZQVfXc9Sfw2yI.",
+            "$pbkdf2$1212$$HV3oi1k5C5LQCgG1BMOL.BX4YZc",
+            "pbkdf2_sha256$1212$$r1uLUxoxpP2Ued/qxvmje7UH9PUJBkRrvf9gGPL7Cps=",
+            "$scrypt$ln=10,r=1,p=1$$bJcLia1lyfQ1X2x0xflehwVXPzWIUQWWdnlGwfVzBeQ",
+            "scrypt$1024$$1$1$bJcLia1lyfQ1X2x0xflehwVXPzWIUQWWdnlGwfVzBeQ",
+            "$firebase-scrypt$ln=1,r=1$$Bw==$bJcLia1lyfQ1X2x0xflehwVXPzWIUQWWdnlGwfVzBeQ$bJcLia1lyfQ1X2x0xflehwVXPzWIUQWWdnlGwfVzBeQ",
             // What makes no sense.
             "$2b$03$abcdefghijklmnopqrstuueysyzUfeZaL17rLAG2deFh2Ddd.WuxO",
             "$2b$4$abcdefghijklmnopqrstuueysyzUfeZaL17rLAG2deFh2Ddd.WuxO",

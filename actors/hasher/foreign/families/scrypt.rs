@@ -82,3 +82,18 @@ impl Costs {
         ::scrypt::scrypt(password, salt, &self.parameters, tag).map_err(|_| Refused)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first one of RFC 7914, section 12, to 32 bytes: of nothing, with no salt, which no stored text may have.
+    #[test]
+    fn the_published_vector_without_a_salt_is_met() {
+        let costs = Costs::new(4, 1, 1, &Ceiling::default()).ok().unwrap();
+        let mut computed = [0; 32];
+        costs.compute(b"", b"", &mut computed).unwrap();
+        let expected = base64("d9ZXYjhleyA7GcpCwYoEl/FrSETjB0ro39/6P+3iFEI").unwrap();
+        assert_eq!(computed.to_vec(), expected);
+    }
+}
