@@ -2,6 +2,7 @@
 
 use majordomo_model::{Timestamp, UserId};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::census;
 use super::lookup::{Lookup, ReadError};
@@ -15,7 +16,7 @@ use crate::seal::{self, SealError};
 #[derive(Clone, PartialEq, Eq)]
 pub struct CredentialRow {
     /// The hash with its parameters, as a PHC string.
-    pub phc: String,
+    pub phc: Zeroizing<String>,
     /// Grows with every hash that is set; sealing the same one anew leaves it.
     pub revision: u64,
     /// When it was set.
@@ -75,10 +76,10 @@ impl CredentialRow {
 
 impl StoredCredential {
     /// The hash, or `None` if none of these keys opens it for this user.
-    pub(crate) fn open(&self, keys: &Keyring, user: UserId) -> Option<String> {
-        let Some(SealedHash { key, hash, .. }) = &self.sealed else { return self.phc.clone() };
+    pub(crate) fn open(&self, keys: &Keyring, user: UserId) -> Option<Zeroizing<String>> {
+        let Some(SealedHash { key, hash, .. }) = &self.sealed else { return self.phc.clone().map(Zeroizing::new) };
         let derived = keys.derive(*key, Purpose::Credential)?;
-        seal::open(derived.expose(), hash, user.as_bytes())
+        seal::open(derived.expose(), hash, user.as_bytes()).map(Zeroizing::new)
     }
 
     /// Whether its hash is sealed under this key.
@@ -98,7 +99,7 @@ impl StoredCredential {
     #[cfg(test)]
     pub(crate) fn unsealed(row: &CredentialRow) -> Self {
         Self {
-            phc: Some(row.phc.clone()),
+            phc: Some(row.phc.to_string()),
             sealed: None,
             revision: row.revision,
             set_at: row.set_at,

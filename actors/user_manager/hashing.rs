@@ -31,7 +31,7 @@ impl<F: Perform> Run<'_, F> {
     pub(super) async fn verify(
         &self,
         password: Presented,
-        stored: Option<String>,
+        stored: Option<Zeroizing<String>>,
         decoy: [u8; 32],
     ) -> Result<Verified, HashError> {
         let class = self.services.reader.census().draw(&decoy).map(str::to_owned);

@@ -164,7 +164,7 @@ fn decide(request: &Request, typed: &Typed, fresh: &Fresh, facts: &Facts, policy
     let user = user_row(request, fresh, policy, facts.now);
     let scheme = request.hash.scheme.to_owned();
     let mut told = vec![Told::from(Signal::UserPasswordSet { user: user.id, cause: PasswordCause::Import, scheme })];
-    let credential = CredentialRow::new(request.hash.text.clone(), 1, facts.now);
+    let credential = CredentialRow::new(request.hash.text.as_str(), 1, facts.now);
     let mut checks = Vec::new();
     let mut writes = vec![Write::PutUser(Box::new(user.clone())), Write::PutCredential(user.id, credential)];
     take_username(&user, &mut checks, &mut writes);
@@ -377,7 +377,7 @@ mod tests {
                 messages,
                 now: NOW,
             };
-            let hash = TakenIn { text: "text".to_owned(), scheme: "bcrypt" };
+            let hash = TakenIn { text: zeroize::Zeroizing::new("text".to_owned()), scheme: "bcrypt" };
             let username = named.then(|| Username::parse("ada").unwrap());
             let groups = policy.default_groups.clone();
             let request = Request { username, addresses, profile: Profile::default(), groups, hash };

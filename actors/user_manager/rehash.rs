@@ -260,7 +260,7 @@ mod tests {
 
     fn stored(fixture: &Fixture, user: UserId) -> (String, u64) {
         let stored = fixture.services.reader.snapshot(|view| view.credential(user)).unwrap().unwrap();
-        (stored.open(&fixture.services.keys, user).unwrap(), stored.revision)
+        (stored.open(&fixture.services.keys, user).unwrap().to_string(), stored.revision)
     }
 
     fn jobs(fixture: &Fixture) -> u64 {

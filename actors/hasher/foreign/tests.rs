@@ -54,7 +54,7 @@ fn argon2_of_others_matches_and_is_told_from_our_own() {
     assert_vectors(ARGON2);
     for (_, text) in ARGON2 {
         let taken = take_in(text, &Ceiling::default()).ok().unwrap();
-        assert!(taken.text.starts_with("argon2$argon2") && taken.scheme == "argon2", "{}", taken.text);
+        assert!(taken.text.starts_with("argon2$argon2") && taken.scheme == "argon2", "{text}");
     }
     let dear = |text: &str| problem(text) == Some(HashProblem::TooDear);
     for edit in ["m=262145,t=2,p=1", "m=19456,t=11,p=1", "m=19456,t=2,p=9"] {

@@ -19,7 +19,7 @@ fn row(class: &str, revision: u64) -> CredentialRow {
 }
 
 fn opened(stored: &StoredCredential, keys: &Keyring, user: UserId) -> Option<String> {
-    stored.open(keys, user)
+    stored.open(keys, user).map(|phc| phc.to_string())
 }
 
 fn put(user: UserId, class: &str, revision: u64) -> Write {
