@@ -354,6 +354,16 @@ mod tests {
         assert_eq!(refused, vec![Error::Refused(ImportReason::EmailTaken); 7]);
     }
 
+    #[tokio::test]
+    async fn a_reserved_name_is_an_operator_s_neither() {
+        let fixture = Fixture::new().await;
+        for name in ["admin", "Admi\u{307}n"] {
+            let import = Import { username: Some(name.to_owned()), ..Import::new(ARGON2) };
+            let refused = fixture.run(import).await.unwrap_err();
+            assert_eq!(refused, Error::Refused(ImportReason::UsernameReserved), "{name}");
+        }
+    }
+
     proptest! {
         #[test]
         fn whatever_the_facts_it_ends_once_and_makes_a_user_only_of_what_is_free(
