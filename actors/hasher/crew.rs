@@ -73,7 +73,7 @@ impl Presented {
 /// A password, and what it is checked against.
 pub(crate) struct Claim {
     pub(crate) password: Presented,
-    pub(crate) stored: Option<String>,
+    pub(crate) stored: Option<Zeroizing<String>>,
     pub(crate) decoy: [u8; 32],
     /// What the decoy costs, as a class of stored costs; like a new hash if it is none that can be computed here.
     pub(crate) class: Option<String>,

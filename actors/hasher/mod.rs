@@ -189,6 +189,7 @@ impl Hasher {
         deadline: Option<Instant>,
     ) -> Result<Verified, HashError> {
         let password = Presented { normalised: password, typed: None };
+        let stored = stored.map(Zeroizing::new);
         self.verify_at(None, Claim { password, stored, decoy, class: None }, deadline).await
     }
 

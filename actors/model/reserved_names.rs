@@ -174,6 +174,10 @@ mod tests {
         {
             assert!(reserved.hold(&name(look_alike)), "{look_alike}");
         }
+        // A dot above a letter that has one, or has lost it.
+        for dotted in ["admi\u{307}n", "ADMİN", "adm\u{131}\u{307}n", "adm\u{456}\u{307}n"] {
+            assert!(reserved.hold(&name(dotted)), "{dotted}");
+        }
         for free in ["ada", "admin1", "administrate", "supporter", "newsome", "rooti"] {
             assert!(!reserved.hold(&name(free)), "{free}");
         }

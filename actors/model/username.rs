@@ -8,6 +8,7 @@ use precis_profiles::UsernameCaseMapped;
 use precis_profiles::precis_core::profile::PrecisFastInvocation;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::canonical_combining_class;
 use unicode_security::confusable_detection::skeleton;
 
 use crate::InvalidIdentifier;
@@ -159,7 +160,48 @@ fn stable_skeleton_of_any(canonical: &str) -> Result<String, InvalidIdentifier> 
 
 /// One round: what a text looks like, in lower case.
 fn look(text: &str) -> String {
-    skeleton(text).collect::<String>().to_lowercase().nfc().collect()
+    without_second_dots(skeleton(text).collect::<String>().to_lowercase().nfd()).nfc().collect()
+}
+
+/// A letter with a dot shows none beside one that stands above it: `i` looks like `i` with U+0307. Unicode calls such letters
+/// soft-dotted. Those without a dot are among them here, for with one they look the same. Of a decomposed text.
+fn without_second_dots(text: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
+    const DOT_ABOVE: char = '\u{307}';
+    let mut is_dotted = false;
+    text.filter(move |&character| {
+        if character == DOT_ABOVE && is_dotted {
+            return false;
+        }
+        is_dotted = match canonical_combining_class(character) {
+            0 => is_soft_dotted(character),
+            // Another mark stands above the letter, and the dot above that.
+            ABOVE => false,
+            _ => is_dotted,
+        };
+        true
+    })
+}
+
+/// Where marks above a letter stand, by their combining class.
+const ABOVE: u8 = 230;
+
+/// Whether it is soft-dotted (`PropList.txt` of Unicode 16; what decomposes, and what no username can hold, left out), or
+/// such a letter without its dot.
+const fn is_soft_dotted(letter: char) -> bool {
+    matches!(
+        letter,
+        'i' | 'j'
+            | 'ı'
+            | 'ȷ'
+            | '\u{249}'
+            | '\u{268}'
+            | '\u{29d}'
+            | '\u{3f3}'
+            | '\u{456}'
+            | '\u{458}'
+            | '\u{1d96}'
+            | '\u{1df1a}'
+    )
 }
 
 impl PartialEq for Username {
@@ -235,6 +277,31 @@ mod tests {
     }
 
     #[test]
+    fn a_dot_above_a_letter_that_has_one_makes_no_other_name() {
+        for (plain, dotted) in [
+            ("admin", "admi\u{307}n"),
+            ("admin", "adm\u{131}\u{307}n"),
+            ("admin", "adm\u{456}\u{307}n"),
+            ("admin", "admi\u{307}\u{307}n"),
+            ("istanbul", "İstanbul"),
+            ("jim", "j\u{307}im"),
+            ("jim", "\u{237}\u{307}im"),
+            ("jim", "\u{458}\u{307}im"),
+            ("\u{268}x", "\u{268}\u{307}x"),
+            // A mark below stands between the two.
+            ("\u{1ecb}x", "i\u{323}\u{307}x"),
+            ("\u{1ecb}x", "i\u{307}\u{323}x"),
+        ] {
+            assert_eq!(skeleton_of(plain), skeleton_of(dotted), "{dotted}");
+            assert_stable(&Username::parse(dotted).unwrap());
+        }
+        // Where the dot is seen, it tells two names apart.
+        for (one, other) in [("ada", "a\u{307}da"), ("p\u{ed}x", "p\u{ed}\u{307}x"), ("sam", "s\u{307}am")] {
+            assert_ne!(skeleton_of(one), skeleton_of(other), "{other}");
+        }
+    }
+
+    #[test]
     fn refusals_name_their_reason() {
         for (input, reason) in [
             ("", InvalidIdentifier::Empty),
@@ -298,7 +365,7 @@ mod tests {
         }
 
         #[test]
-        fn canonical_and_skeleton_are_stable(input in prop_oneof!["\\PC{1,12}", "\\p{L}{1,8}", "[a-zA-Z0-9İıſßΣς._-]{1,16}"]) {
+        fn canonical_and_skeleton_are_stable(input in prop_oneof!["\\PC{1,12}", "\\p{L}{1,8}", "[a-zA-Z0-9İıſßΣς._-]{1,16}", "[ijıȷіјɨ\u{307}\u{301}\u{323}]{1,8}"]) {
             if let Ok(username) = Username::parse(&input) {
                 assert_stable(&username);
             }

@@ -7,8 +7,8 @@ use crate::username::{enforce, stable_skeleton};
 const CODE_POINTS: [std::ops::RangeInclusive<u32>; 2] = [0..=0x3_FFFF, 0xE_0000..=0xE_0FFF];
 
 /// What hangs on more than one code point: composition, context, direction, the case of a final sigma, and letters that
-/// together look like one.
-const SEQUENCES: [&str; 18] = [
+/// together look like one, and a dot above letters that have one.
+const SEQUENCES: [&str; 25] = [
     "u\u{308}",
     "s\u{323}\u{307}",
     "\u{1100}\u{1161}\u{11a8}",
@@ -27,6 +27,13 @@ const SEQUENCES: [&str; 18] = [
     "aא",
     "rnodern",
     "0O1lI|",
+    "i\u{307}",
+    "j\u{307}",
+    "ı\u{307}",
+    "ȷ\u{307}",
+    "і\u{307}",
+    "ј\u{307}",
+    "i\u{323}\u{307}",
 ];
 
 impl Username {

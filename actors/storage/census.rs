@@ -13,29 +13,38 @@ use crate::keys::KeyId;
 
 /// How many classes are told apart; hashes of further ones are counted together.
 const CLASSES: usize = 64;
-/// A longer class is none.
-const CLASS_BYTES: usize = 64;
-/// The class of hashes whose costs cannot be told, or are not told apart.
+/// The class of hashes whose costs are not told, or not told apart.
 const OTHERS: &str = "";
 /// Stands for a key where there is none: the hash is not sealed.
 const UNSEALED: KeyId = KeyId::from_bytes([0; 8]);
 /// Rows read at once when all of them are counted.
 const CHUNK: usize = 1_000;
 
-/// What a hash costs, as a short text that storage does not understand: the name of its scheme and the fields behind it
-/// that are numbers or settings, such as `argon2id$v=19$m=19456,t=2,p=1`. Salt and tag are no part of it.
+/// What a hash of argon2 costs, such as `argon2id$v=19$m=19456,t=2,p=1`, whether it is one of ours or came with an import
+/// (behind `argon2`). It is written anew from the numbers that were read, so that nothing else of a text can be in it: the
+/// class lies in the open, beside what is sealed. Every other text is among the others.
 pub(super) fn class_of(hash: &str) -> String {
-    let is_name =
-        |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    let is_cost = |field: &str| {
-        let is_number = !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
-        is_number || field.contains('=')
-    };
-    let mut fields = hash.strip_prefix('$').unwrap_or(hash).split('$');
-    let Some(name) = fields.next().filter(|name| is_name(name)) else { return OTHERS.to_owned() };
-    let class = fields.take_while(|field| is_cost(field)).fold(name.to_owned(), |class, field| class + "$" + field);
-    // A text without costs may be anything, a secret too.
-    if class.len() <= CLASS_BYTES && class.len() > name.len() { class } else { OTHERS.to_owned() }
+    costs_of(hash).unwrap_or_else(|| OTHERS.to_owned())
+}
+
+fn costs_of(hash: &str) -> Option<String> {
+    let mut fields = hash.strip_prefix("argon2").unwrap_or(hash).strip_prefix('$')?.split('$');
+    let name = fields.next().filter(|name| ["argon2d", "argon2i", "argon2id"].contains(name))?;
+    let (mut costs, mut version) = (fields.next()?, String::new());
+    if let Some(number) = costs.strip_prefix("v=") {
+        version = format!("v={}$", number_of(number)?);
+        costs = fields.next()?;
+    }
+    let mut costs = costs.split(',');
+    let mut cost = |name: &str| number_of(costs.next()?.strip_prefix(name)?);
+    let (memory, passes, lanes) = (cost("m=")?, cost("t=")?, cost("p=")?);
+    costs.next().is_none().then(|| format!("{name}${version}m={memory},t={passes},p={lanes}"))
+}
+
+/// A decimal number in its one spelling.
+fn number_of(text: &str) -> Option<u32> {
+    let number: u32 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 fn place(key: Option<KeyId>, class: &str) -> Vec<u8> {

@@ -2,12 +2,13 @@
 
 use majordomo_model::{Timestamp, UserId};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::census;
 use super::lookup::{Lookup, ReadError};
 use super::redb::WriteView;
-use super::row::encode;
-use super::table::Table;
+use super::row::{decode, encode};
+use super::table::{Key, KeyReader, Table};
 use crate::keys::{KeyId, Keyring, Purpose};
 use crate::seal::{self, SealError};
 
@@ -15,7 +16,7 @@ use crate::seal::{self, SealError};
 #[derive(Clone, PartialEq, Eq)]
 pub struct CredentialRow {
     /// The hash with its parameters, as a PHC string.
-    pub phc: String,
+    pub phc: Zeroizing<String>,
     /// Grows with every hash that is set; sealing the same one anew leaves it.
     pub revision: u64,
     /// When it was set.
@@ -54,6 +55,15 @@ struct SealedHash {
     hash: Vec<u8>,
 }
 
+/// A credential with whose it is, as of one snapshot.
+pub(crate) struct ReadCredential {
+    pub(crate) user: UserId,
+    /// The epoch that the user was in; nothing where there is no user, or none that can be read.
+    pub(crate) epoch: Option<u64>,
+    /// Nothing if it cannot be read.
+    pub(crate) stored: Option<StoredCredential>,
+}
+
 impl CredentialRow {
     /// Seals the hash under the current key, for this user: in the row of another one it does not open.
     fn seal(&self, keys: &Keyring, user: UserId, class: String) -> Result<StoredCredential, SealError> {
@@ -66,10 +76,10 @@ impl CredentialRow {
 
 impl StoredCredential {
     /// The hash, or `None` if none of these keys opens it for this user.
-    pub(crate) fn open(&self, keys: &Keyring, user: UserId) -> Option<String> {
-        let Some(SealedHash { key, hash, .. }) = &self.sealed else { return self.phc.clone() };
+    pub(crate) fn open(&self, keys: &Keyring, user: UserId) -> Option<Zeroizing<String>> {
+        let Some(SealedHash { key, hash, .. }) = &self.sealed else { return self.phc.clone().map(Zeroizing::new) };
         let derived = keys.derive(*key, Purpose::Credential)?;
-        seal::open(derived.expose(), hash, user.as_bytes())
+        seal::open(derived.expose(), hash, user.as_bytes()).map(Zeroizing::new)
     }
 
     /// Whether its hash is sealed under this key.
@@ -88,7 +98,13 @@ impl StoredCredential {
     /// One whose hash is not sealed, as earlier builds wrote it.
     #[cfg(test)]
     pub(crate) fn unsealed(row: &CredentialRow) -> Self {
-        Self { phc: Some(row.phc.clone()), sealed: None, revision: row.revision, set_at: row.set_at, norm: row.norm }
+        Self {
+            phc: Some(row.phc.to_string()),
+            sealed: None,
+            revision: row.revision,
+            set_at: row.set_at,
+            norm: row.norm,
+        }
     }
 
     /// One whose hash is sealed so, for the golden bytes.
@@ -117,6 +133,27 @@ pub(super) fn put(
     let (key, class) = stored.kind();
     census::add(transaction, key, &class)?;
     Ok(transaction.put(Table::Credentials, user.as_bytes(), &encode(&stored)?)?)
+}
+
+/// The credentials after one, in the order of users, at most so many.
+pub(super) fn after<V: Lookup>(
+    view: &V,
+    after: Option<UserId>,
+    limit: usize,
+) -> Result<Vec<ReadCredential>, ReadError> {
+    let from = after.map(|id| Key::new().fixed(id.as_bytes()).u8(0)).unwrap_or_default();
+    let rows = view.range(Table::Credentials, &from, None)?.take(limit);
+    let read = rows.map(|row| {
+        let row = row?;
+        let user = UserId::from_bytes(KeyReader::new(row.key()).fixed()?);
+        let epoch = match view.standing(user) {
+            Ok(standing) => standing.map(|standing| standing.epoch),
+            Err(ReadError::Row(_)) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(ReadCredential { user, epoch, stored: decode(row.value()).ok() })
+    });
+    read.collect()
 }
 
 /// Removes a credential.

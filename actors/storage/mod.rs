@@ -51,6 +51,7 @@ pub(crate) use self::census::Census;
 use self::census::KnownCensus;
 pub use self::change::ChangeRow;
 pub use self::commit::{CommitError, CommitHook, Committed};
+pub(crate) use self::credential::ReadCredential;
 pub use self::credential::{CredentialRow, StoredCredential};
 pub use self::dispatch::DispatchRow;
 #[cfg(any(test, feature = "testing"))]

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::lookup::{Lookup, ReadError, UniqueKey};
 use super::redb::{CommitError, Engine, View, WriteView};
 use super::row::{UserRow, UsernameRow, decode, encode};
-use super::table::Table;
+use super::table::{KeyReader, Table};
 
 /// Under which name the meta table has the hash of the tables that the keys were made with.
 pub(super) const NAME_TABLES: &str = "name_tables";
@@ -50,6 +50,9 @@ pub(super) fn follow_tables(engine: &Engine) -> Result<(), ReadError> {
         if pass.moved > 0 && !pass.kept.is_empty() {
             continue;
         }
+        for user in pass.unreadable {
+            tracing::warn!(%user, "a user cannot be read, and a username that there may be keeps its old key");
+        }
         for user in pass.kept {
             tracing::warn!(%user, "a username is no longer told apart as it was, and keeps its old key; rename the user");
         }
@@ -63,15 +66,28 @@ struct Pass {
     moved: usize,
     /// Who has keys that these tables would not make.
     kept: Vec<UserId>,
+    /// Whose row cannot be read. It keeps nobody else out, and its keys stay its own.
+    unreadable: Vec<UserId>,
+}
+
+/// What was read of the next users.
+#[derive(Default)]
+struct Page {
+    /// The key of the last of them.
+    last: Option<Vec<u8>>,
+    /// Those whose name has other forms now.
+    outdated: Vec<UserRow>,
+    unreadable: Vec<UserId>,
 }
 
 fn walk(engine: &Engine) -> Result<Pass, ReadError> {
     let mut pass = Pass::default();
     let mut from = Vec::new();
     loop {
-        let (last, outdated) = engine.read(|view| outdated(view, &from))?;
+        let Page { last, outdated, unreadable } = engine.read(|view| page(view, &from))?;
         let Some(last) = last else { return Ok(pass) };
         from = [last.as_slice(), &[0]].concat();
+        pass.unreadable.extend(unreadable);
         if outdated.is_empty() {
             continue;
         }
@@ -93,17 +109,20 @@ fn walk(engine: &Engine) -> Result<Pass, ReadError> {
     }
 }
 
-/// The last of the next users, and those among them whose name has other forms now.
-fn outdated<V: View>(view: &V, from: &[u8]) -> Result<(Option<Vec<u8>>, Vec<UserRow>), ReadError> {
-    let (mut last, mut outdated) = (None, Vec::new());
+fn page<V: View>(view: &V, from: &[u8]) -> Result<Page, ReadError> {
+    let mut page = Page::default();
     for row in view.range(Table::Users, from, None)?.take(CHUNK) {
         let row = row?;
-        let user: UserRow = decode(row.value())?;
-        let is_current = user.username.as_ref().is_none_or(|name| forms(name).as_ref() == Some(name));
-        outdated.extend((!is_current).then_some(user));
-        last = Some(row.key().to_vec());
+        page.last = Some(row.key().to_vec());
+        match decode::<UserRow>(row.value()) {
+            Ok(user) => {
+                let is_current = user.username.as_ref().is_none_or(|name| forms(name).as_ref() == Some(name));
+                page.outdated.extend((!is_current).then_some(user));
+            }
+            Err(_) => page.unreadable.push(UserId::from_bytes(KeyReader::new(row.key()).fixed()?)),
+        }
     }
-    Ok((last, outdated))
+    Ok(page)
 }
 
 /// The name as these tables have it; nothing if they refuse it.
@@ -167,6 +186,6 @@ mod tests {
             write!(text, "{byte:02x}").unwrap();
             text
         });
-        assert_eq!(hash, "3de23b85f4a9590b6e476be575182e818c06c49dd528b2d9578f46a522ffe3c5");
+        assert_eq!(hash, "4b8955f98d774c93612c7e8f4dd1cec0b287e027b433e89c25aea999ee66774d");
     }
 }

@@ -1,6 +1,7 @@
 //! The mark of the normalisation that a password went through before it was hashed.
 
 use majordomo_model::Timestamp;
+use zeroize::Zeroizing;
 
 use super::credential::CredentialRow;
 
@@ -16,6 +17,6 @@ pub(super) const fn first() -> u8 {
 impl CredentialRow {
     /// A hash of a password that went through the normalisation of this build.
     pub fn new(phc: impl Into<String>, revision: u64, set_at: Timestamp) -> Self {
-        Self { phc: phc.into(), revision, set_at, norm: NORMALISATION }
+        Self { phc: Zeroizing::new(phc.into()), revision, set_at, norm: NORMALISATION }
     }
 }

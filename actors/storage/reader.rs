@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::LogState;
 use super::census::{Census, KnownCensus};
-use super::credential::StoredCredential;
+use super::credential::ReadCredential;
 use super::dispatch::DispatchRow;
 use super::log;
 use super::lookup::{Lookup, ReadError};
@@ -61,17 +61,8 @@ impl Reader {
         &self,
         after: Option<UserId>,
         limit: usize,
-    ) -> Result<Vec<(UserId, Option<StoredCredential>)>, Unreadable> {
-        self.snapshot(|view| {
-            let from = after.map(|id| Key::new().fixed(id.as_bytes()).u8(0)).unwrap_or_default();
-            let rows = view.range(Table::Credentials, &from, None)?.take(limit);
-            rows.map(|row| {
-                let row = row?;
-                let user = UserId::from_bytes(super::table::KeyReader::new(row.key()).fixed()?);
-                Ok((user, super::row::decode(row.value()).ok()))
-            })
-            .collect()
-        })
+    ) -> Result<Vec<ReadCredential>, Unreadable> {
+        self.snapshot(|view| super::credential::after(view, after, limit))
     }
 
     /// Looks at one snapshot. `look` must be short: a page of rows, not a scan.

@@ -50,9 +50,9 @@ impl Attempt {
         if let (Some((user, Some(credential))), Ok(Verified::Match { needs_rehash: true })) =
             (&self.compared, &self.verdict)
         {
-            let (user, revision) = (user.id, credential.revision);
+            let (user, epoch, revision) = (user.id, user.epoch, credential.revision);
             let password = services.policy.password_to_compare(&message.password).normalised;
-            services.rehashes.note(Rehash { user, password, revision });
+            services.rehashes.note(Rehash { user, password, revision, epoch });
         }
     }
 }

@@ -31,7 +31,7 @@ impl<F: Perform> Run<'_, F> {
     pub(super) async fn verify(
         &self,
         password: Presented,
-        stored: Option<String>,
+        stored: Option<Zeroizing<String>>,
         decoy: [u8; 32],
     ) -> Result<Verified, HashError> {
         let class = self.services.reader.census().draw(&decoy).map(str::to_owned);
@@ -72,7 +72,7 @@ fn patience(took: Duration, line: Duration, left: Option<Duration>) -> Duration 
 mod tests {
     use std::sync::Arc;
 
-    use majordomo_model::{Authenticate, LogOut, Password, Register, UserId};
+    use majordomo_model::{Authenticate, Import, LogOut, Password, Register, UserId};
 
     use super::super::Policy;
     use super::super::fixture::{Fixture, NOW, PASSWORD};
@@ -202,15 +202,57 @@ mod tests {
         }
     }
 
+    /// Of `password`, at costs of its own.
+    fn argon2_of_another_system(parameters: HashParameters) -> String {
+        use argon2::{Algorithm, Argon2, Params, Version};
+
+        let HashParameters { memory_kib, passes, lanes } = parameters;
+        let (params, mut tag) = (Params::new(memory_kib, passes, lanes, None).unwrap(), [0; 32]);
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        argon2.hash_password_into(b"password", &[7; 16], &mut tag).unwrap();
+        let encode = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, bytes);
+        let costs = format!("m={memory_kib},t={passes},p={lanes}");
+        format!("$argon2id$v=19${costs}${}${}", encode(&[7; 16]), encode(&tag))
+    }
+
+    #[tokio::test]
+    async fn decoys_cost_what_imported_argon2_costs_in_its_share() {
+        let (location, keys) = (Location::Memory(MemoryDisk::new()), Keyring::from_keys(vec![[1; 32]]).unwrap());
+        let fixture = Fixture::over(location, keys, Policy::default()).await;
+        let text = argon2_of_another_system(OLD);
+        for number in 0..70 {
+            // As it comes from most systems, and as Django stores it.
+            let hash = if number % 2 == 0 { text.clone() } else { format!("argon2{text}") };
+            let import = Import { username: Some(format!("imported.{number}")), ..Import::new(hash) };
+            fixture.run(import).await.unwrap();
+        }
+        assert!(knock(&fixture, "imported.7").await && knock(&fixture, "nobody").await, "all are of these costs");
+        let new = HashParameters::cheap_for_tests();
+        fixture.write(Vec::new(), (0..30).map(|number| credential(number, new, 1)).collect()).await;
+        assert!(knock(&fixture, "imported.7").await);
+        let mut old = 0;
+        for number in 0..1_000 {
+            old += u32::from(knock(&fixture, &format!("nobody.{number}")).await);
+        }
+        // As above.
+        assert!((642..=758).contains(&old), "{old} of 1,000");
+        // The first login puts a hash of ours in its place, and moves the shares.
+        let of_old = |fixture: &Fixture| fixture.services.reader.census().classes().first().map(|class| class.1);
+        assert_eq!(of_old(&fixture), Some(30));
+        fixture.sign_in_with("imported.7", "password").await.unwrap();
+        fixture.rehash().await;
+        assert_eq!(of_old(&fixture), Some(31));
+    }
+
     #[tokio::test]
     async fn a_user_without_a_usable_hash_costs_what_a_name_that_is_unknown_costs() {
         let fixture = Fixture::new().await;
         let user = fixture.register("ada", None, None).await.user;
         // Dear beyond the ceiling, or of a scheme that is not computed here: as a new hash.
-        for (phc, class) in [("no hash at all", ""), ("$2b$12$EXRkfkdmXn2gzds2SSitu", "2b$12")] {
+        for phc in ["no hash at all", "$2b$12$EXRkfkdmXn2gzds2SSitu"] {
             let row = CredentialRow::new(phc.to_owned(), 1, NOW);
             fixture.write(Vec::new(), vec![Write::PutCredential(user, row)]).await;
-            assert_eq!(fixture.services.reader.census().classes(), [(class, 1)]);
+            assert_eq!(fixture.services.reader.census().classes(), [("", 1)]);
             assert!(!knock(&fixture, "ada").await && !knock(&fixture, "nobody").await);
         }
         fixture.write(Vec::new(), (1..100).map(|number| credential(number, OLD, 1)).collect()).await;

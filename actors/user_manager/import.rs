@@ -164,7 +164,7 @@ fn decide(request: &Request, typed: &Typed, fresh: &Fresh, facts: &Facts, policy
     let user = user_row(request, fresh, policy, facts.now);
     let scheme = request.hash.scheme.to_owned();
     let mut told = vec![Told::from(Signal::UserPasswordSet { user: user.id, cause: PasswordCause::Import, scheme })];
-    let credential = CredentialRow::new(request.hash.text.clone(), 1, facts.now);
+    let credential = CredentialRow::new(request.hash.text.as_str(), 1, facts.now);
     let mut checks = Vec::new();
     let mut writes = vec![Write::PutUser(Box::new(user.clone())), Write::PutCredential(user.id, credential)];
     take_username(&user, &mut checks, &mut writes);
@@ -354,6 +354,16 @@ mod tests {
         assert_eq!(refused, vec![Error::Refused(ImportReason::EmailTaken); 7]);
     }
 
+    #[tokio::test]
+    async fn a_reserved_name_is_an_operator_s_neither() {
+        let fixture = Fixture::new().await;
+        for name in ["admin", "Admi\u{307}n"] {
+            let import = Import { username: Some(name.to_owned()), ..Import::new(ARGON2) };
+            let refused = fixture.run(import).await.unwrap_err();
+            assert_eq!(refused, Error::Refused(ImportReason::UsernameReserved), "{name}");
+        }
+    }
+
     proptest! {
         #[test]
         fn whatever_the_facts_it_ends_once_and_makes_a_user_only_of_what_is_free(
@@ -377,7 +387,7 @@ mod tests {
                 messages,
                 now: NOW,
             };
-            let hash = TakenIn { text: "text".to_owned(), scheme: "bcrypt" };
+            let hash = TakenIn { text: zeroize::Zeroizing::new("text".to_owned()), scheme: "bcrypt" };
             let username = named.then(|| Username::parse("ada").unwrap());
             let groups = policy.default_groups.clone();
             let request = Request { username, addresses, profile: Profile::default(), groups, hash };

@@ -44,6 +44,8 @@ pub(super) enum Unfit {
     Nameless,
     /// It is none of its kind.
     Invalid(Field),
+    /// The username, or one that looks the same, is nobody's to take.
+    Reserved,
     /// It is another user's.
     Taken(Field),
 }
@@ -53,7 +55,7 @@ impl Unfit {
     pub(super) const fn field(self) -> Field {
         match self {
             Self::NotAllowed(field) | Self::Required(field) | Self::Invalid(field) | Self::Taken(field) => field,
-            Self::Nameless => Field::Username,
+            Self::Nameless | Self::Reserved => Field::Username,
         }
     }
 
@@ -69,6 +71,7 @@ impl Unfit {
             Self::Invalid(Username) => Failure::UsernameInvalid,
             Self::Invalid(Email) => Failure::EmailInvalid,
             Self::Invalid(Phone) => Failure::PhoneInvalid,
+            Self::Reserved => Failure::UsernameReserved,
             Self::Taken(Username) => Failure::UsernameTaken,
             Self::Taken(Email) => Failure::EmailTaken,
             Self::Taken(Phone) => Failure::PhoneTaken,
@@ -89,6 +92,7 @@ macro_rules! unfit_reason {
             Unfit::Invalid(Username) => $reason::UsernameInvalid,
             Unfit::Invalid(Email) => $reason::EmailInvalid,
             Unfit::Invalid(Phone) => $reason::PhoneInvalid,
+            Unfit::Reserved => $reason::UsernameReserved,
             Unfit::Taken(Username) => $reason::UsernameTaken,
             Unfit::Taken(Email) => $reason::EmailTaken,
             Unfit::Taken(Phone) => $reason::PhoneTaken,
@@ -125,6 +129,9 @@ impl Names<'_> {
         let username = self.username.map(Username::parse).transpose().map_err(|_| Unfit::Invalid(Field::Username))?;
         let email = self.email.map(Email::parse).transpose().map_err(|_| Unfit::Invalid(Field::Email))?;
         let phone = self.phone.map(Phone::parse).transpose().map_err(|_| Unfit::Invalid(Field::Phone))?;
+        if username.as_ref().is_some_and(|username| policy.reserved_usernames.hold(username)) {
+            return Err(Unfit::Reserved);
+        }
         Ok((username, email.map(Contact::from).into_iter().chain(phone.map(Contact::from)).collect()))
     }
 

@@ -286,10 +286,6 @@ type Acceptable = ((Option<Username>, Vec<Contact>), zeroize::Zeroizing<Vec<u8>>
 /// Everything that can be judged without the store.
 fn acceptable(message: &Register, policy: &Policy) -> Result<Acceptable, Unacceptable> {
     let (username, addresses) = names(message).accept(policy)?;
-    if username.as_ref().is_some_and(|username| policy.reserved_usernames.hold(username)) {
-        let (reason, failure) = (RegisterReason::UsernameReserved, Failure::UsernameReserved);
-        return Err(Unacceptable { reason, failure, fields: vec!["username"] });
-    }
     let faults = message.profile.faults();
     if !faults.is_empty() {
         let (reason, failure) = (RegisterReason::ProfileInvalid, Failure::ProfileInvalid);

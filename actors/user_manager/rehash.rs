@@ -30,6 +30,8 @@ pub(crate) struct Rehash {
     pub(super) password: Zeroizing<Vec<u8>>,
     /// The credential that it was compared with.
     pub(super) revision: u64,
+    /// The user's epoch then: where a credential was removed, revisions begin anew, and epochs never do.
+    pub(super) epoch: u64,
 }
 
 /// Why a password was not hashed anew.
@@ -59,7 +61,7 @@ impl Flow for Rehash {
     type Reason = RehashReason;
 
     fn visible(&self) -> String {
-        format!("{:?}", (self.user, self.revision))
+        format!("{:?}", (self.user, self.revision, self.epoch))
     }
 }
 
@@ -89,15 +91,16 @@ fn decide(asked: &Rehash, phc: &str, facts: &Facts) -> Decision<Rehash> {
     let Some(user) = &facts.user else {
         return Decision::refuse(RehashReason::UserNotFound, failed(Failure::UserNotFound));
     };
-    let revision = asked.revision;
-    if facts.credential.as_ref().is_none_or(|credential| credential.revision != revision) {
+    let (epoch, revision) = (asked.epoch, asked.revision);
+    let is_compared = |credential: &StoredCredential| user.epoch == epoch && credential.revision == revision;
+    if !facts.credential.as_ref().is_some_and(is_compared) {
         let refused = Decision::refuse(RehashReason::Superseded, failed(Failure::VersionConflict));
         return refused.about(user.id, seal_key(user));
     }
     let row = CredentialRow::new(phc.to_owned(), revision.saturating_add(1), facts.now);
     let (cause, scheme) = (PasswordCause::Rehash, "argon2id".to_owned());
     Decision {
-        checks: vec![Check::CredentialRevision(user.id, Some(revision))],
+        checks: vec![Check::Epoch(user.id, epoch), Check::CredentialRevision(user.id, Some(revision))],
         writes: vec![Write::PutCredential(user.id, row)],
         told: vec![Signal::UserPasswordSet { user: user.id, cause, scheme }.into()],
         end: Signal::PasswordRehashed { user: user.id },
@@ -219,12 +222,17 @@ pub(super) async fn run(services: &Services, due: Due) {
 
 #[cfg(test)]
 mod tests {
-    use majordomo_model::{Authenticate, ChangePassword, Delete, Password, SignalKind};
+    use majordomo_model::{
+        Authenticate, ChangeContact, ChangePassword, ConfirmEmail, ContactClaim, Delete, Password, ResetPassword,
+        SignalKind, TokenPurpose, UndoChange,
+    };
     use proptest::prelude::*;
 
     use super::super::Manager;
     use super::super::Question;
-    use super::super::fixture::{Fixture, NOW, OTHER_PASSWORD, PASSWORD, any_user, assert_one_end, assert_well_formed};
+    use super::super::fixture::{
+        Fixture, NOW, OTHER_PASSWORD, PASSWORD, any_user, assert_one_end, assert_well_formed, authority,
+    };
     use super::*;
     use crate::address::Address;
     use crate::supervision::{Limits, Plan, spawn_supervisor};
@@ -252,7 +260,7 @@ mod tests {
 
     fn stored(fixture: &Fixture, user: UserId) -> (String, u64) {
         let stored = fixture.services.reader.snapshot(|view| view.credential(user)).unwrap().unwrap();
-        (stored.open(&fixture.services.keys, user).unwrap(), stored.revision)
+        (stored.open(&fixture.services.keys, user).unwrap().to_string(), stored.revision)
     }
 
     fn jobs(fixture: &Fixture) -> u64 {
@@ -301,6 +309,33 @@ mod tests {
         assert_eq!(fixture.last_signal(), Signal::PasswordRehashFailed { user, reason });
     }
 
+    /// The change that is undone removes the credential, so that the next one has the revision of the first again.
+    #[tokio::test]
+    async fn a_password_that_was_reset_after_an_undone_change_is_left_alone() {
+        let fixture = Fixture::new().await;
+        let user = fixture.register_proven("ada", Some("ada@example.com"), None).await;
+        let address = ContactClaim::Email("eve@example.com".to_owned());
+        let contact = fixture.contact(user, "ada@example.com").id;
+        let claimed = fixture.run(ChangeContact { user, contact, address, authority: authority() }).await.unwrap();
+        fixture.run(ConfirmEmail { proof: fixture.link(claimed.challenge) }).await.unwrap();
+        let row = CredentialRow::new(old_hash(), 1, fixture.clock.now());
+        fixture.write(Vec::new(), vec![Write::PutCredential(user, row)]).await;
+        fixture.session("ada").await;
+
+        let proof = fixture.link(fixture.newest_token(user, TokenPurpose::UndoChange));
+        let challenge = fixture.run(UndoChange { proof }).await.unwrap().reset.unwrap().challenge;
+        let new = Password::new(OTHER_PASSWORD);
+        fixture.run(ResetPassword { proof: fixture.link(challenge), new }).await.unwrap();
+        let reset = stored(&fixture, user);
+        assert_eq!(reset.1, 1);
+        fixture.rehash().await;
+        assert_eq!(stored(&fixture, user), reset);
+        let reason = Failure::VersionConflict;
+        assert_eq!(fixture.last_signal(), Signal::PasswordRehashFailed { user, reason });
+        fixture.sign_in_with("ada", OTHER_PASSWORD).await.unwrap();
+        fixture.sign_in("ada").await.unwrap_err();
+    }
+
     #[tokio::test]
     async fn without_room_or_luck_it_is_left_to_the_next_login() {
         let fixture = Fixture::new().await;
@@ -327,8 +362,8 @@ mod tests {
     fn those_that_are_due_are_bounded_one_a_user_and_gone_with_the_system() {
         let rehashes = Rehashes::new();
         let note = |last: u8| {
-            let rehash = Rehash { user: UserId::from_bytes([last; 16]), password: Zeroizing::default(), revision: 1 };
-            rehashes.note(rehash);
+            let (user, password) = (UserId::from_bytes([last; 16]), Zeroizing::default());
+            rehashes.note(Rehash { user, password, revision: 1, epoch: 1 });
             rehashes.state().due.len()
         };
         assert_eq!([note(1), note(1), note(2)], [1, 1, 2]);
@@ -377,16 +412,20 @@ mod tests {
         fn whatever_the_facts_it_ends_once_and_takes_the_place_of_what_was_compared_alone(
             user in prop::option::of(any_user()),
             revision in prop::option::of(0_u64..3),
+            epoch in 0_u64..3,
         ) {
-            let asked = Rehash { user: UserId::from_bytes([1; 16]), password: Zeroizing::default(), revision: 1 };
+            let (id, password) = (UserId::from_bytes([1; 16]), Zeroizing::default());
+            let asked = Rehash { user: id, password, revision: 1, epoch };
             let row = |revision| CredentialRow::new("old".to_owned(), revision, NOW);
             let credential = revision.map(|revision| StoredCredential::unsealed(&row(revision)));
-            let may = user.is_some() && revision == Some(1);
+            let may = user.as_ref().is_some_and(|user| user.epoch == epoch) && revision == Some(1);
             let decision = decide(&asked, "new", &Facts { user, credential, now: NOW });
             assert_one_end(&decision);
             assert_well_formed(&decision);
             prop_assert_eq!(decision.answer.is_ok(), may);
             prop_assert_eq!(decision.writes.len(), usize::from(may));
+            let is_bound = decision.checks.iter().any(|check| matches!(check, Check::Epoch(_, bound) if *bound == epoch));
+            prop_assert_eq!(is_bound, may);
         }
     }
 }

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use majordomo_model::{FlowId, UserId};
 
 use super::flow::Services;
-use crate::storage::{Batch, Check, CredentialRow, StoredCredential, Write};
+use crate::storage::{Batch, Check, CredentialRow, ReadCredential, Write};
 
 /// How many credentials are looked at, and sealed, at once.
 const CHUNK: usize = 256;
@@ -31,12 +31,12 @@ impl Resealing {
                 Ok(chunk) => chunk,
                 Err(error) => return tracing::debug!(%error, "credentials are sealed anew later"),
             };
-            let batches = chunk.iter().filter_map(|(user, stored)| batch(services, *user, stored.as_ref()?));
+            let batches = chunk.iter().filter_map(|read| batch(services, read));
             let sealed = join_all(batches.map(|batch| services.storage.commit(batch))).await;
             if let Some(error) = sealed.into_iter().find_map(Result::err) {
                 return tracing::debug!(?error, "credentials are sealed anew later");
             }
-            self.after = chunk.last().map(|(user, _)| *user);
+            self.after = chunk.last().map(|read| read.user);
             if self.after.is_none() {
                 // Once through. What is left was written meanwhile behind this place, or no key opens it.
                 return;
@@ -46,16 +46,20 @@ impl Resealing {
 }
 
 /// The same credential for storage to seal; nothing if it is sealed well, or nobody can open it.
-fn batch(services: &Services, user: UserId, stored: &StoredCredential) -> Option<Batch> {
+fn batch(services: &Services, read: &ReadCredential) -> Option<Batch> {
+    let (user, stored) = (read.user, read.stored.as_ref()?);
     if stored.is_sealed_under(services.keys.current()) {
         return None;
     }
     let phc = stored.open(&services.keys, user)?;
     let row = CredentialRow { phc, revision: stored.revision, set_at: stored.set_at, norm: stored.norm };
+    let mut checks = vec![Check::CredentialRevision(user, Some(stored.revision))];
+    // Where a credential was removed, revisions begin anew, and epochs never do.
+    checks.extend(read.epoch.map(|epoch| Check::Epoch(user, epoch)));
     Some(Batch {
         flow: FlowId::new(),
         outcome: None,
-        checks: vec![Check::CredentialRevision(user, Some(stored.revision))],
+        checks,
         writes: vec![Write::PutCredential(user, row)],
         signals: Vec::new(),
     })
@@ -69,7 +73,7 @@ mod tests {
     use super::super::fixture::{Fixture, OTHER_PASSWORD, PASSWORD};
     use super::*;
     use crate::keys::Keyring;
-    use crate::storage::{Location, Lookup, MemoryDisk};
+    use crate::storage::{Location, Lookup, MemoryDisk, StoredCredential, UserRow, Verdict};
 
     fn keys(newest_first: &[u8]) -> Keyring {
         Keyring::from_keys(newest_first.iter().map(|key| [*key; 32]).collect()).unwrap()
@@ -144,8 +148,8 @@ mod tests {
             user
         };
         let fixture = over(&location, &[2, 1]).await;
-        let (read, current) = (stored(&fixture, user), fixture.services.keys.current());
-        let sealing = batch(&fixture.services, user, &read).unwrap();
+        let current = fixture.services.keys.current();
+        let sealing = sealing(&fixture);
         let (current_password, new) = (Password::new(PASSWORD), Password::new(OTHER_PASSWORD));
         fixture.run(ChangePassword { user, current: current_password, new, keep: None }).await.unwrap();
         let conflicts = || fixture.services.storage.observe().conflicts;
@@ -164,6 +168,34 @@ mod tests {
         };
         fixture.write(Vec::new(), vec![Write::PutCredential(user, again)]).await;
         fixture.write(vec![Check::CredentialRevision(user, Some(read.revision))], Vec::new()).await;
+    }
+
+    /// What seals the one credential that there is.
+    fn sealing(fixture: &Fixture) -> Batch {
+        let [read] = fixture.services.reader.credentials_after(None, CHUNK).unwrap().try_into().ok().unwrap();
+        batch(&fixture.services, &read).unwrap()
+    }
+
+    /// As after an undone change, which removes the credential: the next one has the revision of the first again.
+    #[tokio::test]
+    async fn a_password_that_is_set_in_a_later_epoch_stays_though_its_revision_is_the_same() {
+        let location = Location::Memory(MemoryDisk::new());
+        let user = {
+            let fixture = over(&location, &[1]).await;
+            let user = fixture.register("ada", None, None).await.user;
+            fixture.services.storage.release();
+            user
+        };
+        let fixture = over(&location, &[2, 1]).await;
+        let sealing = sealing(&fixture);
+        let row = fixture.user(user);
+        let later = UserRow { version: row.version + 1, epoch: row.epoch + 1, ..row };
+        let new = CredentialRow::new("another hash", 1, fixture.clock.now());
+        let writes = vec![Write::PutUser(Box::new(later)), Write::PutCredential(user, new)];
+        fixture.write(Vec::new(), writes).await;
+        let set = stored(&fixture, user);
+        assert!(matches!(fixture.services.storage.commit(sealing).await, Ok(Verdict::Conflict)));
+        assert!(stored(&fixture, user) == set);
     }
 
     #[tokio::test]

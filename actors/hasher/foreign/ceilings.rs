@@ -5,6 +5,9 @@
 pub(super) const BCRYPT_COST: u32 = 14;
 /// The most work of scrypt: N x r x p. OWASP's recommendation is half of it.
 pub(super) const SCRYPT_WORK: u64 = 1 << 21;
+/// The most of r x p in scrypt: how much PBKDF2 has to make and to read around the mixing, which N does not scale. With N of
+/// 128 or more the work bounds it as well.
+pub(super) const SCRYPT_BLOCKS: u64 = 1 << 14;
 /// The most rounds of PBKDF2, over all blocks of its output.
 pub(super) const PBKDF2_ROUNDS: u64 = 2_000_000;
 /// The most rounds of SHA-crypt. Its fewest are 1,000.

@@ -9,6 +9,8 @@ mod families;
 #[cfg(test)]
 mod tests;
 
+use zeroize::Zeroizing;
+
 #[cfg(feature = "foreign-hashes")]
 use super::kernel::Refused;
 use super::parameters::Ceiling;
@@ -64,7 +66,7 @@ pub(crate) enum HashProblem {
 #[derive(PartialEq, Eq)]
 pub(crate) struct TakenIn {
     /// The text, for the credential record and nothing else.
-    pub(crate) text: String,
+    pub(crate) text: Zeroizing<String>,
     /// The family.
     pub(crate) scheme: &'static str,
 }
@@ -133,6 +135,7 @@ fn family(text: &str) -> Option<&'static str> {
 pub(super) fn take_in(text: &str, ceiling: &Ceiling) -> Result<TakenIn, HashProblem> {
     let bare = text.strip_prefix("{CRYPT}").filter(|bare| bare.starts_with('$')).unwrap_or(text);
     let text = if bare.starts_with("$argon2") { format!("{ARGON2_PREFIX}{bare}") } else { bare.to_owned() };
+    let text = Zeroizing::new(text);
     ForeignHash::parse(&text, ceiling)?;
     let scheme = if text.starts_with(ARGON2_PREFIX) { Some(ARGON2_PREFIX) } else { family(&text) };
     Ok(TakenIn { text, scheme: scheme.ok_or(HashProblem::Unrecognised)? })

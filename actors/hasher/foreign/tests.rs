@@ -54,7 +54,7 @@ fn argon2_of_others_matches_and_is_told_from_our_own() {
     assert_vectors(ARGON2);
     for (_, text) in ARGON2 {
         let taken = take_in(text, &Ceiling::default()).ok().unwrap();
-        assert!(taken.text.starts_with("argon2$argon2") && taken.scheme == "argon2", "{}", taken.text);
+        assert!(taken.text.starts_with("argon2$argon2") && taken.scheme == "argon2", "{text}");
     }
     let dear = |text: &str| problem(text) == Some(HashProblem::TooDear);
     for edit in ["m=262145,t=2,p=1", "m=19456,t=11,p=1", "m=19456,t=2,p=9"] {
@@ -192,6 +192,11 @@ mod built_in {
             (scrypt("ln=18,r=8,p=1"), scrypt("ln=63,r=4294967295,p=4294967295")),
             (scrypt("ln=18,r=8,p=1"), scrypt("ln=64,r=8,p=1")),
             (scrypt("ln=1,r=8,p=2"), scrypt("ln=1,r=1048576,p=1")),
+            // Whatever is mixed, PBKDF2 is to make no more than 2 MiB of each password.
+            (scrypt("ln=1,r=4096,p=4"), scrypt("ln=1,r=262144,p=4")),
+            (scrypt("ln=1,r=16384,p=1"), scrypt("ln=1,r=16385,p=1")),
+            (scrypt("ln=7,r=1,p=16384"), scrypt("ln=6,r=1,p=16385")),
+            (firebase("ln=1,r=16384"), firebase("ln=1,r=16385")),
             (format!("scrypt$262144$salt$8$1${tag}"), format!("scrypt$1073741824$salt$8$1${tag}")),
             (firebase("ln=18,r=8"), firebase("ln=20,r=8")),
             (sha1(2_000_000), sha1(2_000_001)),
@@ -235,6 +240,15 @@ mod built_in {
             // ASP.NET Core holds these for failures.
             "AAABAgMEBQYHCAkKCwwNDg+ukCEMDf0yyQ29NYubggE=",
             "AAABAgMEBQYHCAkKCwwNDg+ukCEMDf0yyQ29NYubggHIVY0sdEUfdyeM+E1LtH1uJgAAAAAAAAAAAAA=",
+            // Nothing is unsalted.
+            "$1$$qRPK7m23GJusamGpoGLby/",
+            "$5$$WKPmWjhdlKIIuFrlqlQkkHXJ5TYJGIy7WvFyNTZ7Wf2",
+            "$6$rounds=1000$$qFXMvbSw7Ozjk2PzlyjQTwNkdoDEXVCsAzNuv3Ynu5vTeBDeGzXcHxXRVqtFh1RaLoYEVDhSZQVfXc9Sfw2yI.",
+            "$pbkdf2$1212$$HV3oi1k5C5LQCgG1BMOL.BX4YZc",
+            "pbkdf2_sha256$1212$$r1uLUxoxpP2Ued/qxvmje7UH9PUJBkRrvf9gGPL7Cps=",
+            "$scrypt$ln=10,r=1,p=1$$bJcLia1lyfQ1X2x0xflehwVXPzWIUQWWdnlGwfVzBeQ",
+            "scrypt$1024$$1$1$bJcLia1lyfQ1X2x0xflehwVXPzWIUQWWdnlGwfVzBeQ",
+            "$firebase-scrypt$ln=1,r=1$$Bw==$bJcLia1lyfQ1X2x0xflehwVXPzWIUQWWdnlGwfVzBeQ$bJcLia1lyfQ1X2x0xflehwVXPzWIUQWWdnlGwfVzBeQ",
             // What makes no sense.
             "$2b$03$abcdefghijklmnopqrstuueysyzUfeZaL17rLAG2deFh2Ddd.WuxO",
             "$2b$4$abcdefghijklmnopqrstuueysyzUfeZaL17rLAG2deFh2Ddd.WuxO",

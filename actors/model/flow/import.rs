@@ -85,6 +85,7 @@ reasons! {
         IdentifierRequired = "identifier_required": "a username, an e-mail address or a phone number is required",
         IdentifierNotAllowed = "identifier_not_allowed": "this kind of identifier is not allowed here",
         UsernameInvalid = "username_invalid": "the username is not acceptable",
+        UsernameReserved = "username_reserved": "the username, or one that looks the same, is nobody's to take",
         EmailInvalid = "email_invalid": "the e-mail address is not acceptable",
         PhoneInvalid = "phone_invalid": "the phone number is not acceptable",
         HashUnrecognised = "hash_unrecognised": "the hash has no shape that is read",

@@ -1,5 +1,7 @@
 //! Credentials: sealed whatever writes them, read whoever wrote them, and counted.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::storage::census::class_of;
 use crate::storage::redb::WriteView;
@@ -14,6 +16,10 @@ fn hash(class: &str) -> String {
 
 fn row(class: &str, revision: u64) -> CredentialRow {
     CredentialRow::new(hash(class), revision, at(2))
+}
+
+fn opened(stored: &StoredCredential, keys: &Keyring, user: UserId) -> Option<String> {
+    stored.open(keys, user).map(|phc| phc.to_string())
 }
 
 fn put(user: UserId, class: &str, revision: u64) -> Write {
@@ -62,7 +68,7 @@ async fn a_hash_is_stored_sealed_and_opens_for_its_user_and_keys_alone() {
     for (keys, user, expected) in
         [(keys(7), ada, Some(hash(OLD))), (rotated(), ada, Some(hash(OLD))), (keys(7), eve, None), (foreign, ada, None)]
     {
-        assert_eq!(stored.open(&keys, user), expected);
+        assert_eq!(opened(&stored, &keys, user), expected);
     }
     assert!(stored.is_sealed_under(keys(7).current()) && !stored.is_sealed_under(rotated().current()));
     let again = {
@@ -81,11 +87,12 @@ async fn what_an_earlier_build_wrote_is_read_counted_once_and_sealed_when_it_is_
     assert_eq!(classes(&store), counts(&[("", 1), (OLD, 9)]));
     assert_eq!(store.storage.reader().census().outdated(keys(7).current()), 10);
     let earlier = store.look(|view| view.credential(user_id(3))).unwrap();
-    assert_eq!(earlier.open(&keys(7), user_id(3)), Some(hash(OLD)));
+    assert_eq!(opened(&earlier, &keys(7), user_id(3)), Some(hash(OLD)));
     store.write(vec![put(user_id(3), NEW, 2), put(user_id(9), NEW, 2), Write::RemoveCredential(user_id(4))]).await;
     assert_eq!(classes(&store), counts(&[(OLD, 7), (NEW, 2)]));
     assert_eq!(store.storage.reader().census().outdated(keys(7).current()), 7);
-    assert_eq!(store.look(|view| view.credential(user_id(3))).unwrap().open(&keys(7), user_id(3)), Some(hash(NEW)));
+    let sealed = store.look(|view| view.credential(user_id(3))).unwrap();
+    assert_eq!(opened(&sealed, &keys(7), user_id(3)), Some(hash(NEW)));
 }
 
 #[tokio::test]
@@ -141,12 +148,16 @@ fn a_class_is_what_a_hash_costs_and_nothing_of_what_it_hides() {
     for (text, class) in [
         (hash(OLD).as_str(), OLD),
         ("$argon2i$m=8,t=1,p=1$c29tZXNhbHQ$eP4eyR", "argon2i$m=8,t=1,p=1"),
-        ("$2b$12$EXRkfkdmXn2gzds2SSitu.MW9.gAVqa9eLS1//RYtYCmB1eLHg.9q", "2b$12"),
-        ("pbkdf2_sha256$600000$salt$aGFzaA==", "pbkdf2_sha256$600000"),
-        (
-            "$scrypt$ln=17,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E",
-            "scrypt$ln=17,r=8,p=1",
-        ),
+        (&format!("argon2{}", hash(OLD)), OLD),
+        ("argon2$argon2i$m=8,t=1,p=1$c29tZXNhbHQ$eP4eyR", "argon2i$m=8,t=1,p=1"),
+        ("$argon2id$v=019$m=8,t=1,p=1$c29tZXNhbHQ$eP4eyR", ""),
+        ("$argon2id$v=19$m=8,t=1,p=1,data=c2VjcmV0$c29tZXNhbHQ$eP4eyR", ""),
+        ("$argon2id$v=19$m=4294967296,t=1,p=1$c29tZXNhbHQ$eP4eyR", ""),
+        ("$argon2id$v=19$m=+8,t=1,p=1$c29tZXNhbHQ$eP4eyR", ""),
+        ("$argon2x$v=19$m=8,t=1,p=1$c29tZXNhbHQ$eP4eyR", ""),
+        ("$2b$12$EXRkfkdmXn2gzds2SSitu.MW9.gAVqa9eLS1//RYtYCmB1eLHg.9q", ""),
+        ("pbkdf2_sha256$600000$12345678$aGFzaA==", ""),
+        ("$scrypt$ln=17,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E", ""),
         ("", ""),
         ("!", ""),
         ("password", ""),
@@ -156,6 +167,83 @@ fn a_class_is_what_a_hash_costs_and_nothing_of_what_it_hides() {
         assert_eq!(class_of(text), class, "{text}");
     }
     assert_eq!(class_of(&format!("$argon2id$m={}$a$b", "1".repeat(64))), "");
+}
+
+/// Texts of every family, with this salt and this hash where the family has them.
+fn texts(salt: &[u8; 16], tag: &[u8; 32], digits: bool) -> Vec<String> {
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+
+    let word = |bytes: &[u8], length: usize| -> String {
+        let alphabet: &[u8] = if digits { b"0123456789" } else { b"./0123456789ABCDEFabcdef" };
+        bytes
+            .iter()
+            .cycle()
+            .take(length)
+            .map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()]))
+            .collect()
+    };
+    let (salted, hashed) = if digits {
+        (word(salt, 16), word(tag, 32))
+    } else {
+        (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(tag))
+    };
+    let padded = |bytes: &[u8]| STANDARD.encode(bytes);
+    let costs = "argon2id$v=19$m=64,t=1,p=1";
+    let (salt_8, tag_22, tag_43) = (word(salt, 8), word(tag, 22), word(tag, 43));
+    let aspnet = [&[1, 0, 0, 0, 1, 0, 0, 39, 16, 0, 0, 0, 16][..], salt, tag].concat();
+    vec![
+        format!("${costs}${salted}${hashed}"),
+        format!("argon2${costs}${salted}${hashed}"),
+        format!("$scrypt$ln=10,r=1,p=1${}${}", padded(salt), padded(tag)),
+        format!("scrypt$1024${salted}$8$5${hashed}"),
+        format!("$firebase-scrypt$ln=14,r=8${}$Bw==${}${}", padded(salt), padded(tag), padded(tag)),
+        format!("$pbkdf2-sha256$1000${}${}", padded(salt), padded(tag)),
+        format!("pbkdf2_sha256$1000${salt_8}${}", padded(tag)),
+        format!("pbkdf2_sha256$1000${salt_8}=${hashed}"),
+        format!("$2b$05${}u{}", word(salt, 21), word(tag, 31)),
+        format!("bcrypt_sha256$$2b$05${}u{}", word(salt, 21), word(tag, 31)),
+        format!("{{TRUNCATE72}}$2b$05${}u{}", word(salt, 21), word(tag, 31)),
+        format!("$5${salt_8}${tag_43}"),
+        format!("$5$rounds=1000${salt_8}=${tag_43}"),
+        format!("$6$rounds=1000${salt_8}${}", word(tag, 86)),
+        format!("$1${salt_8}${tag_22}"),
+        format!("$P$9{salt_8}{tag_22}"),
+        format!("{{SSHA256}}{}", padded(&[&tag[..], salt].concat())),
+        padded(&aspnet),
+    ]
+}
+
+proptest! {
+    /// The class lies in the open: it has to be the same whatever the salt and the hash are.
+    #[test]
+    fn neither_salt_nor_hash_of_any_family_is_in_a_class(
+        salt in any::<[u8; 16]>(),
+        tag in any::<[u8; 32]>(),
+        digits in any::<bool>(),
+    ) {
+        let hasher = crate::hasher::Hasher::new(&crate::hasher::HasherSettings::default()).unwrap();
+        for text in texts(&salt, &tag, digits) {
+            let is_argon2 = text.contains("argon2");
+            if is_argon2 || cfg!(feature = "foreign-hashes") {
+                prop_assert!(hasher.take_in(&text).is_ok(), "{}", text);
+            }
+            prop_assert_eq!(class_of(&text), if is_argon2 { "argon2id$v=19$m=64,t=1,p=1" } else { "" }, "{}", text);
+        }
+    }
+
+    #[test]
+    fn a_class_holds_a_scheme_and_its_numbers_whatever_the_text(
+        text in "(argon2)?\\$argon2(id|i|d|)(\\$[vmtp]=[0-9=,$mtpA]{0,12}){0,4}(\\$[0-9A-Za-z+/=]{0,24}){0,3}",
+    ) {
+        let class = class_of(&text);
+        let mut words = class.split(['$', ',']);
+        let is_scheme = words.next().is_some_and(|scheme| ["", "argon2d", "argon2i", "argon2id"].contains(&scheme));
+        let is_cost = |word: &str| word.split_once('=').is_some_and(|(name, number)| {
+            ["v", "m", "t", "p"].contains(&name) && number.parse::<u32>().is_ok()
+        });
+        prop_assert!(is_scheme && words.all(is_cost), "{}", class);
+    }
 }
 
 #[tokio::test]

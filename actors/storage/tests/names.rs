@@ -135,14 +135,71 @@ async fn who_has_a_key_keeps_it_and_whoever_comes_to_share_it_keeps_their_own() 
 }
 
 #[tokio::test]
+async fn a_user_who_cannot_be_read_is_named_and_keeps_nobody_out() {
+    let users = [named(1, "ada", "old 1", "old 1"), named(3, "eve", "old 3", "old 3")];
+    let location = left(&users, b"other tables").await;
+    let unreadable = named(2, "bob", "old 2", "old 2");
+    tamper(&location, |view| {
+        view.put(Table::Users, unreadable.id.as_bytes(), b"\xff")?;
+        view.put(Table::Unique, UniqueKey::username("old 2").bytes(), unreadable.id.as_bytes())
+    });
+    let warned = Warned::default();
+    let store = {
+        // With a second one tracing asks each time whether anybody listens.
+        let _second = tracing::Dispatch::new(Warned::default());
+        let _guard = tracing::subscriber::set_default(warned.clone());
+        Store::on(location).await
+    };
+    for row in &users {
+        assert!(name_of(&store, row) == current(0, &row.username.as_ref().unwrap().original).username.unwrap());
+    }
+    assert_eq!(store.look(|view| view.owner(&UniqueKey::username("old 2"))), Some(unreadable.id));
+    assert_eq!(*warned.0.lock().unwrap(), [unreadable.id.to_string()]);
+    let tables = store.look(|view| Ok(view.get(Table::Meta, NAME_TABLES.as_bytes())?.map(|bytes| bytes.len())));
+    assert_eq!(tables, Some(32), "the next start reads none of it again");
+}
+
+/// The users whom warnings name.
+#[derive(Clone, Default)]
+struct Warned(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warned {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _span: &tracing::span::Attributes<'_>) -> tracing::Id {
+        tracing::Id::from_u64(1)
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct User<'a>(&'a Warned);
+        impl tracing::field::Visit for User<'_> {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+                if field.name() == "user" {
+                    self.0.0.lock().unwrap().push(format!("{value:?}"));
+                }
+            }
+        }
+        event.record(&mut User(self));
+    }
+
+    fn record(&self, _: &tracing::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+    fn enter(&self, _: &tracing::Id) {}
+    fn exit(&self, _: &tracing::Id) {}
+}
+
+#[tokio::test]
 async fn what_was_begun_is_finished_by_whichever_build_opens_the_store_next() {
     // The last of them is not in the part that is changed first.
     let users: Vec<_> = (0..1_200)
         .map(|seed| named(seed, &format!("name{seed}"), &format!("old {seed}"), &format!("old {seed}")))
         .collect();
     let location = left(&users, b"other tables").await;
-    let unreadable = UserId::from_bytes([0xff; 16]);
-    tamper(&location, |view| view.put(Table::Users, unreadable.as_bytes(), b"\xff"));
+    // No user is named by this.
+    let unreadable = UniqueKey::username("name1199");
+    tamper(&location, |view| view.put(Table::Unique, unreadable.bytes(), b"\xff"));
     let hook: CommitHook = Arc::new(|_| {});
     let opened = Storage::open(location.clone(), StorageSettings::default(), &keys(7), Clock::manual(at(0)), hook);
     assert!(matches!(opened, Err(OpenError::Failed(_))));
@@ -158,7 +215,7 @@ async fn what_was_begun_is_finished_by_whichever_build_opens_the_store_next() {
     assert_eq!(tables, b"", "neither the old tables nor the new");
     assert_eq!(owners, [Some(users[0].id), Some(users[1_199].id)], "half of them were moved");
     engine.close().unwrap();
-    tamper(&location, |view| view.remove(Table::Users, unreadable.as_bytes()).map(|_| ()));
+    tamper(&location, |view| view.remove(Table::Unique, unreadable.bytes()).map(|_| ()));
     let store = Store::on(location).await;
     assert_owned(&store, &users);
     assert!(name_of(&store, &users[1_199]) == current(0, "name1199").username.unwrap());

@@ -93,6 +93,7 @@ async fn an_import_is_refused_for_every_reason_that_needs_no_other_policy(table:
     let rows = vec![
         (Import::new(HASH), ImportReason::IdentifierRequired, "username"),
         (Import { username: Some("a b".into()), ..free() }, ImportReason::UsernameInvalid, "username"),
+        (Import { username: Some("аdmin".into()), ..free() }, ImportReason::UsernameReserved, "username"),
         (Import { email: proven("ada@"), ..free() }, ImportReason::EmailInvalid, "email"),
         (Import { phone: claimed("+44"), ..free() }, ImportReason::PhoneInvalid, "phone"),
         (hash("not a hash"), ImportReason::HashUnrecognised, "hash"),

@@ -17,8 +17,8 @@ const BCRYPT: GeneralPurpose =
 /// The digits of crypt(3) in base 64.
 const CRYPT: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// The longest salt that is read, in bytes.
-pub(super) const MAX_SALT: usize = 64;
+/// The lengths of a salt that are read, in bytes.
+const SALT_RANGE: std::ops::RangeInclusive<usize> = 1..=64;
 /// The lengths of a hash that are read, in bytes.
 pub(super) const TAG_RANGE: std::ops::RangeInclusive<usize> = 16..=64;
 
@@ -40,7 +40,7 @@ pub(super) fn bcrypt_base64(text: &str) -> Result<Vec<u8>, HashProblem> {
 
 /// A salt of a length that is read.
 pub(super) fn salt(bytes: Vec<u8>) -> Result<Vec<u8>, HashProblem> {
-    if bytes.len() <= MAX_SALT { Ok(bytes) } else { Err(HashProblem::Unrecognised) }
+    if SALT_RANGE.contains(&bytes.len()) { Ok(bytes) } else { Err(HashProblem::Unrecognised) }
 }
 
 /// A hash of a length that is read.

@@ -28,7 +28,8 @@ fn take_apart(rest: &str, ceiling: &Ceiling) -> Result<Firebase, HashProblem> {
     let [mem_cost, rounds] = fields(costs, ',')?;
     let named = |field: &str, name| decimal(field.strip_prefix(name).ok_or(HashProblem::Unrecognised)?);
     let costs = Costs::new(named(mem_cost, "ln=")?, named(rounds, "r=")?, 1, ceiling)?;
-    let mut whole_salt = base64(salted)?;
+    // The separator is the project's, and salts nobody alone.
+    let mut whole_salt = salt(base64(salted)?)?;
     whole_salt.extend(base64(separator)?);
     let (signer_key, tag) = (Zeroizing::new(base64(signer_key)?), tag(base64(hashed)?)?);
     if signer_key.len() != tag.len() {

@@ -9,7 +9,7 @@ use super::{Ceiling, Compare, HashProblem, Parsed, Refused, equal, read};
 
 const MAGIC: &str = "$1$";
 const ROUNDS: u32 = 1_000;
-const MAX_SALT: usize = 8;
+const SALT_RANGE: std::ops::RangeInclusive<usize> = 1..=8;
 /// In which order the bytes of the digest are written.
 const ORDER: [u8; 16] = [12, 6, 0, 13, 7, 1, 14, 8, 2, 15, 9, 3, 5, 10, 4, 11];
 
@@ -24,7 +24,7 @@ pub(super) fn parse(text: &str, _ceiling: &Ceiling) -> Parsed {
 
 fn take_apart(rest: &str) -> Result<Md5Crypt, HashProblem> {
     let [salt, tag] = fields(rest, '$')?;
-    let is_fit = salt.len() <= MAX_SALT && salt.bytes().all(|digit| crypt_digit(digit).is_some());
+    let is_fit = SALT_RANGE.contains(&salt.len()) && salt.bytes().all(|digit| crypt_digit(digit).is_some());
     if !is_fit || !is_crypt(tag, 22) {
         return Err(HashProblem::Unrecognised);
     }

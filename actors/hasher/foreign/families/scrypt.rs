@@ -3,7 +3,7 @@
 use ::scrypt::Params;
 use zeroize::Zeroizing;
 
-use super::ceilings::SCRYPT_WORK;
+use super::ceilings::{SCRYPT_BLOCKS, SCRYPT_WORK};
 use super::encoding::{base64, decimal, fields, salt, tag};
 use super::{Ceiling, Compare, HashProblem, Parsed, Refused, equal, read};
 
@@ -61,7 +61,7 @@ impl Costs {
         let n = 1_u64.checked_shl(log_n).ok_or(HashProblem::TooDear)?;
         let (r, p) = (u64::from(r), u64::from(p));
         let work = n.checked_mul(r).and_then(|work| work.checked_mul(p)).ok_or(HashProblem::TooDear)?;
-        if work > SCRYPT_WORK {
+        if work > SCRYPT_WORK || r * p > SCRYPT_BLOCKS {
             return Err(HashProblem::TooDear);
         }
         // What the work admits multiplies without overflow. Beside the memory that is set there is room for one block.
@@ -80,5 +80,20 @@ impl Costs {
         // The crate ends the process where the machine has no memory left, so the machine is asked first.
         Vec::<u8>::new().try_reserve_exact(self.bytes).map_err(|_| Refused)?;
         ::scrypt::scrypt(password, salt, &self.parameters, tag).map_err(|_| Refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first one of RFC 7914, section 12, to 32 bytes: of nothing, with no salt, which no stored text may have.
+    #[test]
+    fn the_published_vector_without_a_salt_is_met() {
+        let costs = Costs::new(4, 1, 1, &Ceiling::default()).ok().unwrap();
+        let mut computed = [0; 32];
+        costs.compute(b"", b"", &mut computed).unwrap();
+        let expected = base64("d9ZXYjhleyA7GcpCwYoEl/FrSETjB0ro39/6P+3iFEI").unwrap();
+        assert_eq!(computed.to_vec(), expected);
     }
 }

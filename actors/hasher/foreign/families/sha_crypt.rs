@@ -10,7 +10,7 @@ use super::{Ceiling, Compare, HashProblem, Parsed, Refused, equal, read};
 /// The rounds where the text names none.
 const DEFAULT_ROUNDS: u32 = 5_000;
 const MIN_ROUNDS: u32 = 1_000;
-const MAX_SALT: usize = 16;
+const SALT_RANGE: std::ops::RangeInclusive<usize> = 1..=16;
 
 /// In which order the bytes of a digest are written.
 const ORDER_256: [u8; 32] = [
@@ -51,7 +51,7 @@ fn take_apart(rest: &str, hash: Hash, digits: usize) -> Result<ShaCrypt, HashPro
         None => (Ok(DEFAULT_ROUNDS), rest),
     };
     let (rounds, [salt, tag]) = (rounds?, fields(rest, '$')?);
-    let is_fit = salt.len() <= MAX_SALT && salt.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+    let is_fit = SALT_RANGE.contains(&salt.len()) && salt.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
     if rounds < MIN_ROUNDS || !is_fit || !is_crypt(tag, digits) {
         return Err(HashProblem::Unrecognised);
     }
