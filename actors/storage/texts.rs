@@ -112,3 +112,55 @@ pub(super) fn count(
 pub(super) fn put(transaction: &mut WriteView<'_>, region: &str, row: &TextsRow) -> Result<(), ReadError> {
     Ok(transaction.put(Table::Texts, region.as_bytes(), &encode(row)?)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
+
+    proptest! {
+        #[test]
+        fn the_row_is_bounded_and_holds_the_latest_and_each_answer_that_comes_in_time(
+            messages in prop::collection::vec((0_u64..2_000, any::<bool>()), 1..200),
+            window in 10_u32..200,
+        ) {
+            let (mut row, mut now, mut started) = (TextsRow::default(), START, 0);
+            for (gap, is_answered) in messages {
+                let sum = |row: &TextsRow| row.slots.iter().map(|slot| slot.answered).sum::<u32>();
+                now = now.plus(Duration::from_secs(gap));
+                row.start(now, window);
+                started += 1;
+                if is_answered {
+                    let before = sum(&row);
+                    row.answer(now);
+                    prop_assert_eq!(sum(&row), before + 1);
+                }
+                prop_assert!(row.slots.len() <= SLOTS);
+                prop_assert!(row.slots.is_sorted_by_key(|slot| slot.from));
+                prop_assert!(row.slots.iter().all(|slot| slot.answered <= slot.started));
+                let kept = row.slots.iter().map(|slot| slot.started).sum::<u32>();
+                prop_assert!(kept >= window.min(started), "{kept} of {started}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_counts_for_the_slot_that_its_message_was_started_in_and_not_twice() {
+        let at = |seconds: u64| START.plus(Duration::from_secs(seconds));
+        let mut row = TextsRow::default();
+        for second in [0, 1, 400] {
+            row.start(at(second), 10);
+        }
+        row.answer(at(1));
+        row.answer(at(400));
+        row.answer(at(401));
+        assert_eq!(row.slots.iter().map(|slot| slot.answered).collect::<Vec<_>>(), [1, 1]);
+        row.answer(Timestamp::from_micros(0));
+        assert_eq!(row.slots.iter().map(|slot| (slot.started, slot.answered)).collect::<Vec<_>>(), [(2, 1), (1, 1)]);
+        row.start(START, 10);
+        assert_eq!(row.slots.len(), 2, "a clock that was set back");
+    }
+}

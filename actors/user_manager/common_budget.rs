@@ -280,6 +280,12 @@ pub(super) mod cases {
     use super::super::text_breaker::cases::texts;
     use super::*;
 
+    impl Common {
+        pub(in super::super) fn is_text(&self) -> bool {
+            self.region.is_some()
+        }
+    }
+
     pub(in super::super) fn common(now: Timestamp) -> impl Strategy<Value = Common> {
         let row = prop::option::of((-9_000_i64..90_000).prop_map(move |seconds| LimitRow {
             whole_at: Timestamp::from_micros(now.as_micros() + seconds * 1_000_000),
@@ -292,5 +298,44 @@ pub(super) mod cases {
             let scopes = scopes.iter().zip(rows).map(|(scope, row)| (*scope, [*scope as u8; 32], row));
             Common { scopes: scopes.collect(), region: is_text.then(|| ("GB".to_owned(), texts)) }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_all_but_the_last_four_digits_and_seven_at_least() {
+        for (number, expected) in [
+            ("+447911123456", "+44791112"),
+            ("+4915112345678", "+491511234"),
+            ("+29012345", "+2901234"),
+            ("+290123", "+290123"),
+            ("", ""),
+        ] {
+            assert_eq!(prefix(number), expected);
+        }
+        let keys = Keyring::ephemeral().unwrap();
+        let of = |number| Bounds::of(&keys, Channel::Phone, number).scopes;
+        assert_eq!(of(Some("+447911123456")), of(Some("+447911129999")));
+        let (one, other, nowhere) = (of(Some("+447911123456")), of(Some("+447911133456")), of(None));
+        assert!(one[0] != other[0] && one[0] != nowhere[0], "by prefix");
+        assert!(one[1..] == other[1..] && one[1..] == nowhere[1..], "in all");
+    }
+
+    #[test]
+    fn numbers_are_of_their_region_and_those_of_none_have_one_too() {
+        let regions = ["+447400123456", "+33612345678", "+12015550123", "no number"].map(region);
+        assert_eq!(regions, ["GB", "FR", "US", "ZZ"]);
+    }
+
+    #[test]
+    fn none_is_no_limit_and_no_row() {
+        let region = Some(("GB".to_owned(), None));
+        let common = Common { scopes: vec![(Scope::Prefix, [1; 32], None)], region };
+        let spending = common.spend(Due::Proof, Timestamp::from_micros(0), (&TextLimits::none(), None));
+        assert!(spending.is_sent && spending.checks.is_empty() && spending.writes.is_empty());
+        assert_eq!(TextLimits::none().faults(), TextLimits::default().faults());
     }
 }

@@ -323,6 +323,12 @@ pub(super) mod cases {
         (remembered(now), common(now)).prop_map(|(address, common)| MessageBudget { address, common })
     }
 
+    impl MessageBudget {
+        pub(in super::super) fn is_text(&self) -> bool {
+            self.common.is_text()
+        }
+    }
+
     pub(in super::super) fn remembered(now: Timestamp) -> impl Strategy<Value = Remembered> {
         let micros = move |seconds: i64| Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
         let instant = move || (-90_000_i64..100).prop_map(micros);

@@ -363,6 +363,7 @@ mod tests {
             let channel = if by_phone { Channel::Phone } else { Channel::Email };
             let shown = typed(&keys, &identifier);
             let request = Request::new(Identifier::guess(&identifier).unwrap(), channel, shown);
+            let is_text = budget.is_text();
             let facts = Facts { user, older: Vec::new(), last, budget, now: NOW };
             let (policy, fresh) = (Policy::default(), FreshToken::draw(keys.current()));
             let decision = decide(&request, fresh, &facts, &policy);
@@ -373,12 +374,20 @@ mod tests {
                 prop_assert!(decision.writes.is_empty() && decision.told.is_empty());
                 return Ok(());
             }
-            let [Write::PutToken(row), Write::PutMessages(..), Write::PutMessages(..)] = decision.writes.as_slice() else {
+            let [Write::PutToken(row), Write::PutMessages(..), common @ .., Write::PutMessages(..)] =
+                decision.writes.as_slice()
+            else {
                 panic!("{:?}", decision.writes)
             };
             prop_assert_eq!(row.id, reply.challenge);
-            prop_assert_eq!(row.user.is_some(), !decision.told.is_empty());
-            prop_assert_eq!(row.delivered == DeliveryState::Failed, decision.told.len() == 2);
+            let is_common =
+                |write: &Write| matches!(write, Write::Spend { .. } | Write::CountText(..) | Write::PutTexts(..));
+            let rows = if is_text { 4 } else { 0 };
+            prop_assert!(common.len() == rows && common.iter().all(is_common), "whoever is meant: {:?}", common);
+            let breaker = [SignalKind::MessageBreakerOpened, SignalKind::MessageBreakerClosed];
+            let told = decision.told.iter().filter(|told| !breaker.contains(&told.signal.kind())).count();
+            prop_assert_eq!(row.user.is_some(), told > 0);
+            prop_assert_eq!(row.delivered == DeliveryState::Failed, told == 2);
             if let Some(user) = row.user.and(facts.user.as_ref()) {
                 prop_assert!(user.contact_at(channel, &row.address).unwrap().proven_at.is_some());
             }
