@@ -43,10 +43,12 @@ async fn register_with(accounts: &Accounts, phone: &str, number: usize) -> Token
     accepted.phone_challenge.unwrap()
 }
 
-/// Whom text messages were sent to since this was asked last.
+/// Whom messages were sent to since this was asked last, in order.
 async fn sent(test: &TestAccounts) -> Vec<String> {
     soon(test.drain()).await;
-    test.messages().take().iter().map(|message| message.to.clone()).collect()
+    let mut all: Vec<_> = test.messages().take().iter().map(|message| message.to.clone()).collect();
+    all.sort();
+    all
 }
 
 /// A breaker that a test can reach: of ten messages, one has to be answered, and of five that are let through one.

@@ -11,10 +11,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
-use crate::storage::{ChangeRow, TextSlot, TextsRow};
 use crate::storage::limit::{AttemptRow, LimitRow};
 use crate::storage::progress::{FailureRow, OpenRow, OpenState, ProjectionRow};
 use crate::storage::row::{decode, decode_signal, encode};
+use crate::storage::{ChangeRow, TextSlot, TextsRow};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -225,7 +225,10 @@ fn full_texts() -> TextsRow {
 
 #[test]
 fn version_5_of_what_is_known_of_text_messages_is_read_for_ever() {
-    golden(&full_texts(), "01");
+    golden(
+        &full_texts(),
+        "0182a5736c6f74739183a466726f6dce000f4240a77374617274656402a8616e73776572656401a96f70656e65645f6174ce002dc6c0",
+    );
 }
 
 #[test]

@@ -454,10 +454,8 @@ async fn text_messages_are_counted_by_region_and_pass_until_they_are_withheld() 
     let counted = vec![count("GB", 1, started), count("GB", 9, started), count("GB", 301, started)];
     store.write(counted).await;
     store.write(vec![count("GB", 9, TextEvent::Answered), count("FR", 9, TextEvent::None)]).await;
-    let slots = vec![
-        TextSlot { from: at(0), started: 2, answered: 1 },
-        TextSlot { from: at(300), started: 1, answered: 0 },
-    ];
+    let slots =
+        vec![TextSlot { from: at(0), started: 2, answered: 1 }, TextSlot { from: at(300), started: 1, answered: 0 }];
     let row = TextsRow { slots, opened_at: None };
     assert!(store.holds(Check::Texts("GB".to_owned(), Some(row.clone()))).await && store.holds(passes("GB")).await);
     assert!(store.holds(Check::Texts("FR".to_owned(), Some(TextsRow::default()))).await);
