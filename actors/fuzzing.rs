@@ -116,7 +116,7 @@ fn is_settled<T>(
 pub fn row(data: &[u8]) -> Result<(), Fault> {
     use storage::{
         ActivityRow, AppliedRow, ChangeRow, CursorRow, DispatchRow, LetterRow, MessagesRow, SessionRow,
-        StoredCredential, TokenRow, UserRow,
+        StoredCredential, TextsRow, TokenRow, UserRow,
     };
     is_stable::<UserRow>(data)?;
     is_stable::<StoredCredential>(data)?;
@@ -126,6 +126,7 @@ pub fn row(data: &[u8]) -> Result<(), Fault> {
     is_stable::<AppliedRow>(data)?;
     is_stable::<ChangeRow>(data)?;
     is_stable::<MessagesRow>(data)?;
+    is_stable::<TextsRow>(data)?;
     is_stable::<DispatchRow>(data)?;
     is_stable::<CursorRow>(data)?;
     is_stable::<LetterRow>(data)

@@ -47,7 +47,8 @@ pub use majordomo_actors::supervisor::{
 };
 pub use majordomo_actors::telemetry::{METRICS, Metric, MetricKind, metrics_table};
 pub use majordomo_actors::user_manager::{
-    ActionLimits, Answer, Limit, Limits, MessageLimits, Policy, Question, Registration, Requirement, Verification,
+    ActionLimits, Answer, Limit, Limits, MessageLimits, Policy, Question, Registration, Requirement, TextBreaker,
+    TextLimits, Verification,
 };
 pub use majordomo_model::*;
 pub use ractor;

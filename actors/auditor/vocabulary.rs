@@ -57,7 +57,9 @@ pub(super) const fn word(kind: SignalKind) -> Option<Word> {
         | Kind::DeadLetterDiscarded
         | Kind::SubscriptionMoved
         | Kind::ProjectionRebuildStarted => ("authz_admin", Admin),
-        Kind::RequestsRefused | Kind::FailuresAggregated | Kind::LimitReached => ("excess_rate_limit_exceeded", Bare),
+        Kind::RequestsRefused | Kind::FailuresAggregated | Kind::LimitReached | Kind::MessageBreakerOpened => {
+            ("excess_rate_limit_exceeded", Bare)
+        }
         Kind::UserRegistrationFailed | Kind::UserUpdateFailed | Kind::UserImportFailed => {
             ("input_validation_fail", Fields)
         }
@@ -130,6 +132,7 @@ const fn is_without_word(kind: SignalKind) -> bool {
                 | Kind::GuardFailed
                 | Kind::BreachCheckFailed
                 | Kind::GuardWouldDeny
+                | Kind::MessageBreakerClosed
                 | Kind::UserUnlocked
                 | Kind::UserUnlockSuccessful
                 | Kind::UserUnlockFailed

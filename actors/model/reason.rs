@@ -93,7 +93,7 @@ words! {
         TooManyAttempts = "too_many_attempts": "the code was guessed at too often",
         AlreadyVerified = "already_verified": "the address is verified already",
         CoolDown = "cool_down": "the same was asked for a moment ago, and its message is on its way",
-        MessageLimitReached = "message_limit_reached": "the address was sent as many messages as are allowed",
+        MessageLimitReached = "message_limit_reached": "as many messages were sent as are allowed, to the address, to those like it or in all",
         EmailSendFailed = "email_send_failed": "the message was given up",
         Expired = "expired": "it was not done in the time allowed",
         Overloaded = "overloaded": "there was no hashing capacity",

@@ -13,6 +13,7 @@ mod forms;
 mod gateway;
 mod internet_message;
 mod maildir;
+mod notices;
 mod rate;
 mod route;
 mod samples;
@@ -59,10 +60,10 @@ pub use webhook::{
 #[cfg(feature = "webhook")]
 pub use crate::http::{HttpFault, HttpMethod, HttpSettings, Unreached};
 use crate::subscriber::{Delivery, Effect, Outcome, Subscriber, SubscriberContext};
-use clients::{Acquaintance, Client};
 use composer::Composer;
 use due::{Due, given_up, unanswered};
 use facts::{Detail, Facts, TokenFacts, UndoFacts};
+use notices::Room;
 use route::Carried;
 #[cfg(test)]
 use transport::sample_message;
@@ -150,9 +151,9 @@ impl Notifier {
             SignalKind::UserEmailVerified,
             SignalKind::UserPhoneVerified,
             SignalKind::UserUpdated,
+            SignalKind::UserDeleted,
         ];
-        let sign_ins = [SignalKind::UserAuthenticated, SignalKind::UserDeleted];
-        let sign_ins = sign_ins.into_iter().filter(|_| self.settings.new_sign_in);
+        let sign_ins = self.settings.new_sign_in.then_some(SignalKind::UserAuthenticated);
         let due = self.route.channels().flat_map(|channel| match channel {
             Channel::Email => [SignalKind::ResetPasswordEmail, SignalKind::VerifyEmail],
             Channel::Phone => [SignalKind::ResetPasswordPhone, SignalKind::VerifyPhone],
@@ -234,6 +235,10 @@ impl Notifier {
             due.claim().await?;
             return Ok(given_up(kind, user, Failure::Expired, due.envelope));
         }
+        let Room::Some(remembered) = notices::room(kind, address.channel(), user, due)? else {
+            due.claim().await?;
+            return Ok(given_up(kind, user, Failure::MessageLimitReached, due.envelope));
+        };
         let end = last.plus(Duration::from_micros(1));
         self.wait_for_transport(address.channel(), due, end)?;
         due.claim().await?;
@@ -246,31 +251,9 @@ impl Notifier {
         };
         let message = self.compose(kind, recipient, detail, due);
         Ok(match self.send(message, due, end).await? {
-            true => Outcome::Done(vec![Effect::Settle]),
+            true => Outcome::Done(std::iter::once(Effect::Settle).chain(remembered).collect()),
             false => given_up(kind, user, Failure::EmailSendFailed, due.envelope),
         })
-    }
-
-    /// Remembers from where a user signed in, and tells them if they have not before, unless it is the very first time.
-    async fn sign_in(&self, user: UserId, due: Due<'_>) -> Result<Outcome, Outcome> {
-        let Some(client) = Client::of(&due.envelope.context) else { return Ok(Outcome::done()) };
-        let key = clients::key(user);
-        let stored = due.context.projection(&key).map_err(unanswered)?;
-        let (value, is_news) = match clients::meet(stored, &client, user) {
-            Acquaintance::Known => return Ok(Outcome::done()),
-            Acquaintance::First(value) => (value, false),
-            Acquaintance::New(value) => (value, true),
-        };
-        let mut outcome = Outcome::done();
-        if is_news && !due.context.is_rebuilding() {
-            let detail = Detail::SignIn { device: client.device.as_deref(), network: client.network.as_deref() };
-            let told = self.notify(MessageKind::NewSignIn, user, Whereto::Primary, detail, None, due).await;
-            outcome = told.unwrap_or_else(|outcome| outcome);
-        }
-        if let Outcome::Done(effects) = &mut outcome {
-            effects.push(Effect::Project { key, value });
-        }
-        Ok(outcome)
     }
 
     /// Puts a message off, without a claim, while no transport of its channel may be tried; until it is over at most.
@@ -404,7 +387,7 @@ impl Notifier {
                 self.notify(MessageKind::AccountLocked, *user, Whereto::Primary, detail, *unlock, due).await
             }
             Signal::UserAuthenticated { user, .. } if self.settings.new_sign_in => self.sign_in(*user, due).await,
-            Signal::UserDeleted { user, .. } => Ok(Outcome::Done(vec![Effect::Forget { key: clients::key(*user) }])),
+            Signal::UserDeleted { user, .. } => Ok(Outcome::Done(notices::forgotten(*user))),
             _ => Ok(Outcome::done()),
         }
     }

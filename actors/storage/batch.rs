@@ -18,6 +18,7 @@ use super::progress::{CursorRow, LetterRow, LetterState};
 use super::redb::{View, WriteView};
 use super::row::{AppliedRow, DeliveryState, SessionRow, TokenEnd, TokenRow, UserRow};
 use super::table::Table;
+use super::texts::{TextEvent, TextsRow};
 use super::write;
 use crate::bytes::Bytes;
 use crate::keys::Keyring;
@@ -92,6 +93,21 @@ pub enum Check {
     DueTokens(UserId, Vec<TokenId>),
     /// What is remembered of messages under this keyed hash is exactly this.
     Messages([u8; 32], Option<MessagesRow>),
+    /// This much can be taken from a budget of attempts.
+    Room {
+        /// The budget, by its keyed hash.
+        key: [u8; 32],
+        /// When.
+        at: Timestamp,
+        /// How long it takes until this much is there again.
+        cost: Duration,
+        /// How long it takes until all of it is there again.
+        most: Duration,
+    },
+    /// What is known of the text messages to a region is exactly this.
+    Texts(String, Option<TextsRow>),
+    /// Text messages to the region are not withheld.
+    TextsPass(String),
     /// The user has exactly this many sessions.
     SessionCount(UserId, usize),
     /// The user has this many sessions, or fewer.
@@ -179,6 +195,10 @@ pub enum Write {
         /// How long it takes until all of it is there again.
         most: Duration,
     },
+    /// Counts what happened to a text message to a region that was started at this time.
+    CountText(String, Timestamp, TextEvent),
+    /// Stores what is known of the text messages to a region.
+    PutTexts(String, Box<TextsRow>),
     /// Moves a subscription's cursor.
     PutCursor(String, CursorRow),
     /// Forgets a subscription's cursor.
@@ -316,6 +336,9 @@ impl Check {
                 view.due_tokens(*user)?.iter().map(|row| row.id).eq(tokens.iter().copied())
             }
             Self::Messages(subject, row) => view.messages(subject)? == *row,
+            Self::Room { key, at, cost, most } => view.limit(key)?.is_none_or(|row| row.has_room(*at, *cost, *most)),
+            Self::Texts(region, row) => view.texts(region)? == *row,
+            Self::TextsPass(region) => view.texts(region)?.is_none_or(|row| row.opened_at.is_none()),
             Self::SessionCount(user, count) => {
                 let sessions = view.session_index(*user)?.take(count.saturating_add(1));
                 sessions.map(|row| row.map(|_| 1)).sum::<Result<usize, _>>()? == *count

@@ -201,6 +201,8 @@ fn changed_mark(write: &Write) -> Option<u64> {
         | Write::PutMessages(..)
         | Write::PutAttempts(..)
         | Write::Spend { .. }
+        | Write::CountText(..)
+        | Write::PutTexts(..)
         | Write::RecordFailure(..)
         | Write::ClearFailures(_)
         | Write::PutCursor(..)

@@ -18,6 +18,16 @@ pub struct LimitRow {
     pub whole_at: Timestamp,
 }
 
+impl LimitRow {
+    /// Whether `cost` can be taken from a budget that is whole again `most` after it was spent altogether.
+    #[must_use]
+    pub fn has_room(&self, at: Timestamp, cost: Duration, most: Duration) -> bool {
+        // What lies beyond that was written by a clock that was ahead.
+        let spent_until = self.whole_at.min(at.plus(most));
+        spent_until.plus(cost) <= at.plus(most)
+    }
+}
+
 /// Failed attempts to sign in as one user, or as somebody who does not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptRow {

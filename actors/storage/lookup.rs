@@ -14,6 +14,7 @@ use super::progress::{CursorRow, LetterRow};
 use super::redb::{EngineError, Rows, View};
 use super::row::{ActivityRow, AppliedRow, DeliveryState, RowError, SessionRow, Standing, TokenRow, UserRow, decode};
 use super::table::{Key, KeyReader, MalformedKey, NulInText, Table, prefix_end};
+use super::texts::TextsRow;
 use crate::seal::SealError;
 
 /// Why a read answered nothing: the store is out or broken.
@@ -236,6 +237,11 @@ pub(crate) trait Lookup: View + Sized {
     /// How far a budget is spent, by its keyed hash.
     fn limit(&self, key: &[u8; 32]) -> Result<Option<LimitRow>, ReadError> {
         self.row(Table::Limits, key)
+    }
+
+    /// The text messages to a region of late.
+    fn texts(&self, region: &str) -> Result<Option<TextsRow>, ReadError> {
+        self.row(Table::Texts, region.as_bytes())
     }
 
     /// What is remembered of messages, by the keyed hash of what they were asked for by or of where they go.

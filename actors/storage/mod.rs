@@ -24,6 +24,7 @@ mod retention;
 mod row;
 mod settings;
 mod table;
+mod texts;
 mod write;
 mod writer;
 
@@ -77,6 +78,7 @@ pub use self::row::{
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::row::{decode, decode_signal, encode};
 pub use self::settings::StorageSettings;
+pub use self::texts::{SLOT, TextEvent, TextSlot, TextsRow};
 use crate::address::{Address, Binder};
 use crate::clock::Clock;
 use crate::gauge::{Gauge, GaugeReading, LastFailure};

@@ -57,6 +57,8 @@ pub(crate) enum Table {
     Limits,
     /// How many credentials there are, by the key that seals them and by what their hashes cost.
     CredentialCounts,
+    /// How many text messages to each region were started and answered.
+    Texts,
 }
 
 impl Table {
@@ -64,7 +66,7 @@ impl Table {
     pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Every table, in the order of declaration.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Meta,
         Self::Users,
         Self::Credentials,
@@ -89,6 +91,7 @@ impl Table {
         Self::Messages,
         Self::Limits,
         Self::CredentialCounts,
+        Self::Texts,
     ];
 
     /// The name in the file: stable, snake_case.
@@ -118,6 +121,7 @@ impl Table {
             Self::Messages => "messages",
             Self::Limits => "limits",
             Self::CredentialCounts => "credential_counts",
+            Self::Texts => "texts",
         }
     }
 }

@@ -10,7 +10,7 @@ use super::message::MessagesRow;
 use super::redb::{View, WriteView};
 use super::row::{ActivityRow, AppliedRow, DeliveryState, SessionRow, TokenRow, UserRow, encode};
 use super::table::{Key, KeyReader, Table, prefix_end};
-use super::{credential, dispatch, letter, limit};
+use super::{credential, dispatch, letter, limit, texts};
 use crate::keys::Keyring;
 
 /// How long a token's row outlives the token, so that a second click on a used link can be told so.
@@ -70,6 +70,8 @@ pub(super) fn apply(transaction: &mut WriteView<'_>, write: &Write, keys: &Keyri
         Write::PutAttempts(subject, row) => limit::put_attempts(transaction, subject, row),
         Write::ClearFailures(subject) => limit::clear_failures(transaction, subject),
         Write::Spend { key, at, cost, most } => limit::spend(transaction, key, *at, *cost, *most),
+        Write::CountText(region, at, event) => texts::count(transaction, region, *at, *event),
+        Write::PutTexts(region, row) => texts::put(transaction, region, row),
         Write::PutCursor(subscription, row) => put(transaction, Table::Cursors, subscription.as_bytes(), row),
         Write::RemoveCursor(subscription) => remove(transaction, Table::Cursors, subscription.as_bytes()),
         Write::PutProjection(subscription, generation, key, value) => {

@@ -127,7 +127,7 @@ mod tests {
 
     use super::super::authority::Permit;
     use super::super::fixture::{Fixture, NOW, assert_well_formed, authority, recent_session, user_row};
-    use super::super::message_budget::cases::remembered;
+    use super::super::message_budget::cases::budget;
     use super::super::policy::{Policy, Registration};
     use super::*;
     use crate::keys::Keyring;
@@ -319,7 +319,7 @@ mod tests {
             (found, active, permitted, allowed, open, owned) in any::<(bool, bool, bool, bool, bool, bool)>(),
             typed in prop_oneof![Just("ada@example.com"), Just("new@example.com"), Just("no")],
             limit in 1_usize..3,
-            messages in remembered(NOW),
+            messages in budget(NOW),
         ) {
             let (keys, now) = (Keyring::ephemeral().unwrap(), user_row("ada", None).created_at);
             let status = if active { UserStatus::Active } else { UserStatus::Disabled };

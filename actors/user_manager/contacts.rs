@@ -6,10 +6,11 @@ use majordomo_model::{
 };
 
 use super::authority::{Permit, holds};
+use super::common_budget::Due;
 use super::epoch::open_tokens;
 use super::flow::{Decision, Perform, Told};
 use super::fresh_token::{FreshToken, supersede};
-use super::message_budget::{Remembered, budget};
+use super::message_budget::{Destination, MessageBudget};
 use super::policy::{Policy, Registration, personal_address, seal_key, verification_purpose};
 use crate::keys::Keyring;
 use crate::storage::{Check, ContactRow, Lookup, ReadError, ReadView, TokenRow, UniqueKey, UserRow, Write};
@@ -104,8 +105,8 @@ pub(super) struct Claim {
     address: Contact,
     contact: ContactId,
     token: FreshToken,
-    /// What the messages to the address are counted under.
-    budget: [u8; 32],
+    /// Where what bounds the messages to the address is kept.
+    destination: Destination,
 }
 
 impl Claim {
@@ -116,8 +117,8 @@ impl Claim {
             ContactClaim::Phone(text) => Phone::parse(text).map(Contact::from),
         };
         let address = address.map_err(|_| Problem::Invalid(typed.channel()))?;
-        let budget = budget(keys, address.channel(), address.canonical());
-        Ok(Self { address, contact: ContactId::new(), token: FreshToken::draw(keys.current()), budget })
+        let destination = Destination::of(keys, address.channel(), address.canonical());
+        Ok(Self { address, contact: ContactId::new(), token: FreshToken::draw(keys.current()), destination })
     }
 
     fn key(&self) -> UniqueKey {
@@ -135,7 +136,7 @@ pub(super) struct ClaimFacts {
     /// The user's open tokens of the channel.
     pub(super) tokens: Vec<TokenRow>,
     /// The messages to the address.
-    pub(super) messages: Remembered,
+    pub(super) messages: MessageBudget,
 }
 
 impl ClaimFacts {
@@ -152,7 +153,7 @@ impl ClaimFacts {
             user: row,
             holder: view.holder(&claim.key(), now)?,
             tokens: view.open_tokens(user, verification_purpose(claim.address.channel()), None)?,
-            messages: Remembered::read(view, claim.budget)?,
+            messages: MessageBudget::read(view, &claim.destination)?,
         })
     }
 }
@@ -216,11 +217,11 @@ pub(super) fn claim(
     writes.push(Write::PutClaim(channel, canonical.to_owned(), user.id));
 
     let address = personal_address(address);
-    let allowance = facts.messages.spend(true, terms.now, &policy.messages);
+    let allowance = facts.messages.spend(Due::claim(taken.is_some()), terms.now, &policy.messages);
     let supersedes = superseded.last().map(|token| token.id);
     let (token, told) = allowance.claim(user.id, taken, token, &address, supersedes);
     writes.push(Write::PutToken(Box::new(token.clone())));
-    allowance.changes.enter(&mut checks, &mut writes);
+    allowance.enter(&mut checks, &mut writes);
     let (contact, challenge, expires_at) = (claim.contact, token.id, token.expires_at);
     let code_expires_at = token.code_expires_at(policy.code_lifetime);
     let reply = ContactClaimed { contact, challenge, expires_at, code_expires_at };

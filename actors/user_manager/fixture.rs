@@ -12,6 +12,7 @@ use majordomo_model::{
 use proptest::prelude::*;
 
 use super::authority::Permit;
+use super::common_budget::TextLimits;
 use super::flow::{Answer, Decision, Perform, Services, run};
 use super::rehash::{self, Rehashes};
 use super::throttle::Throttle;
@@ -286,6 +287,7 @@ impl Fixture {
 pub(crate) fn unlimited() -> Policy {
     let mut policy = Policy::default();
     (policy.messages.cool_down, policy.messages.per_hour, policy.messages.per_day) = (Duration::ZERO, None, None);
+    policy.messages.texts = TextLimits::none();
     policy
 }
 

@@ -7,9 +7,10 @@ use majordomo_model::{
     Personal, Profile, ProofMethod, Signal, Timestamp, TokenId, UserId, UserStatus, Username, is_fit_name,
 };
 
+use super::common_budget::Due;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
 use super::fresh_token::FreshToken;
-use super::message_budget::{Remembered, budget};
+use super::message_budget::{Destination, MessageBudget};
 use super::newcomer::{Field, Names, Typed, Unfit, address_key, take_username, unfit_reason};
 use super::policy::{GROUPS_LIMIT, Policy, personal_address, personal_username};
 use crate::bytes::Bytes;
@@ -35,8 +36,8 @@ struct Claim {
     address: Contact,
     /// Whether the app vouches for it.
     is_proven: bool,
-    /// What the messages to it are counted under.
-    budget: [u8; 32],
+    /// Where what bounds the messages to it is kept.
+    destination: Destination,
 }
 
 /// What is drawn, not decided.
@@ -55,7 +56,7 @@ struct Facts {
     /// Whom each address is kept for, in the order of the request.
     holders: Vec<Option<UserId>>,
     /// The messages to each.
-    messages: Vec<Remembered>,
+    messages: Vec<MessageBudget>,
     now: Timestamp,
 }
 
@@ -64,7 +65,7 @@ impl Facts {
         let owner = |key: Option<UniqueKey>| key.map_or(Ok(None), |key| view.owner(&key));
         let username = request.username.as_ref();
         let holders = request.addresses.iter().map(|claim| view.holder(&address_key(&claim.address), now));
-        let messages = request.addresses.iter().map(|claim| Remembered::read(view, claim.budget));
+        let messages = request.addresses.iter().map(|claim| MessageBudget::read(view, &claim.destination));
         Ok(Self {
             username_owner: owner(username.map(|name| UniqueKey::username(name.canonical())))?,
             skeleton_owner: owner(username.map(|name| UniqueKey::skeleton(name.skeleton())))?,
@@ -149,7 +150,7 @@ fn acceptable(message: &Import, policy: &Policy, hasher: &Hasher, keys: &Keyring
     let hash = hasher.take_in(message.hash.expose()).map_err(Unacceptable::Hash)?;
     let claim = |address: Contact| Claim {
         is_proven: message.address(address.channel()).is_some_and(ImportedAddress::is_proven),
-        budget: budget(keys, address.channel(), address.canonical()),
+        destination: Destination::of(keys, address.channel(), address.canonical()),
         address,
     };
     let addresses = addresses.into_iter().map(claim).collect();
@@ -182,12 +183,12 @@ fn decide(request: &Request, typed: &Typed, fresh: &Fresh, facts: &Facts, policy
         }
         writes.push(Write::PutClaim(contact.channel, contact.canonical.clone(), user.id));
         let token = drawn.verification(user.id, contact, facts.now, policy);
-        let allowance = messages.spend(true, facts.now, &policy.messages);
+        let allowance = messages.spend(Due::Proof, facts.now, &policy.messages);
         let (token, verification) = allowance.verify(user.id, token, &personal, None);
         told.extend(verification);
         *challenge(&mut email_challenge, &mut phone_challenge, contact.channel) = Some(token.id);
         writes.push(Write::PutToken(Box::new(token)));
-        allowance.changes.enter(&mut checks, &mut writes);
+        allowance.enter(&mut checks, &mut writes);
     }
     let end = Signal::UserImported {
         user: user.id,
@@ -304,7 +305,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::fixture::{Fixture, NOW, assert_one_end};
-    use super::super::message_budget::cases::remembered;
+    use super::super::message_budget::cases::budget;
     use super::*;
     use crate::token::Tokens;
 
@@ -370,14 +371,15 @@ mod tests {
             (named, name_taken, skeleton_taken, must_verify) in any::<(bool, bool, bool, bool)>(),
             email in prop::option::of(any::<(bool, bool)>()),
             phone in prop::option::of(any::<(bool, bool)>()),
-            messages in prop::collection::vec(remembered(NOW), 2),
+            messages in prop::collection::vec(budget(NOW), 2),
         ) {
             let policy = Policy { must_verify, ..Policy::default() };
             let keys = Keyring::ephemeral().unwrap();
             let email = email.map(|state| (Contact::from(Email::parse("ada@example.com").unwrap()), state));
             let phone = phone.map(|state| (Contact::from(Phone::parse("+447911123456").unwrap()), state));
             let (addresses, taken): (Vec<_>, Vec<_>) = email.into_iter().chain(phone).map(|(address, (is_proven, taken))| {
-                (Claim { address, is_proven, budget: [0; 32] }, taken)
+                let destination = Destination::of(&keys, address.channel(), address.canonical());
+                (Claim { address, is_proven, destination }, taken)
             }).unzip();
             let owner = |taken: bool| taken.then(UserId::new);
             let facts = Facts {

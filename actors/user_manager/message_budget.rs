@@ -5,6 +5,7 @@ use std::time::Duration;
 use majordomo_model::{Channel, Failure, Personal, Signal, Timestamp, TokenId, TokenPurpose, UserId};
 use serde::{Deserialize, Serialize};
 
+use super::common_budget::{Bounds, Common, Due, Spending, TextLimits, fits};
 use super::flow::Told;
 use super::fresh_token::verification_signals;
 use crate::delivery_end;
@@ -34,11 +35,22 @@ pub struct MessageLimits {
     pub per_hour: Option<u32>,
     /// The same within any 24 hours. Default 10.
     pub per_day: Option<u32>,
+    /// What bounds text messages to many numbers together.
+    pub texts: TextLimits,
+    /// The most mails an hour in all: so many at once, and as many again in each hour, one by one. Default `None`, no
+    /// limit: whoever reaches one keeps everybody else from mails. Else 1 to 1,000,000.
+    pub mails_per_hour: Option<u32>,
 }
 
 impl Default for MessageLimits {
     fn default() -> Self {
-        Self { cool_down: Duration::from_secs(60), per_hour: Some(5), per_day: Some(10) }
+        Self {
+            cool_down: Duration::from_secs(60),
+            per_hour: Some(5),
+            per_day: Some(10),
+            texts: TextLimits::default(),
+            mails_per_hour: None,
+        }
     }
 }
 
@@ -54,6 +66,10 @@ impl MessageLimits {
                 faults.push(format!("policy.messages.{name}: 1 to {MOST}, or none for no limit"));
             }
         }
+        if !fits(self.mails_per_hour) {
+            faults.push("policy.messages.mails_per_hour: 1 to 1000000, or none for no limit".to_owned());
+        }
+        faults.extend(self.texts.faults());
         faults
     }
 
@@ -109,7 +125,7 @@ impl Remembered {
     /// the row is written all the same, as it was.
     pub(super) fn spend(&self, due: bool, now: Timestamp, limits: &MessageLimits) -> Allowance {
         if !limits.has_budget() {
-            return Allowance { is_granted: true, changes: Changes::default() };
+            return Allowance { is_granted: true, ..Allowance::default() };
         }
         let counted = self.row.iter().flat_map(|row| row.started.iter().copied());
         let mut started: Vec<_> = counted.filter(|at| is_within(*at, DAY, now)).collect();
@@ -123,7 +139,7 @@ impl Remembered {
                 MessagesRow { answered: None, started, expires_at: now.plus(DAY) }
             }
         };
-        Allowance { is_granted, changes: self.change(row) }
+        Allowance { is_granted, changes: self.change(row), ..Allowance::default() }
     }
 
     /// Under the check that nobody changed it meanwhile, so that of any number of requests at once each counts.
@@ -149,14 +165,66 @@ impl Changes {
     }
 }
 
-/// Whether a message may be sent.
+/// Where what bounds the messages to an address is kept.
 #[derive(Clone, Debug)]
+pub(super) struct Destination {
+    address: [u8; 32],
+    bounds: Bounds,
+}
+
+impl Destination {
+    /// For what everything but a reset has sent to an address.
+    pub(super) fn of(keys: &Keyring, channel: Channel, canonical: &str) -> Self {
+        Self { address: budget(keys, channel, canonical), bounds: Bounds::of(keys, channel, Some(canonical)) }
+    }
+}
+
+/// What bounds the messages to an address: those that went there, and those that went to others.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MessageBudget {
+    address: Remembered,
+    common: Common,
+}
+
+impl MessageBudget {
+    pub(super) fn read(view: &ReadView, destination: &Destination) -> Result<Self, ReadError> {
+        let address = Remembered::read(view, destination.address)?;
+        Ok(Self { address, common: Common::read(view, &destination.bounds)? })
+    }
+
+    /// Whether one more message may be started now, and what remembers it if one is due. If none is, or none may be, the
+    /// same rows are written, as they were.
+    pub(super) fn spend(&self, due: Due, now: Timestamp, limits: &MessageLimits) -> Allowance {
+        let (texts, mails_per_hour) = (&limits.texts, limits.mails_per_hour);
+        let has_room = self.common.has_room(texts, mails_per_hour, now);
+        let of_address = self.address.spend(due.is_due() && has_room, now, limits);
+        // What is not sent anyway neither opens nor closes the breaker.
+        let wanted = if has_room && of_address.is_granted { due } else { Due::Nothing };
+        let common = self.common.spend(wanted, now, (texts, mails_per_hour));
+        let is_granted = has_room && of_address.is_granted && common.is_sent;
+        match is_granted {
+            true => Allowance { common, ..of_address },
+            false => Allowance { is_granted, common, ..self.address.spend(false, now, limits) },
+        }
+    }
+}
+
+/// Whether a message may be sent.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Allowance {
     pub(super) is_granted: bool,
-    pub(super) changes: Changes,
+    changes: Changes,
+    common: Spending,
 }
 
 impl Allowance {
+    /// What remembers it.
+    pub(super) fn enter(self, checks: &mut Vec<Check>, writes: &mut Vec<Write>) {
+        self.changes.enter(checks, writes);
+        checks.extend(self.common.checks);
+        writes.extend(self.common.writes);
+    }
+
     /// The token of an address that a user claims, as it is stored, and what is told: the message that proves it goes
     /// out, or if another user has proven it the one that tells that user. Then the token's row is written all the
     /// same, so that a taken address looks like a free one; nothing delivers it.
@@ -171,7 +239,7 @@ impl Allowance {
         let Some(owner) = owner else { return self.verify(user, token, address, supersedes) };
         let channel = delivery_end::channel(token.purpose).filter(|_| self.is_granted);
         let taken = channel.map(|channel| Signal::AddressTaken { owner, address: address.clone(), channel });
-        (token.withheld(), taken.into_iter().map(Told::from).collect())
+        (token.withheld(), taken.into_iter().chain(self.common.told.clone()).map(Told::from).collect())
     }
 
     /// The same for an address that nobody has proven.
@@ -191,15 +259,16 @@ impl Allowance {
     /// the budget is spent, that it ended, too. Such a token is worth nothing, since its link is sent to nobody: it can
     /// not be guessed at either.
     pub(super) fn dispatch(&self, token: TokenRow, start: Signal) -> (TokenRow, Vec<Told>) {
+        let breaker = self.common.told.clone().map(Told::from);
         let started = Told::of(start, token.delivery);
         if self.is_granted {
-            return (token, vec![started]);
+            return (token, breaker.into_iter().chain([started]).collect());
         }
         let token = TokenRow { end: Some(TokenEnd::Superseded), delivered: DeliveryState::Failed, ..token };
         let reason = Failure::MessageLimitReached;
         let ended = delivery_end::failed(&token, reason.error_type(), reason);
         let ended = ended.map(|end| Told::of(end, token.delivery));
-        (token, std::iter::once(started).chain(ended).collect())
+        (token, breaker.into_iter().chain([started]).chain(ended).collect())
     }
 }
 
@@ -223,6 +292,10 @@ impl Asked {
     /// What messages are counted under that go to this address: resets apart from what proves it, so that nobody who
     /// registers with it again and again keeps its owner from a reset. If there is none, none go, and something is kept
     /// under what was typed.
+    pub(super) fn destination(&self, keys: &Keyring, channel: Channel, address: Option<&str>) -> Destination {
+        Destination { address: self.budget(keys, channel, address), bounds: Bounds::of(keys, channel, address) }
+    }
+
     pub(super) fn budget(&self, keys: &Keyring, channel: Channel, address: Option<&str>) -> [u8; 32] {
         let nowhere = || keys.identifier_hash(&["message_budget", "nowhere", self.kind].join("/"), &self.text);
         let spent = |address: &str| match self.purpose.is_reset() {
@@ -234,7 +307,7 @@ impl Asked {
 }
 
 /// What the messages to an address are counted under, but for resets.
-pub(super) fn budget(keys: &Keyring, channel: Channel, canonical: &str) -> [u8; 32] {
+fn budget(keys: &Keyring, channel: Channel, canonical: &str) -> [u8; 32] {
     keys.identifier_hash(&["message_budget", channel.as_str()].join("/"), canonical)
 }
 
@@ -243,7 +316,18 @@ pub(super) fn budget(keys: &Keyring, channel: Channel, canonical: &str) -> [u8; 
 pub(super) mod cases {
     use proptest::prelude::*;
 
+    use super::super::common_budget::cases::common;
     use super::*;
+
+    pub(in super::super) fn budget(now: Timestamp) -> impl Strategy<Value = MessageBudget> {
+        (remembered(now), common(now)).prop_map(|(address, common)| MessageBudget { address, common })
+    }
+
+    impl MessageBudget {
+        pub(in super::super) fn is_text(&self) -> bool {
+            self.common.is_text()
+        }
+    }
 
     pub(in super::super) fn remembered(now: Timestamp) -> impl Strategy<Value = Remembered> {
         let micros = move |seconds: i64| Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
@@ -336,7 +420,8 @@ mod tests {
 
     #[test]
     fn each_part_can_be_switched_off_and_faults_are_named() {
-        let none = MessageLimits { cool_down: Duration::ZERO, per_hour: None, per_day: None };
+        let none =
+            MessageLimits { cool_down: Duration::ZERO, per_hour: None, per_day: None, ..MessageLimits::default() };
         let mut remembered = Remembered::default();
         assert!((0..1_000).all(|_| ask(&mut remembered, START, &none)));
         let answered =
@@ -346,8 +431,10 @@ mod tests {
         let granted = (0..200).filter(|hour| ask(&mut remembered, after(hour * 3_600), &hourly));
         assert_eq!(granted.count(), 200);
         assert_eq!(remembered.row.unwrap().started.len(), 5, "no more is kept than counts");
-        let wrong = MessageLimits { cool_down: DAY * 2, per_hour: Some(0), per_day: Some(101) };
-        assert_eq!((none.faults().len(), wrong.faults().len()), (0, 3), "{:?}", wrong.faults());
+        let texts = TextLimits { per_prefix: Some(0), per_day: Some(1_000_001), ..TextLimits::default() };
+        let (cool_down, per_hour, per_day, mails_per_hour) = (DAY * 2, Some(0), Some(101), Some(0));
+        let wrong = MessageLimits { cool_down, per_hour, per_day, texts, mails_per_hour };
+        assert_eq!((none.faults().len(), wrong.faults().len()), (0, 6), "{:?}", wrong.faults());
     }
 
     #[test]

@@ -5,9 +5,10 @@ use majordomo_model::{
     RegisterReason, Signal, Timestamp, UserId, UserStatus, Username,
 };
 
+use super::common_budget::Due;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
 use super::fresh_token::FreshToken;
-use super::message_budget::{Remembered, budget};
+use super::message_budget::{Destination, MessageBudget};
 use super::newcomer::{Names, Typed, Unfit, address_key, take_username, unfit_reason};
 use super::policy::{Policy, Registration, password_failure, password_reason, personal_address, personal_username};
 use super::throttle::Counted;
@@ -24,8 +25,8 @@ use crate::token::KeyId;
 struct Request {
     username: Option<Username>,
     addresses: Vec<Contact>,
-    /// What the messages to each address are counted under.
-    budgets: Vec<[u8; 32]>,
+    /// Where what bounds the messages to each address is kept.
+    destinations: Vec<Destination>,
     profile: Profile,
     phc: String,
 }
@@ -46,7 +47,7 @@ struct Facts {
     /// Whom each address of the request is kept for, in its order: who has proven it, or gave it up and may have it back.
     holders: Vec<Option<UserId>>,
     /// The messages to each.
-    messages: Vec<Remembered>,
+    messages: Vec<MessageBudget>,
     now: Timestamp,
 }
 
@@ -59,7 +60,7 @@ impl Facts {
             username_owner: owner(username.map(|name| UniqueKey::username(name.canonical())))?,
             skeleton_owner: owner(username.map(|name| UniqueKey::skeleton(name.skeleton())))?,
             holders: holders.collect::<Result<_, _>>()?,
-            messages: request.budgets.iter().map(|key| Remembered::read(view, *key)).collect::<Result<_, _>>()?,
+            messages: request.destinations.iter().map(|to| MessageBudget::read(view, to)).collect::<Result<_, _>>()?,
             now,
         })
     }
@@ -135,7 +136,7 @@ fn decide(
         let personal = personal_address(address);
         let token = drawn.verification(user.id, contact, facts.now, policy);
         checks.push(Check::Holder(address_key(address), *holder, facts.now));
-        let allowance = messages.spend(true, facts.now, &policy.messages);
+        let allowance = messages.spend(Due::claim(holder.is_some()), facts.now, &policy.messages);
         let (token, claim) = allowance.claim(user.id, *holder, token, &personal, None);
         told.extend(claim);
         free.extend(holder.is_none().then_some(personal));
@@ -143,7 +144,7 @@ fn decide(
             *challenge = Some(token.id);
         }
         writes.push(Write::PutToken(Box::new(token)));
-        allowance.changes.enter(&mut checks, &mut writes);
+        allowance.enter(&mut checks, &mut writes);
     }
     let [email_challenge, phone_challenge] = challenges;
     let end = end(typed, &user, request, free);
@@ -261,9 +262,9 @@ impl Perform for Register {
             Ok(phc) => phc.into_string(),
             Err(error) => return run.settle(|_, _| Ok(hashing_failed(&typed, error))).await,
         };
-        let key = |address: &Contact| budget(&services.keys, address.channel(), address.canonical());
-        let budgets = addresses.iter().map(key).collect();
-        let request = Request { username, addresses, budgets, profile: self.profile.clone(), phc };
+        let to = |address: &Contact| Destination::of(&services.keys, address.channel(), address.canonical());
+        let destinations = addresses.iter().map(to).collect();
+        let request = Request { username, addresses, destinations, profile: self.profile.clone(), phc };
         let fresh = Fresh::draw(services.tokens.current_key())?;
         run.settle_amended(|view, now, amendment| {
             let facts = Facts::read(view, &request, now)?;
@@ -328,7 +329,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::fixture::{Fixture, NOW, PASSWORD, assert_one_end};
-    use super::super::message_budget::cases::remembered;
+    use super::super::message_budget::cases::budget;
     use super::*;
     use crate::keys::Keyring;
     use crate::token::Tokens;
@@ -402,7 +403,7 @@ mod tests {
             email in prop::option::of(any::<bool>()),
             phone in prop::option::of(any::<bool>()),
             (open, must_verify) in any::<(bool, bool)>(),
-            messages in prop::collection::vec(remembered(NOW), 2),
+            messages in prop::collection::vec(budget(NOW), 2),
         ) {
             let registration = if open { Registration::Open } else { Registration::Discreet };
             let policy = Policy { registration, must_verify, ..Policy::default() };
@@ -421,7 +422,7 @@ mod tests {
             let request = Request {
                 username: named.then(|| Username::parse("ada").unwrap()),
                 addresses,
-                budgets: Vec::new(),
+                destinations: Vec::new(),
                 profile: Profile::default(),
                 phc: "phc".to_owned(),
             };

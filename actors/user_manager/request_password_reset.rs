@@ -7,10 +7,11 @@ use majordomo_model::{
     ResetRequested, Signal, Timestamp, UserId, UserStatus,
 };
 
+use super::common_budget::Due;
 use super::epoch::open_tokens;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::fresh_token::{FreshToken, supersede};
-use super::message_budget::{Asked, Remembered};
+use super::message_budget::{Asked, MessageBudget, Remembered};
 use super::policy::{Policy, personal_contact, reset_purpose, seal_key, typed};
 use super::throttle::Counted;
 use crate::keys::Keyring;
@@ -35,7 +36,7 @@ struct Facts {
     /// The last request of the same.
     last: Remembered,
     /// The messages to where this one would go.
-    budget: Remembered,
+    budget: MessageBudget,
     now: Timestamp,
 }
 
@@ -56,7 +57,7 @@ impl Facts {
             Ok((_, contact)) => Some(contact.canonical.as_str()),
             Err(_) => typed.as_ref().map(Contact::canonical),
         };
-        let budget = Remembered::read(view, request.asked.budget(keys, request.channel, address))?;
+        let budget = MessageBudget::read(view, &request.asked.destination(keys, request.channel, address))?;
         let last = Remembered::read(view, request.asked.cool_down(keys))?;
         Ok(Self { user, older, last, budget, now })
     }
@@ -104,7 +105,7 @@ fn decide(request: &Request, fresh: FreshToken, facts: &Facts, policy: &Policy) 
     checks.extend(user.map(|user| Check::UserVersion(user.id, user.version)));
     let (mut writes, mut told) = (Vec::new(), Vec::new());
     let target = target(request, user);
-    let allowance = facts.budget.spend(target.is_ok(), facts.now, &policy.messages);
+    let allowance = facts.budget.spend(Due::proof(target.is_ok()), facts.now, &policy.messages);
     let (row, end) = match target {
         Ok((user, contact)) => {
             let binding = Binding::CredentialEpoch(user.epoch);
@@ -128,7 +129,7 @@ fn decide(request: &Request, fresh: FreshToken, facts: &Facts, policy: &Policy) 
     let code_expires_at = row.code_expires_at(policy.code_lifetime);
     let answered = Answered { at: facts.now, challenge: row.id, expires_at: row.expires_at, code_expires_at };
     writes.push(Write::PutToken(Box::new(row)));
-    allowance.changes.enter(&mut checks, &mut writes);
+    allowance.enter(&mut checks, &mut writes);
     facts.last.answer(answered, &policy.messages).enter(&mut checks, &mut writes);
     Decision { checks, writes, told, end, subject, answer: Ok(reply(&answered)) }
 }
@@ -202,7 +203,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::fixture::{Fixture, NOW, any_user, assert_one_end, unlimited};
-    use super::super::message_budget::cases::remembered;
+    use super::super::message_budget::cases::{budget, remembered};
     use super::*;
     use crate::storage::DeliveryState;
 
@@ -356,12 +357,13 @@ mod tests {
             user in prop::option::of(any_user()),
             identifier in prop_oneof!["ada", "ada@example\\.com", "\\+447911123456"],
             by_phone: bool,
-            (last, budget) in (remembered(NOW), remembered(NOW)),
+            (last, budget) in (remembered(NOW), budget(NOW)),
         ) {
             let keys = Keyring::ephemeral().unwrap();
             let channel = if by_phone { Channel::Phone } else { Channel::Email };
             let shown = typed(&keys, &identifier);
             let request = Request::new(Identifier::guess(&identifier).unwrap(), channel, shown);
+            let is_text = budget.is_text();
             let facts = Facts { user, older: Vec::new(), last, budget, now: NOW };
             let (policy, fresh) = (Policy::default(), FreshToken::draw(keys.current()));
             let decision = decide(&request, fresh, &facts, &policy);
@@ -372,12 +374,20 @@ mod tests {
                 prop_assert!(decision.writes.is_empty() && decision.told.is_empty());
                 return Ok(());
             }
-            let [Write::PutToken(row), Write::PutMessages(..), Write::PutMessages(..)] = decision.writes.as_slice() else {
+            let [Write::PutToken(row), Write::PutMessages(..), common @ .., Write::PutMessages(..)] =
+                decision.writes.as_slice()
+            else {
                 panic!("{:?}", decision.writes)
             };
             prop_assert_eq!(row.id, reply.challenge);
-            prop_assert_eq!(row.user.is_some(), !decision.told.is_empty());
-            prop_assert_eq!(row.delivered == DeliveryState::Failed, decision.told.len() == 2);
+            let is_common =
+                |write: &Write| matches!(write, Write::Spend { .. } | Write::CountText(..) | Write::PutTexts(..));
+            let rows = if is_text { 4 } else { 0 };
+            prop_assert!(common.len() == rows && common.iter().all(is_common), "whoever is meant: {:?}", common);
+            let breaker = [SignalKind::MessageBreakerOpened, SignalKind::MessageBreakerClosed];
+            let told = decision.told.iter().filter(|told| !breaker.contains(&told.signal.kind())).count();
+            prop_assert_eq!(row.user.is_some(), told > 0);
+            prop_assert_eq!(row.delivered == DeliveryState::Failed, told == 2);
             if let Some(user) = row.user.and(facts.user.as_ref()) {
                 prop_assert!(user.contact_at(channel, &row.address).unwrap().proven_at.is_some());
             }

@@ -6,6 +6,7 @@ use majordomo_model::{
 };
 
 use super::authority::forget_failures;
+use super::common_budget::answered;
 use super::epoch::{Bound, RESETS};
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::new_password::{Offer, Unusable};
@@ -115,6 +116,7 @@ fn reset(token: &TokenRow, user: &UserRow, phc: &str, facts: &Facts, terms: &Ter
     checks.push(Check::TokenOpen(token.id, token.attempts));
     // Superseded a moment ago with all the others: this one was used.
     writes.push(Write::EndToken(token.id, TokenEnd::Used));
+    writes.extend(answered(token));
     writes.push(forget_failures(terms.keys, user.id));
     let undo = terms.undo.record(user, ChangeKind::PasswordReset, told_first(user), &facts.changes, facts.now);
     writes.extend(undo.writes);

@@ -4,6 +4,7 @@ use majordomo_model::{
     ChangeKind, Channel, ContactId, Failure, Personal, ProofMethod, Timestamp, TokenId, UserId, UserStatus,
 };
 
+use super::common_budget::answered;
 use super::flow::Services;
 use super::policy::{personal_contact, reset_purpose, seal_key, verification_purpose};
 use super::proof::{Judgement, Parsed, judge};
@@ -90,6 +91,7 @@ impl ProofFacts {
                 if open {
                     proven.checks.push(Check::TokenOpen(token.id, token.attempts));
                     proven.writes.push(Write::EndToken(token.id, TokenEnd::Used));
+                    proven.writes.extend(answered(token));
                 }
                 Ok(proven)
             }
@@ -128,6 +130,7 @@ impl ProofFacts {
             Check::OpenTokens(user.id, verification_purpose(contact.channel), names(&self.verifications)),
         ];
         let mut writes = vec![Write::EndToken(token.id, TokenEnd::Used)];
+        writes.extend(answered(token));
         if let Some(replaced) = replaced {
             checks.push(Check::OpenTokens(user.id, reset_purpose(contact.channel), names(&self.resets)));
             let sent_there = self.resets.iter().filter(|reset| reset.address == replaced.canonical);

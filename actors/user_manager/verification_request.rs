@@ -7,9 +7,10 @@ use majordomo_model::{
     VerificationRequested,
 };
 
+use super::common_budget::Due;
 use super::flow::{Services, Told};
 use super::fresh_token::FreshToken;
-use super::message_budget::{Asked, Remembered};
+use super::message_budget::{Asked, MessageBudget, Remembered};
 use super::policy::{Policy, personal_contact, typed, verification_purpose};
 use super::verification::{Known, address_key, taken};
 use crate::keys::Keyring;
@@ -110,7 +111,7 @@ pub(super) struct ClaimFacts {
     /// The last request of the same.
     last: Remembered,
     /// The messages to where this one would go.
-    budget: Remembered,
+    budget: MessageBudget,
     now: Timestamp,
 }
 
@@ -144,7 +145,7 @@ impl ClaimFacts {
         let open = open.transpose()?.unwrap_or_default();
         let asked = sought.asked(channel);
         let address = contact.as_ref().map(|contact| contact.canonical.as_str()).or_else(|| sought.typed());
-        let budget = Remembered::read(view, asked.budget(keys, channel, address))?;
+        let budget = MessageBudget::read(view, &asked.destination(keys, channel, address))?;
         let last = Remembered::read(view, asked.cool_down(keys))?;
         Ok(Self { user, contact, holder, open, last, budget, now })
     }
@@ -157,7 +158,7 @@ impl ClaimFacts {
             return Requested { checks, writes, told, answered, due: Err(Failure::CoolDown), known };
         }
         let due = self.due(channel);
-        let allowance = self.budget.spend(due.is_ok(), self.now, &policy.messages);
+        let allowance = self.budget.spend(Due::proof(due.is_ok()), self.now, &policy.messages);
         let held = self.holder.iter().map(|(key, holder)| Check::Holder(key.clone(), *holder, self.now));
         let mut checks: Vec<_> = held.collect();
         let claim = self.user.as_ref().zip(self.contact.as_ref().filter(|contact| contact.proven_at.is_none()));
@@ -190,7 +191,7 @@ impl ClaimFacts {
         let (challenge, expires_at) = (token.id, token.expires_at);
         let answered = Answered { at: self.now, challenge, expires_at, code_expires_at };
         writes.push(Write::PutToken(Box::new(token)));
-        allowance.changes.enter(&mut checks, &mut writes);
+        allowance.enter(&mut checks, &mut writes);
         self.last.answer(answered, &policy.messages).enter(&mut checks, &mut writes);
         Requested { checks, writes, told, answered, due, known }
     }
@@ -247,13 +248,13 @@ fn meant(user: &UserRow, named: Option<ContactId>, channel: Channel) -> Option<&
 pub(super) mod cases {
     use proptest::prelude::*;
 
-    use super::super::message_budget::cases::remembered;
+    use super::super::message_budget::cases::{budget, remembered};
     use super::super::verification::cases::{NOW, address, owner, token, user};
     use super::*;
 
     pub(in super::super) fn claim_facts(channel: Channel) -> impl Strategy<Value = ClaimFacts> {
         let open = prop::collection::vec(token(channel), 0..3);
-        let messages = (remembered(NOW), remembered(NOW));
+        let messages = (remembered(NOW), budget(NOW));
         (prop::option::of(user(channel)), prop::option::of(0..2_usize), owner(), open, messages).prop_map(
             move |(user, which, owner, open, (last, budget))| {
                 let contact = user.as_ref().zip(which).and_then(|(user, which)| user.contacts.get(which)).cloned();

@@ -34,6 +34,7 @@ mod notifying;
 mod one_end;
 mod operating;
 mod person;
+mod pumping;
 mod registration;
 mod retention;
 mod routing;

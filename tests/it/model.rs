@@ -870,6 +870,7 @@ async fn run(steps: &[Step]) -> Vec<Outcome> {
     let test = TestAccounts::configured(|config| {
         config.policy.messages.per_hour = u32::try_from(BUDGET).ok();
         config.policy.limits = majordomo::Limits::none();
+        config.policy.messages.texts = majordomo::TextLimits::none();
     })
     .await;
     let mut model = Model::default();

@@ -82,8 +82,11 @@ async fn of_200_concurrent_registrations_of_one_username_written_in_many_ways_ex
 
 /// A system that sends an address as many messages as are asked for.
 async fn without_budget() -> TestAccounts {
-    TestAccounts::configured(|config| (config.policy.messages.per_hour, config.policy.messages.per_day) = (None, None))
-        .await
+    TestAccounts::configured(|config| {
+        let limits = &mut config.policy.messages;
+        (limits.per_hour, limits.per_day, limits.texts) = (None, None, majordomo::TextLimits::none());
+    })
+    .await
 }
 
 /// Has 200 users claim one address, each writing it otherwise, and answers the messages that they got.

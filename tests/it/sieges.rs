@@ -83,9 +83,8 @@ async fn ten_thousand_wrong_passwords_from_fifty_sources_end_no_session_and_leav
 const NUMBERS: u32 = 1_000;
 /// How often each is asked for, a minute apart.
 const ROUNDS: u16 = 6;
-/// The most that all of them are sent: what bounds one number by the hour, a thousand times. A bound on what a prefix,
-/// a source or everybody is sent makes it smaller.
-const MOST: usize = 5 * NUMBERS as usize;
+/// The most that all of them are sent, for they have one prefix: twenty at once, and one more every three minutes.
+const MOST: usize = 20 + ROUNDS as usize / 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_adjacent_numbers_are_sent_no_more_than_they_are_allowed() {
@@ -122,7 +121,8 @@ async fn a_thousand_adjacent_numbers_are_sent_no_more_than_they_are_allowed() {
     assert!(sent.keys().all(|to| all.iter().any(|of| number(*of) == *to)), "only where it was asked for");
     let allowed = majordomo::Policy::default().messages.per_hour.unwrap() as usize;
     assert!(sent.values().all(|count| *count <= allowed), "{sent:?}");
-    assert!(sent.values().sum::<usize>() <= MOST);
+    let all = sent.values().sum::<usize>();
+    assert!((20..=MOST).contains(&all), "{all} messages");
 }
 
 /// Where a user is reached by e-mail.

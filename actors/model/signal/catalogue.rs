@@ -366,4 +366,10 @@ catalogue! {
     213 UserUnlockFailed "user_unlock_failed" Attempt USER_MANAGER [] [Unlock]
         "A lock was not lifted."
         { user: Option<UserId>, token: Option<TokenId>, reason: Failure }
+    220 MessageBreakerOpened "message_breaker_opened" Attempt USER_MANAGER [] []
+        "Too few text messages to a region were answered; further ones are withheld until some that are let through are."
+        { region: String, started: u32, answered: u32 }
+    221 MessageBreakerClosed "message_breaker_closed" Attempt USER_MANAGER [] []
+        "Enough text messages to a region were answered again; they are sent as ever."
+        { region: String, started: u32, answered: u32 }
 }

@@ -2,6 +2,15 @@
 
 /// What a field of a signal means; one meaning a name, throughout the catalogue.
 macro_rules! meaning {
+    (region) => {
+        "The region of the numbers (ISO 3166-1); `001` for numbers of no country, `ZZ` for those that no plan places."
+    };
+    (started) => {
+        "How many messages were started, of those that were looked at."
+    };
+    (answered) => {
+        "The link or code of how many of those was used."
+    };
     (failures) => {
         "How many failed attempts were counted at the identifier before a success; none if there were none."
     };

@@ -11,10 +11,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
-use crate::storage::ChangeRow;
 use crate::storage::limit::{AttemptRow, LimitRow};
 use crate::storage::progress::{FailureRow, OpenRow, OpenState, ProjectionRow};
 use crate::storage::row::{decode, decode_signal, encode};
+use crate::storage::{ChangeRow, TextSlot, TextsRow};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -219,6 +219,18 @@ fn version_3_of_what_is_remembered_of_messages_is_read_for_ever() {
     );
 }
 
+fn full_texts() -> TextsRow {
+    TextsRow { slots: vec![TextSlot { from: at(1), started: 2, answered: 1 }], opened_at: Some(at(3)) }
+}
+
+#[test]
+fn version_5_of_what_is_known_of_text_messages_is_read_for_ever() {
+    golden(
+        &full_texts(),
+        "0182a5736c6f74739183a466726f6dce000f4240a77374617274656402a8616e73776572656401a96f70656e65645f6174ce002dc6c0",
+    );
+}
+
 #[test]
 fn version_2_of_a_subscriptions_rows_is_read_for_ever() {
     golden(
@@ -305,6 +317,8 @@ fn a_field_that_a_later_build_added_is_skipped() {
     reads_later(&ActivityRow::default());
     reads_later(&AttemptRow::default());
     reads_later(&LimitRow::default());
+    reads_later(&full_texts());
+    reads_later(&full_texts().slots[0]);
     reads_later(&full_token());
     reads_later(&full_session());
     reads_later(&applied_row());

@@ -425,3 +425,43 @@ async fn users_are_paged_in_the_order_of_registration() {
     assert_eq!(page(Some(users[1]), 9), users[2..]);
     assert_eq!(page(Some(users[4]), 9), []);
 }
+
+#[tokio::test]
+async fn the_last_place_of_a_budget_is_given_to_one_and_what_costs_nothing_takes_none() {
+    let store = Store::new().await;
+    let (cost, most) = (Duration::from_secs(20), Duration::from_secs(60));
+    let room = |seconds| Check::Room { key: [4; 32], at: at(seconds), cost, most };
+    let spend = |seconds, cost| Write::Spend { key: [4; 32], at: at(seconds), cost, most };
+    for _ in 0..3 {
+        assert!(store.holds(room(100)).await);
+        store.write(vec![spend(100, Duration::ZERO), spend(100, cost)]).await;
+    }
+    assert!(!store.holds(room(100)).await && !store.holds(room(119)).await && store.holds(room(120)).await);
+    assert!(!store.holds(room(99)).await, "a clock that was set back waits no longer than it was set back");
+    store.write(vec![spend(500, cost); 3]).await;
+    assert!(!store.holds(room(0)).await && store.holds(room(520)).await);
+}
+
+#[tokio::test]
+async fn text_messages_are_counted_by_region_and_pass_until_they_are_withheld() {
+    use crate::storage::{TextEvent, TextSlot, TextsRow};
+
+    let store = Store::new().await;
+    let count = |region: &str, seconds, event| Write::CountText(region.to_owned(), at(seconds), event);
+    let passes = |region: &str| Check::TextsPass(region.to_owned());
+    assert!(store.holds(passes("GB")).await && store.holds(Check::Texts("GB".to_owned(), None)).await);
+    let started = TextEvent::Started(10);
+    let counted = vec![count("GB", 1, started), count("GB", 9, started), count("GB", 301, started)];
+    store.write(counted).await;
+    store.write(vec![count("GB", 9, TextEvent::Answered), count("FR", 9, TextEvent::None)]).await;
+    let slots =
+        vec![TextSlot { from: at(0), started: 2, answered: 1 }, TextSlot { from: at(300), started: 1, answered: 0 }];
+    let row = TextsRow { slots, opened_at: None };
+    assert!(store.holds(Check::Texts("GB".to_owned(), Some(row.clone()))).await && store.holds(passes("GB")).await);
+    assert!(store.holds(Check::Texts("FR".to_owned(), Some(TextsRow::default()))).await);
+    let open = TextsRow { opened_at: Some(at(302)), ..TextsRow::default() };
+    store.write(vec![Write::PutTexts("GB".to_owned(), Box::new(open))]).await;
+    assert!(!store.holds(passes("GB")).await && store.holds(passes("FR")).await);
+    assert!(!store.holds(Check::Texts("GB".to_owned(), Some(row))).await);
+    assert_eq!(store.count(Table::Texts), 2);
+}
