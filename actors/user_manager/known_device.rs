@@ -17,6 +17,11 @@ impl KnownDevice {
         self.0.name.iter().fold("device/".to_owned(), |text, byte| format!("{text}{byte:02x}"))
     }
 
+    /// Whose it is.
+    pub(super) const fn user(self) -> UserId {
+        self.0.user
+    }
+
     /// Whether it is this user's, as they are now.
     pub(super) fn is_of(self, user: &UserRow) -> bool {
         self.0.user == user.id && self.0.epoch == user.epoch

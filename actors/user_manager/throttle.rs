@@ -22,8 +22,11 @@ use super::services::Services;
 use super::source::Source;
 use crate::storage::{Batch, Lookup, Unreadable, Write};
 
-/// How many requests wait for a place in one budget; more are refused at once.
+/// How many requests wait for a place in one budget, and how many of one source for any; more are refused at once.
 const WAITING: usize = 512;
+/// How many logins of one user go first for their known devices at a time: whoever has an account has as many devices
+/// that are known to it as they like.
+const PRECEDING: u32 = 2;
 /// What who finds nobody's place free soon is told to wait.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -126,6 +129,8 @@ pub(super) struct Reservation {
     budgets: Vec<(Budget, bool)>,
     /// The device that the attempt comes from, if it is known.
     pub(super) device: Option<KnownDevice>,
+    /// Whether it goes before those of strangers: one of the few of that user that do.
+    pub(super) precedence: Option<Held>,
 }
 
 impl Throttle {
@@ -139,10 +144,14 @@ impl Throttle {
     ) -> Result<Reservation, NoPlace> {
         let device = known_device(services, command, counted.iter().find_map(|counted| counted.subject))?;
         let budgets: Vec<_> = counted.iter().flat_map(|counted| budgets(services, command, *counted, device)).collect();
+        let source = budgets.iter().find(|budget| budget.scope == LimitScope::Source).map(|budget| budget.key);
+        let line = source.or_else(|| device.map(|device| precedence_key(services, device)));
         loop {
-            let waiting = match self.attempt(services, &budgets)? {
+            let waiting = match self.attempt(services, &budgets, line)? {
                 Attempted::Reserved(held, last) => {
-                    return Ok(Reservation { _held: held, budgets: budgets.into_iter().zip(last).collect(), device });
+                    let precedence = device.and_then(|device| self.precede(services, device));
+                    let budgets = budgets.into_iter().zip(last).collect();
+                    return Ok(Reservation { _held: held, budgets, device, precedence });
                 }
                 Attempted::Full(waiting) => waiting,
             };
@@ -154,7 +163,7 @@ impl Throttle {
 
     /// What was reserved is read before what is stored, and a place is given back only after its spending is stored: so
     /// a place may count twice for a moment, and never not at all.
-    fn attempt(&self, services: &Services, budgets: &[Budget]) -> Result<Attempted, NoPlace> {
+    fn attempt(&self, services: &Services, budgets: &[Budget], line: Option<[u8; 32]>) -> Result<Attempted, NoPlace> {
         if budgets.is_empty() {
             return Ok(Attempted::Reserved(Vec::new(), Vec::new()));
         }
@@ -180,10 +189,18 @@ impl Throttle {
             })
             .collect();
         if let Some((full, _)) = budgets.iter().zip(&free).find(|(_, free)| **free == 0) {
-            return self.slots.wait(&mut slots, full.key).map(Attempted::Full);
+            return self.slots.wait(&mut slots, full.key, line).map(Attempted::Full);
         }
         let held = budgets.iter().map(|budget| self.slots.hold(&mut slots, budget.key)).collect();
         Ok(Attempted::Reserved(held, free.into_iter().map(|free| free == 1).collect()))
+    }
+
+    /// A place among the logins that go first, if the device's user has one left.
+    fn precede(&self, services: &Services, device: KnownDevice) -> Option<Held> {
+        let key = precedence_key(services, device);
+        let mut slots = self.slots.lock();
+        let preceding = slots.get(&key).map_or(0, |slot| slot.reserved);
+        (preceding < PRECEDING).then(|| self.slots.hold(&mut slots, key))
     }
 
     /// A place among the wrong passwords that an account bears before it is locked, or nothing where it is locked. So no
@@ -204,7 +221,7 @@ impl Throttle {
                 if slots.get(&subject).map_or(0, |slot| slot.reserved) < left {
                     return Ok(Some(self.slots.hold(&mut slots, subject)));
                 }
-                self.slots.wait(&mut slots, subject)?
+                self.slots.wait(&mut slots, subject, None)?
             };
             if !waiting.until_freed(deadline).await {
                 return Err(NoPlace::Throttled(SOON));
@@ -221,7 +238,8 @@ enum Attempted {
 /// A turn in the line for a place.
 struct Waiting {
     slots: Arc<Slots>,
-    key: [u8; 32],
+    /// The budget, and who waits, unless that is the same.
+    keys: ([u8; 32], Option<[u8; 32]>),
     freed: watch::Receiver<()>,
 }
 
@@ -242,7 +260,9 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.slots.change(&self.key, |slot| slot.waiting = slot.waiting.saturating_sub(1));
+        for key in [Some(self.keys.0), self.keys.1].iter().flatten() {
+            self.slots.change(key, |slot| slot.waiting = slot.waiting.saturating_sub(1));
+        }
     }
 }
 
@@ -275,14 +295,25 @@ impl Slots {
         Held { slots: Arc::clone(self), key }
     }
 
-    fn wait(self: &Arc<Self>, slots: &mut HashMap<[u8; 32], Slot>, key: [u8; 32]) -> Result<Waiting, NoPlace> {
-        let slot = slots.entry(key).or_default();
-        if slot.waiting >= WAITING {
+    /// A turn in the line of a budget, and in that of whoever waits: they have one line, whatever it is that they wait for.
+    fn wait(
+        self: &Arc<Self>,
+        slots: &mut HashMap<[u8; 32], Slot>,
+        key: [u8; 32],
+        line: Option<[u8; 32]>,
+    ) -> Result<Waiting, NoPlace> {
+        let line = line.filter(|line| *line != key);
+        let is_long = |key| slots.get(key).is_some_and(|slot: &Slot| slot.waiting >= WAITING);
+        if is_long(&key) || line.as_ref().is_some_and(is_long) {
             return Err(NoPlace::Throttled(SOON));
         }
+        if let Some(line) = line {
+            slots.entry(line).or_default().waiting += 1;
+        }
+        let slot = slots.entry(key).or_default();
         slot.waiting += 1;
         let freed = slot.freed.subscribe();
-        Ok(Waiting { slots: Arc::clone(self), key, freed })
+        Ok(Waiting { slots: Arc::clone(self), keys: (key, line), freed })
     }
 
     fn change(&self, key: &[u8; 32], change: impl FnOnce(&mut Slot)) {
@@ -313,6 +344,11 @@ impl From<Unreadable> for NoPlace {
     fn from(_: Unreadable) -> Self {
         Self::Unreadable
     }
+}
+
+/// What the logins of a user's known devices are counted under, whichever device it is.
+fn precedence_key(services: &Services, device: KnownDevice) -> [u8; 32] {
+    services.keys.identifier_hash("precedence", &device.user().to_string())
 }
 
 /// The places of a command in the budgets that it counts against, or what it is refused with.
@@ -461,6 +497,59 @@ mod tests {
             assert_eq!(waiting.await.unwrap_err(), NoPlace::Throttled(Duration::from_secs(120)));
         }
         assert_eq!(places(&fixture), 0);
+    }
+
+    #[tokio::test]
+    async fn one_source_waits_in_one_line_whichever_accounts_it_guesses_at() {
+        let fixture = Fixture::new().await;
+        let throttle = &fixture.services.throttle;
+        let attempt = async |address: &str, account: usize| {
+            let (command, name) = (guess(address), format!("user{account}"));
+            let counted = [Counted::login(Subject::Named(&name))];
+            throttle.reserve(&fixture.services, &command, &counted, None).await
+        };
+        let (here, elsewhere) = ("192.0.2.1", "192.0.2.2");
+        let (mut kept, mut line) = (Vec::new(), Vec::new());
+        for account in 0..8 {
+            for _ in 0..5 {
+                kept.push(attempt(here, account).await.unwrap());
+            }
+            kept.push(attempt(elsewhere, account).await.unwrap());
+            for _ in 0..WAITING / 8 {
+                let mut waiting = Box::pin(attempt(here, account));
+                assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+                line.push(waiting);
+            }
+        }
+        assert_eq!(attempt(here, 0).await.unwrap_err(), NoPlace::Throttled(SOON));
+        drop(attempt(here, 8).await.unwrap());
+        for _ in 0..4 {
+            kept.push(attempt(elsewhere, 0).await.unwrap());
+        }
+        assert!(futures_util::poll!(Box::pin(attempt(elsewhere, 0)).as_mut()).is_pending(), "it has a line of its own");
+        drop(line);
+        kept.clear();
+        assert_eq!(places(&fixture), 0);
+    }
+
+    #[tokio::test]
+    async fn two_logins_of_a_user_go_first_for_their_devices_however_many_those_are() {
+        let fixture = Fixture::new().await;
+        fixture.register_proven("ada", None, None).await;
+        let mut kept = Vec::new();
+        for expected in [true, true, false] {
+            let device = fixture.sign_in_with("ada", PASSWORD).await.unwrap().device;
+            let command = guess("192.0.2.1").device(device);
+            let counted = [Counted::login(Subject::Named("ada"))];
+            let reserved =
+                fixture.services.throttle.reserve(&fixture.services, &command, &counted, None).await.unwrap();
+            assert!(reserved.device.is_some());
+            assert_eq!(reserved.precedence.is_some(), expected);
+            kept.push(reserved);
+        }
+        kept.clear();
+        assert_eq!(places(&fixture), 0);
+        assert!(reserve(&fixture, None).await.unwrap().precedence.is_none(), "a stranger's");
     }
 
     #[tokio::test]
