@@ -375,9 +375,9 @@ impl HashError {
 pub struct HasherState {
     /// What computes the hashes.
     pub kernel: HashKernel,
-    /// Jobs that wait.
+    /// Jobs that wait, those of known devices among them.
     pub queued: usize,
-    /// Jobs that may wait. Where the settings do not say, it changes once: when the first hashes were timed.
+    /// Jobs that may wait, but for those of known devices, of which a quarter as many may. Where the settings do not say, it changes once: when the first hashes were timed.
     pub bound: usize,
     /// Threads that live.
     pub workers: u64,
