@@ -1,8 +1,9 @@
 //! Fairness: what is left of legitimate logins while nineteen wrong ones come for each of them, beside the same logins alone.
 //!
-//! `cargo bench --bench fairness`. `SECONDS=n` is how long each load is offered (8), `ROUNDS=n` how often (4). Legitimate logins
-//! come at three fifths of what a closed loop of logins reaches just before, at the same random instants with the attack
-//! and without it, in turns. Latency is taken from the instant at which a login was meant to begin.
+//! `cargo bench --bench fairness`. `SECONDS=n` is how long each load is offered (8), `ROUNDS=n` how often (4), `SOURCES=n` from
+//! how many sources accounts are stuffed (200). Legitimate logins come at three fifths of what a closed loop of logins
+//! reaches just before, at the same random instants with the attack and without it, in turns. Latency is taken from the
+//! instant at which a login was meant to begin.
 
 #![allow(clippy::print_stdout, reason = "it reports")]
 
@@ -38,9 +39,9 @@ const SPENT: u32 = 5;
 enum Shape {
     /// 20 sources guess at five accounts.
     FewAccounts,
-    /// 200 sources that were never seen before try a password at each of many accounts.
+    /// Many sources that were never seen before try a password at each of many accounts.
     StuffingBegins,
-    /// The same 200 go on after their budgets are spent.
+    /// The same go on after their budgets are spent.
     StuffingGoesOn,
     /// Each attempt is from a network of its own: no budget is ever spent. So are the owners' logins.
     Botnet,
@@ -49,24 +50,24 @@ enum Shape {
 }
 
 const SHAPES: [Shape; 5] =
-    [Shape::FewAccounts, Shape::StuffingBegins, Shape::StuffingGoesOn, Shape::Botnet, Shape::BotnetAndDevices];
+    [Shape::FewAccounts, Shape::Botnet, Shape::BotnetAndDevices, Shape::StuffingBegins, Shape::StuffingGoesOn];
 
 impl Shape {
     const fn name(self) -> &'static str {
         match self {
             Self::FewAccounts => "(a) 20 sources, 5 accounts",
-            Self::StuffingBegins => "(b) stuffing, 200 new sources",
-            Self::StuffingGoesOn => "(b) stuffing, 200 spent sources",
+            Self::StuffingBegins => "(b) stuffing, new sources",
+            Self::StuffingGoesOn => "(b) stuffing, spent sources",
             Self::Botnet => "(c1) botnet, no device tokens",
             Self::BotnetAndDevices => "(c2) botnet, device tokens",
         }
     }
 
     /// How many sources there are whose budgets are spent beforehand.
-    const fn spent_sources(self) -> u64 {
+    const fn spent_sources(self, stuffing: u64) -> u64 {
         match self {
             Self::FewAccounts => 20,
-            Self::StuffingGoesOn => 200,
+            Self::StuffingGoesOn => stuffing,
             _ => 0,
         }
     }
@@ -75,13 +76,13 @@ impl Shape {
         if matches!(self, Self::StuffingBegins) { Duration::ZERO } else { LEAD }
     }
 
-    /// A wrong login: where it comes from and whom it is about follows from two numbers.
-    fn guess(self, round: u64, source: u64, victim: u64) -> Command<Authenticate> {
+    /// A wrong login: where it comes from and whom it is about follows from two numbers, and from how many sources stuff.
+    fn guess(self, stuffing: u64, round: u64, (source, victim): (u64, u64)) -> Command<Authenticate> {
         let victims = if self == Self::FewAccounts { 5 } else { USERS - LEGITIMATE };
         let address = match self {
             Self::FewAccounts => four([203, 0], source % 20),
-            Self::StuffingBegins => four([198, 18], source % 200 + 200 * (round + 1)),
-            Self::StuffingGoesOn => four([198, 18], source % 200),
+            Self::StuffingBegins => four([198, 18], source % stuffing + stuffing * (round + 1)),
+            Self::StuffingGoesOn => four([198, 18], source % stuffing),
             Self::Botnet | Self::BotnetAndDevices => six(source),
         };
         let identifier = world::username(LEGITIMATE + victim % victims);
@@ -158,6 +159,8 @@ impl Came {
 struct World {
     accounts: Accounts,
     devices: Arc<Vec<DeviceToken>>,
+    /// How many sources stuff accounts.
+    stuffing: u64,
     span: Duration,
 }
 
@@ -187,11 +190,11 @@ impl World {
     }
 
     async fn attacked(&self, shape: Shape, rate: f64, seed: u64) -> Result<(Came, Came), Failure> {
-        let (accounts, span) = (self.accounts.clone(), shape.lead() + self.span);
+        let (accounts, stuffing, span) = (self.accounts.clone(), self.stuffing, shape.lead() + self.span);
         let attack = tokio::spawn(async move {
             let arrivals = open_loop(rate * WRONG, span, !seed, |number| {
                 let mut draws = Draws::new(number ^ (seed << 32));
-                let command = shape.guess(seed, draws.next(), draws.next());
+                let command = shape.guess(stuffing, seed, (draws.next(), draws.next()));
                 let accounts = accounts.clone();
                 async move { accounts.authenticate(command).await }
             });
@@ -199,20 +202,21 @@ impl World {
         });
         tokio::time::sleep(shape.lead()).await;
         let legitimate = self.legitimate(shape, rate, seed).await?;
-        let is_compared =
-            |answer: &Answer<_>| matches!(answer, Err(Error::Refused(AuthenticateReason::InvalidCredentials)));
+        let is_compared = |answer: &Answer<Authenticate>| {
+            matches!(answer, Err(Error::Refused(AuthenticateReason::InvalidCredentials)))
+        };
         Ok((legitimate, Came::of(&attack.await?, is_compared)?))
     }
 
     /// Lets the sources of an attack spend their budgets.
     async fn spend(&self, shape: Shape) -> Result<(), Failure> {
         let mut all = JoinSet::new();
-        for source in 0..shape.spent_sources() {
-            let accounts = self.accounts.clone();
+        for source in 0..shape.spent_sources(self.stuffing) {
+            let (accounts, stuffing) = (self.accounts.clone(), self.stuffing);
             all.spawn(async move {
                 let (mut in_a_row, mut victim) = (0, source);
                 while in_a_row < SPENT {
-                    match accounts.authenticate(shape.guess(0, source, victim)).await {
+                    match accounts.authenticate(shape.guess(stuffing, 0, (source, victim))).await {
                         Err(Error::Throttled { .. }) => in_a_row += 1,
                         Err(Error::Overloaded) => tokio::time::sleep(Duration::from_millis(50)).await,
                         _ => in_a_row = 0,
@@ -295,7 +299,8 @@ async fn run() -> Result<(), Failure> {
         devices.push(accounts.authenticate(right(user, None)).await?.device);
     }
     let span = Duration::from_millis(setting("SECONDS", 8, 0)?.saturating_mul(1_000).max(500));
-    let world = World { accounts, devices: Arc::new(devices), span };
+    let stuffing = setting("SOURCES", 200, 20)?.max(1);
+    let world = World { accounts, devices: Arc::new(devices), stuffing, span };
     for shape in SHAPES {
         let row = measured(&world, shape).await?;
         tell(&mut report, shape, row);
