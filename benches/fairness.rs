@@ -27,8 +27,8 @@ const LEGITIMATE: u64 = 200;
 const LOAD: f64 = 0.6;
 /// How many wrong logins come for each of them: 95 % of all.
 const WRONG: f64 = 19.0;
-/// How many callers the closed loop has.
-const CALLERS: usize = 64;
+/// How many callers the closed loop has: fewer than the line has places, on a slow machine too.
+const CALLERS: usize = 8;
 /// How long an attack has gone on when the legitimate logins come, unless its beginning is what is looked at.
 const LEAD: Duration = Duration::from_secs(2);
 /// A source that is refused so often in a row has spent its budgets.
