@@ -122,6 +122,12 @@ impl Hasher {
         self.keep_place(Priority::Login, "verify")
     }
 
+    /// As [`Hasher::keep_place_for_login`], for one on a known device: in the room for these, before other logins, or
+    /// among them where that is full.
+    pub(crate) fn keep_place_for_known_device(&self) -> Option<Place> {
+        Place::keep(&self.shared, Priority::KnownDevice).or_else(|| self.keep_place_for_login())
+    }
+
     /// As [`Hasher::keep_place_for_login`], for a new hash.
     pub(crate) fn keep_place_for_new_hash(&self) -> Option<Place> {
         self.keep_place(Priority::Background, "hash")
@@ -203,7 +209,9 @@ impl Hasher {
         claim: Claim,
         deadline: Option<Instant>,
     ) -> Result<Verified, HashError> {
-        self.ask(Priority::Login, place, deadline, |reply| Task::Verify { claim, reply }).await
+        let is_known_device = place.as_ref().is_some_and(Place::is_for_known_device);
+        let priority = if is_known_device { Priority::KnownDevice } else { Priority::Login };
+        self.ask(priority, place, deadline, |reply| Task::Verify { claim, reply }).await
     }
 
     /// Judges a hash that another system made, by its shape and its cost, and says what to store of it. It is no job.
@@ -368,9 +376,9 @@ impl HashError {
 pub struct HasherState {
     /// What computes the hashes.
     pub kernel: HashKernel,
-    /// Jobs that wait.
+    /// Jobs that wait, those of known devices among them.
     pub queued: usize,
-    /// Jobs that may wait. Where the settings do not say, it changes once: when the first hashes were timed.
+    /// Jobs that may wait, but for those of known devices, of which a quarter as many may. Where the settings do not say, it changes once: when the first hashes were timed.
     pub bound: usize,
     /// Threads that live.
     pub workers: u64,

@@ -103,7 +103,7 @@ impl Ceiling {
 pub struct HasherSettings {
     /// Threads that hash, at least 1. Default: one for each core.
     pub workers: Option<usize>,
-    /// Jobs that may wait, at least 1. Default: as many as the workers finish within four fifths of `patience`, by how
+    /// Jobs that may wait, at least 1; a quarter as many logins on known devices may beside them. Default: as many as the workers finish within four fifths of `patience`, by how
     /// long hashes take; until four were computed, one is taken to need 1 us for every KiB and pass.
     pub queue: Option<usize>,
     /// How long a login may take in a full line, from its question to its answer; it sizes the queue where `queue` is not

@@ -9,6 +9,8 @@ use super::HashError;
 /// Whose turn comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Priority {
+    /// Somebody waits at the door on a device that their account knows: what strangers cannot keep out.
+    KnownDevice,
     /// Somebody waits at the door: a password is checked.
     Login,
     /// A new hash that somebody waits for: registration, a changed password.
@@ -17,11 +19,18 @@ pub(super) enum Priority {
     Rehash,
 }
 
-/// A bounded queue with three priorities, first in first out within each.
+/// How many jobs of known devices are taken in a row while another login waits.
+const IN_A_ROW: u32 = 7;
+/// Known devices have room of their own, a part in so many of the bound, and at least for one.
+const PART_FOR_KNOWN_DEVICES: usize = 4;
+
+/// A bounded queue with four priorities, first in first out within each.
 ///
-/// The bound counts them all, and may change; who waits by then stays. A login that finds no place takes that of
-/// the youngest rehash or else background job, so a flood of registrations cannot shut the door; a background job takes
-/// that of a rehash.
+/// The bound counts all but known devices, and may change; who waits by then stays. A login that finds no place takes
+/// that of the youngest rehash or else background job, so a flood of registrations cannot shut the door; a background
+/// job takes that of a rehash. Known devices have room beside it, so that nobody who was let in is displaced for them
+/// and no flood of strangers shuts them out; and one turn in eight is another login's, so that they do not shut out
+/// strangers either.
 pub(super) struct Queue<T> {
     waiting: Mutex<Waiting<T>>,
     ready: Condvar,
@@ -29,11 +38,14 @@ pub(super) struct Queue<T> {
 
 struct Waiting<T> {
     bound: usize,
+    known_device: VecDeque<T>,
     login: VecDeque<T>,
     background: VecDeque<T>,
     rehash: VecDeque<T>,
-    /// How many logins, background jobs and rehashes there is room kept for.
-    reserved: [usize; 3],
+    /// How many known devices, other logins, background jobs and rehashes there is room kept for.
+    reserved: [usize; 4],
+    /// How many jobs of known devices were taken since the last other one.
+    in_a_row: u32,
     closed: bool,
     held: bool,
     rehashes_held: bool,
@@ -43,10 +55,12 @@ impl<T> Queue<T> {
     pub(super) fn new(bound: usize) -> Self {
         let waiting = Waiting {
             bound,
+            known_device: VecDeque::new(),
             login: VecDeque::new(),
             background: VecDeque::new(),
             rehash: VecDeque::new(),
-            reserved: [0; 3],
+            reserved: [0; 4],
+            in_a_row: 0,
             closed: false,
             held: false,
             rehashes_held: false,
@@ -95,7 +109,8 @@ impl<T> Queue<T> {
         }
         let (is_login, mut displaced) = (priority == Priority::Login, None);
         let has_room = reserved || waiting.has_room_for(priority);
-        if waiting.len() >= waiting.bound || !has_room {
+        let is_full = priority != Priority::KnownDevice && waiting.within_bound() >= waiting.bound;
+        if is_full || !has_room {
             let youngest = if is_login || has_room { waiting.give_way_to(priority) } else { None };
             match youngest {
                 Some(youngest) => displaced = Some((youngest, HashError::Overloaded)),
@@ -104,6 +119,7 @@ impl<T> Queue<T> {
             }
         }
         match priority {
+            Priority::KnownDevice => waiting.known_device.push_back(job),
             Priority::Login => waiting.login.push_back(job),
             Priority::Background => waiting.background.push_back(job),
             Priority::Rehash => waiting.rehash.push_back(job),
@@ -149,8 +165,9 @@ impl<T> Queue<T> {
     pub(super) fn close(&self) -> Vec<T> {
         let mut waiting = self.lock();
         waiting.closed = true;
-        let Waiting { login, background, rehash, .. } = &mut *waiting;
-        login.drain(..).chain(background.drain(..)).chain(rehash.drain(..)).collect()
+        let Waiting { known_device, login, background, rehash, .. } = &mut *waiting;
+        let logins = known_device.drain(..).chain(login.drain(..));
+        logins.chain(background.drain(..)).chain(rehash.drain(..)).collect()
     }
 
     /// Keeps every waiting job where it is while `held`.
@@ -174,15 +191,23 @@ impl<T> Queue<T> {
 
 impl<T> Waiting<T> {
     fn len(&self) -> usize {
+        self.known_device.len() + self.within_bound()
+    }
+
+    /// How many of those that the bound counts wait.
+    fn within_bound(&self) -> usize {
         self.login.len() + self.background.len() + self.rehash.len()
     }
 
     /// Each takes the place of one of a lower priority, if it must, but not the room that is kept for one of its own or
-    /// a higher one.
+    /// a higher one. The room for known devices is nobody else's.
     fn has_room_for(&self, priority: Priority) -> bool {
-        let [logins, others, rehashes] = self.reserved;
+        let [known_devices, logins, others, rehashes] = self.reserved;
         let (login, other) = (self.login.len() + logins, self.background.len() + others);
         let taken = match priority {
+            Priority::KnownDevice => {
+                return self.known_device.len() + known_devices < self.bound.div_ceil(PART_FOR_KNOWN_DEVICES);
+            }
             Priority::Login => login,
             Priority::Background => login + other,
             Priority::Rehash => login + other + self.rehash.len() + rehashes,
@@ -195,13 +220,14 @@ impl<T> Waiting<T> {
         match priority {
             Priority::Login => self.rehash.pop_back().or_else(|| self.background.pop_back()),
             Priority::Background => self.rehash.pop_back(),
-            Priority::Rehash => None,
+            Priority::KnownDevice | Priority::Rehash => None,
         }
     }
 
     const fn reserved(&mut self, priority: Priority) -> &mut usize {
-        let [logins, others, rehashes] = &mut self.reserved;
+        let [known_devices, logins, others, rehashes] = &mut self.reserved;
         match priority {
+            Priority::KnownDevice => known_devices,
             Priority::Login => logins,
             Priority::Background => others,
             Priority::Rehash => rehashes,
@@ -217,6 +243,12 @@ impl<T> Waiting<T> {
         if self.held {
             return None;
         }
+        let is_turn_of_others = self.in_a_row >= IN_A_ROW && !self.login.is_empty();
+        if !is_turn_of_others && let Some(job) = self.known_device.pop_front() {
+            self.in_a_row = self.in_a_row.saturating_add(1);
+            return Some(job);
+        }
+        self.in_a_row = 0;
         let waited_for = self.login.pop_front().or_else(|| self.background.pop_front());
         if waited_for.is_none() && self.rehashes_held { None } else { waited_for.or_else(|| self.rehash.pop_front()) }
     }
@@ -311,6 +343,54 @@ mod tests {
         assert_eq!([queue.take(&ended), queue.take(&ended)], [Some(3), Some(4)]);
         queue.hold_rehashes(false);
         assert_eq!(drain(&queue), [1]);
+    }
+
+    #[test]
+    fn a_known_device_passes_a_full_line_takes_nobodys_place_and_its_room_is_bounded() {
+        let queue = Queue::new(5);
+        let overloaded = |job| Some((job, HashError::Overloaded));
+        for job in [1, 2, 3] {
+            assert!(queue.reserve(Priority::Login));
+            assert_eq!(queue.push(Priority::Login, job, true), None);
+        }
+        assert_eq!(queue.push(Priority::Background, 4, false), None);
+        assert_eq!(queue.push(Priority::Rehash, 5, false), None);
+        assert_eq!(queue.push(Priority::KnownDevice, 6, false), None, "though the line is full");
+        assert!(queue.reserve(Priority::KnownDevice) && !queue.reserve(Priority::KnownDevice));
+        assert_eq!(queue.push(Priority::KnownDevice, 7, false), overloaded(7), "a place is kept");
+        assert_eq!(queue.push(Priority::KnownDevice, 8, true), None);
+        assert_eq!(queue.push(Priority::KnownDevice, 9, false), overloaded(9), "a part of the bound, and no more");
+        assert_eq!((queue.len(), queue.bound()), (7, 5));
+        assert_eq!(queue.push(Priority::Login, 10, false), overloaded(5), "their room is beside that of others");
+        assert_eq!(drain(&queue), [6, 8, 1, 2, 3, 10, 4]);
+        assert!(queue.reserve(Priority::KnownDevice));
+        queue.set_bound(0);
+        assert_eq!(queue.push(Priority::KnownDevice, 1, true), None, "the bound fell meanwhile");
+        assert!(!queue.reserve(Priority::KnownDevice));
+        queue.set_bound(1);
+        assert_eq!(queue.push(Priority::Login, 2, false), None);
+        assert!(!queue.reserve(Priority::KnownDevice), "there is one already");
+        assert_eq!(queue.close(), [1, 2]);
+        assert_eq!(queue.push(Priority::KnownDevice, 3, false), Some((3, HashError::Stopped)));
+        assert!(queue.reserve(Priority::KnownDevice), "the stop is what is to be told");
+        queue.release(Priority::KnownDevice);
+        queue.open();
+        assert!(queue.reserve(Priority::KnownDevice), "and there is always room for one");
+    }
+
+    #[test]
+    fn one_turn_in_eight_is_another_logins_however_many_known_devices_come() {
+        let queue = Queue::new(80);
+        for job in 0..20 {
+            assert_eq!(queue.push(Priority::KnownDevice, job, false), None);
+        }
+        for job in [100, 101, 102, 103] {
+            assert_eq!(queue.push(Priority::Login, job, false), None);
+        }
+        assert_eq!(queue.push(Priority::Background, 200, false), None);
+        let served = drain(&queue);
+        let others: Vec<_> = served.iter().enumerate().filter(|(_, job)| **job >= 100).collect();
+        assert_eq!(others, [(7, &100), (15, &101), (22, &102), (23, &103), (24, &200)]);
     }
 
     #[test]

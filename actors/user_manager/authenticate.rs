@@ -11,7 +11,7 @@ use super::known_device;
 use super::lock::{self, Failures};
 use super::policy::{Policy, revoked, seal_key, shown, typed};
 use super::rehash::Rehash;
-use super::throttle::{Counted, Subject};
+use super::throttle::{Counted, Reservation, Subject};
 use crate::guard::Proposal;
 use crate::hasher::{HashError, Place, Verified};
 use crate::session_secret;
@@ -263,8 +263,14 @@ impl Perform for Authenticate {
         Signal::UserAuthenticationStarted { identifier_kind, identifier }
     }
 
-    fn admit(services: &Services) -> Result<Option<Place>, Error<AuthenticateReason>> {
-        services.placed(services.hasher.keep_place_for_login())
+    fn admit(
+        services: &Services,
+        reservation: Option<&Reservation>,
+    ) -> Result<Option<Place>, Error<AuthenticateReason>> {
+        services.placed(match reservation {
+            Some(Reservation { precedence: Some(_), .. }) => services.hasher.keep_place_for_known_device(),
+            _ => services.hasher.keep_place_for_login(),
+        })
     }
 
     fn failed(&self, services: &Services, why: Failure) -> Signal {

@@ -51,7 +51,7 @@ pub(crate) trait Perform: Flow {
 
     /// The place in the hasher's line that it is to have, if it needs one; or what it is refused with, counted, before it
     /// starts anything: turning away a flood must cost next to nothing.
-    fn admit(_services: &Services) -> Result<Option<Place>, Error<Self::Reason>> {
+    fn admit(_services: &Services, _reservation: Option<&Reservation>) -> Result<Option<Place>, Error<Self::Reason>> {
         Ok(None)
     }
 
@@ -229,7 +229,7 @@ async fn run_caught<F: Perform>(
         }
     }
     let reservation = throttle::admit(services, command, deadline).await?;
-    let place = F::admit(services)?;
+    let place = F::admit(services, reservation.as_ref())?;
     let run = Run { place: Mutex::new(place), reservation, ..Run::new(services, command, flow, deadline, earlier) };
     run.publish(&run.start_envelope(run.stamp(None)));
     let performed = AssertUnwindSafe(command.message.perform(&run)).catch_unwind().await;

@@ -13,6 +13,7 @@ use super::fresh_token::FreshToken;
 use super::message_budget::{Destination, MessageBudget};
 use super::newcomer::{Field, Names, Typed, Unfit, address_key, take_username, unfit_reason};
 use super::policy::{GROUPS_LIMIT, Policy, personal_address, personal_username};
+use super::throttle::Reservation;
 use crate::bytes::Bytes;
 use crate::hasher::{HashProblem, Hasher, Place, TakenIn};
 use crate::keys::Keyring;
@@ -257,7 +258,7 @@ impl Perform for Import {
     }
 
     /// It needs no place at the hasher: the hash exists.
-    fn admit(services: &Services) -> Result<Option<Place>, Error<ImportReason>> {
+    fn admit(services: &Services, _: Option<&Reservation>) -> Result<Option<Place>, Error<ImportReason>> {
         // What is left of a disk that runs full is for those who are users already.
         if services.storage.has_room() { Ok(None) } else { Err(services.refused_without_storage()) }
     }

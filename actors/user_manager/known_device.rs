@@ -23,6 +23,11 @@ impl KnownDevice {
         keys.identifier_hash("device", &self.text())
     }
 
+    /// Whose it is.
+    pub(super) const fn user(self) -> UserId {
+        self.0.user
+    }
+
     /// Whether it is this user's, as they are now.
     pub(super) fn is_of(self, user: &UserRow) -> bool {
         self.0.user == user.id && self.0.epoch == user.epoch

@@ -11,7 +11,7 @@ use super::fresh_token::FreshToken;
 use super::message_budget::{Destination, MessageBudget};
 use super::newcomer::{Names, Typed, Unfit, address_key, take_username, unfit_reason};
 use super::policy::{Policy, Registration, password_failure, password_reason, personal_address, personal_username};
-use super::throttle::Counted;
+use super::throttle::{Counted, Reservation};
 use crate::bytes::Bytes;
 use crate::guard::{Amendment, Proposal};
 use crate::hasher::{HashError, Place};
@@ -209,7 +209,7 @@ impl Perform for Register {
         Signal::UserRegistrationStarted { username, email, phone }
     }
 
-    fn admit(services: &Services) -> Result<Option<Place>, Error<RegisterReason>> {
+    fn admit(services: &Services, _: Option<&Reservation>) -> Result<Option<Place>, Error<RegisterReason>> {
         // What is left of a disk that runs full is for those who are users already.
         if !services.storage.has_room() {
             return Err(services.refused_without_storage());

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::flow::{self, Answer, Decision, Fault, Perform, Run, Services, recall, remember};
 use super::policy::seal_key;
+use super::throttle::Reservation;
 use crate::hasher::Place;
 use crate::storage::{Check, CredentialRow, Lookup, ReadError, ReadView, StoredCredential, UserRow, Write};
 
@@ -115,7 +116,7 @@ impl Perform for Rehash {
     }
 
     /// Nobody asked for it, so nobody is refused: where there is no room, it is left to the next login.
-    fn admit(services: &Services) -> Result<Option<Place>, Error<RehashReason>> {
+    fn admit(services: &Services, _: Option<&Reservation>) -> Result<Option<Place>, Error<RehashReason>> {
         services.hasher.keep_place_for_rehash().map(Some).ok_or(Error::Overloaded)
     }
 

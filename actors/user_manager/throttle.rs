@@ -22,6 +22,9 @@ use super::source::Source;
 use crate::hasher::Place;
 use crate::storage::{Batch, Lookup, Unreadable, Verdict, Write};
 
+/// How many logins of one user go first for their known devices at a time: whoever has an account has as many devices
+/// that are known to it as they like.
+const PRECEDING: u32 = 2;
 /// What who finds nobody's place free soon is told to wait.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -102,6 +105,8 @@ pub(super) struct Reservation {
     device: Option<KnownDevice>,
     /// The place among the wrong passwords that the account bears.
     guess: Mutex<Option<Held>>,
+    /// Whether it goes before those of strangers: one of the few of that user that do.
+    pub(super) precedence: Option<Held>,
 }
 
 impl Throttle {
@@ -121,7 +126,8 @@ impl Throttle {
                 Attempted::Reserved(held, last) => {
                     turn.map(Waiting::served).unwrap_or_default();
                     let budgets = budgets.into_iter().zip(last).collect();
-                    return Ok(Reservation { _held: held, budgets, device, guess: Mutex::default() });
+                    let precedence = device.and_then(|device| self.precede(services, device));
+                    return Ok(Reservation { _held: held, budgets, device, guess: Mutex::default(), precedence });
                 }
                 Attempted::Full(waiting) => {
                     let waiting = turn.insert(waiting);
@@ -164,6 +170,13 @@ impl Throttle {
         }
         let held = budgets.iter().map(|budget| places.hold(budget.key)).collect();
         Ok(Attempted::Reserved(held, free.into_iter().map(|free| free == 1).collect()))
+    }
+
+    /// A place among the logins that go first, if the device's user has one left.
+    fn precede(&self, services: &Services, device: KnownDevice) -> Option<Held> {
+        let key = precedence_key(services, device);
+        let mut places = self.places.lock();
+        (places.free(&key, PRECEDING, true) > 0).then(|| places.hold(key))
     }
 
     /// A place among the wrong passwords that an account bears before it is locked; nothing where it is locked.
@@ -225,6 +238,11 @@ impl From<Unreadable> for NoPlace {
     }
 }
 
+/// What the logins of a user's known devices are counted under, whichever device it is.
+fn precedence_key(services: &Services, device: KnownDevice) -> [u8; 32] {
+    services.keys.identifier_hash("precedence", &device.user().to_string())
+}
+
 /// The places of a command in the budgets that it counts against, or what it is refused with.
 pub(super) async fn admit<F: Perform>(
     services: &Services,
@@ -267,7 +285,7 @@ impl<F: Perform> Run<'_, F> {
                     if !waiting.until_freed(self.deadline).await {
                         return Err(Fault::Deadline);
                     }
-                    self.keep(F::admit(self.services).map_err(|_| Fault::Overloaded)?);
+                    self.keep(F::admit(self.services, Some(reservation)).map_err(|_| Fault::Overloaded)?);
                 }
             }
         }
@@ -426,6 +444,26 @@ mod tests {
             assert_eq!(waiting.await.unwrap_err(), NoPlace::Throttled(Duration::from_secs(120)));
         }
         assert_eq!(places(&fixture), 0);
+    }
+
+    #[tokio::test]
+    async fn two_logins_of_a_user_go_first_for_their_devices_however_many_those_are() {
+        let fixture = Fixture::new().await;
+        fixture.register_proven("ada", None, None).await;
+        let mut kept = Vec::new();
+        for expected in [true, true, false] {
+            let device = fixture.sign_in_with("ada", PASSWORD).await.unwrap().device;
+            let command = guess("192.0.2.1").device(device);
+            let counted = [Counted::login(Subject::Named("ada"))];
+            let reserved =
+                fixture.services.throttle.reserve(&fixture.services, &command, &counted, None).await.unwrap();
+            assert!(reserved.device.is_some());
+            assert_eq!(reserved.precedence.is_some(), expected);
+            kept.push(reserved);
+        }
+        kept.clear();
+        assert_eq!(places(&fixture), 0);
+        assert!(reserve(&fixture, None).await.unwrap().precedence.is_none(), "a stranger's");
     }
 
     #[tokio::test]

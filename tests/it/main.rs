@@ -17,6 +17,7 @@ mod chaos;
 mod correcting;
 mod credentials;
 mod discretion;
+mod fairness;
 mod faults;
 mod files;
 mod flow_table;
