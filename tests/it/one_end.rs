@@ -184,7 +184,11 @@ where
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_login_that_was_let_in_is_never_turned_away_at_the_hasher() {
-    let test = TestAccounts::configured(|config| config.hashing.queue = Some(3)).await;
+    let test = TestAccounts::configured(|config| {
+        config.hashing.queue = Some(3);
+        unlimited(config);
+    })
+    .await;
     test.register(Register { username: Some("ada".into()), ..Register::new(PASSWORD) }).await.unwrap();
     let logins = (0..400).map(|_| {
         let accounts = test.accounts().clone();

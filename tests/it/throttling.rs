@@ -524,18 +524,16 @@ async fn of_200_guesses_at_once_the_lock_is_put_on_once_and_no_right_one_behind_
         }
     };
     soon(queued).await;
-    let late: Vec<_> = (200..220).map(|number| guess(number, PASSWORD)).collect();
+    let late: Vec<_> = (200..260).map(|number| guess(number, PASSWORD)).collect();
     test.hold_hashing(false);
     let mut answers = BTreeMap::new();
     for guess in guesses.into_iter().chain(late) {
         *answers.entry(soon(guess).await.unwrap().unwrap_err().as_str()).or_insert(0) += 1;
     }
     // The line is full for some: they are told nothing of their password either.
-    let [("invalid_credentials", refused), ("overloaded", turned_away)] = answers.into_iter().collect::<Vec<_>>()[..]
-    else {
-        panic!("other answers")
-    };
-    assert!(refused >= 150 && refused + turned_away == 220, "{refused} {turned_away}");
+    let count = |answer| answers.get(answer).copied().unwrap_or_default();
+    let (refused, turned_away) = (count("invalid_credentials"), count("overloaded"));
+    assert!(refused >= 200 && refused + turned_away == 260, "{answers:?}");
     soon(test.drain()).await;
     let ended = told(&test, SignalKind::UserAuthenticationFailed).into_iter();
     let mut reasons = BTreeMap::new();
@@ -543,8 +541,9 @@ async fn of_200_guesses_at_once_the_lock_is_put_on_once_and_no_right_one_behind_
         let Signal::UserAuthenticationFailed { reason, .. } = signal else { unreachable!() };
         *reasons.entry(reason.as_str()).or_insert(0) += 1;
     }
-    let told_so = [("incorrect_password", 100), ("overloaded", turned_away), ("user_locked", refused - 100)];
-    assert_eq!(reasons, told_so.into());
+    let mut told_so = BTreeMap::from([("incorrect_password", 100), ("user_locked", refused - 100)]);
+    told_so.extend((turned_away > 0).then_some(("overloaded", turned_away)));
+    assert_eq!(reasons, told_so);
     assert_eq!(told(&test, SignalKind::UserLocked).len(), 1);
     assert_laws(&test);
 }
