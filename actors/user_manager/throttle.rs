@@ -5,7 +5,7 @@
 //! place taken by others that may yet give theirs back waits for that, and is refused only once nothing is left.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{
@@ -103,11 +103,13 @@ struct Slot {
     waiting: usize,
     /// Rung when a place is given back or spent.
     freed: watch::Sender<()>,
+    /// Whether it was told that the last place is taken, since there were more than one.
+    is_told: bool,
 }
 
 impl Default for Slot {
     fn default() -> Self {
-        Self { reserved: 0, waiting: 0, freed: watch::Sender::new(()) }
+        Self { reserved: 0, waiting: 0, freed: watch::Sender::new(()), is_told: false }
     }
 }
 
@@ -118,12 +120,22 @@ pub(super) struct Held {
     key: [u8; 32],
 }
 
+/// A budget in which an attempt has a place.
+#[derive(Debug)]
+struct Reserved {
+    budget: Budget,
+    /// Whether no other place was left when it was taken.
+    is_last: bool,
+    /// Whether this attempt tells of that, once it has asked.
+    tells: OnceLock<bool>,
+}
+
 /// A place in each budget.
 #[derive(Debug)]
 pub(super) struct Reservation {
+    slots: Arc<Slots>,
     _held: Vec<Held>,
-    /// Each with whether it is the last place that is left.
-    budgets: Vec<(Budget, bool)>,
+    budgets: Vec<Reserved>,
     /// The device that the attempt comes from, if it is known.
     pub(super) device: Option<KnownDevice>,
 }
@@ -142,7 +154,9 @@ impl Throttle {
         loop {
             let waiting = match self.attempt(services, &budgets)? {
                 Attempted::Reserved(held, last) => {
-                    return Ok(Reservation { _held: held, budgets: budgets.into_iter().zip(last).collect(), device });
+                    let reserved = |(budget, is_last)| Reserved { budget, is_last, tells: OnceLock::new() };
+                    let budgets = budgets.into_iter().zip(last).map(reserved).collect();
+                    return Ok(Reservation { slots: Arc::clone(&self.slots), _held: held, budgets, device });
                 }
                 Attempted::Full(waiting) => waiting,
             };
@@ -181,6 +195,9 @@ impl Throttle {
             .collect();
         if let Some((full, _)) = budgets.iter().zip(&free).find(|(_, free)| **free == 0) {
             return self.slots.wait(&mut slots, full.key).map(Attempted::Full);
+        }
+        for (budget, _) in budgets.iter().zip(&free).filter(|(_, free)| **free > 1) {
+            slots.entry(budget.key).or_default().is_told = false;
         }
         let held = budgets.iter().map(|budget| self.slots.hold(&mut slots, budget.key)).collect();
         Ok(Attempted::Reserved(held, free.into_iter().map(|free| free == 1).collect()))
@@ -302,10 +319,20 @@ impl Reservation {
             let (cost, most) = (limit.cost(), limit.most());
             Write::Spend { key, at: now, cost, most }
         };
-        let spent = || self.budgets.iter().filter(|(budget, _)| counts(budget.action));
+        let spent = || self.budgets.iter().filter(|reserved| counts(reserved.budget.action));
         let reached = |budget: &Budget| Signal::LimitReached { action: budget.action, scope: budget.scope };
-        let told = spent().filter(|(_, last)| *last).map(|(budget, _)| reached(budget)).collect();
-        (spent().map(|(budget, _)| write(*budget)).collect(), told)
+        let told = spent().filter(|reserved| self.tells(reserved)).map(|reserved| reached(&reserved.budget)).collect();
+        (spent().map(|reserved| write(reserved.budget)).collect(), told)
+    }
+
+    /// Whether it tells that the last place is taken. While a place counts twice, two may have found theirs the last:
+    /// then the first of them that fails tells, however often it is decided.
+    fn tells(&self, reserved: &Reserved) -> bool {
+        let is_first = || {
+            let mut slots = self.slots.lock();
+            slots.get_mut(&reserved.budget.key).is_some_and(|slot| !std::mem::replace(&mut slot.is_told, true))
+        };
+        reserved.is_last && *reserved.tells.get_or_init(is_first)
     }
 }
 
@@ -402,8 +429,11 @@ impl Subject<'_> {
 mod tests {
     use majordomo_model::{Authenticate, Context, Password};
 
+    use super::super::Policy;
     use super::super::fixture::{Fixture, PASSWORD};
     use super::*;
+    use crate::keys::Keyring;
+    use crate::storage::{Location, MemoryDisk};
 
     fn guess(address: &str) -> Command<Authenticate> {
         let message = Authenticate { identifier: "ada".to_owned(), password: Password::new("wrong") };
@@ -461,6 +491,55 @@ mod tests {
             assert_eq!(waiting.await.unwrap_err(), NoPlace::Throttled(Duration::from_secs(120)));
         }
         assert_eq!(places(&fixture), 0);
+    }
+
+    #[tokio::test]
+    async fn that_the_last_place_is_taken_is_told_once_also_while_a_place_counts_twice() {
+        let fixture = Fixture::new().await;
+        let now = fixture.clock.now();
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            kept.push(reserve(&fixture, None).await.unwrap());
+        }
+        // Spent, and not given back yet: two of five places are left, and one is found.
+        let (writes, told) = kept[0].spend(|_| true, now);
+        assert_eq!(told, []);
+        fixture.write(Vec::new(), writes).await;
+        let fourth = reserve(&fixture, None).await.unwrap();
+        kept.remove(0);
+        let fifth = reserve(&fixture, None).await.unwrap();
+        let told = |reservation: &Reservation| reservation.spend(|_| true, now).1.len();
+        assert_eq!([told(&fifth), told(&fourth), told(&fifth)], [1, 0, 1], "by the first that fails, again if it must");
+        // Once there are places again, it is told again.
+        drop((kept, fourth, fifth));
+        let mut again = Vec::new();
+        for _ in 0..4 {
+            again.push(reserve(&fixture, None).await.unwrap());
+        }
+        assert_eq!(again.iter().map(told).collect::<Vec<_>>(), [0, 0, 0, 1]);
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_of_a_budget_shows_neither_a_name_nor_an_address() {
+        let disk = MemoryDisk::new();
+        let keys = Keyring::ephemeral().unwrap();
+        let fixture = Fixture::over(Location::Memory(disk.clone()), keys, Policy::default()).await;
+        let (v4, v6) = ([203, 0, 113, 77], 0x2001_0db8_cafe_0bee_u64);
+        let mut stored = 0;
+        for address in ["203.0.113.77", "2001:db8:cafe:bee::1"] {
+            let counted = [Counted::login(Subject::Named("canary.name"))];
+            let reserving = fixture.services.throttle.reserve(&fixture.services, &guess(address), &counted, None);
+            let (writes, _) = reserving.await.unwrap().spend(|_| true, fixture.clock.now());
+            stored += writes.len();
+            fixture.write(Vec::new(), writes).await;
+        }
+        assert_eq!(stored, 5, "of either source, of its guesses at the name, and of the one network");
+        let bytes = disk.to_bytes();
+        let texts = ["203.0.113.77", "cb00714d", "2001:db8", "20010db8cafe", "canary.name"].map(str::as_bytes);
+        let (v4, v6) = (v4.as_slice(), v6.to_be_bytes());
+        for mark in texts.into_iter().chain([v4, &v6[..6]]) {
+            assert!(!bytes.windows(mark.len()).any(|part| part == mark), "{}", mark.escape_ascii());
+        }
     }
 
     #[tokio::test]
