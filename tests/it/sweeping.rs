@@ -5,10 +5,10 @@ use std::time::Duration;
 use majordomo::testing::TestAccounts;
 use majordomo::{
     Actor, AddContact, Authority, Change, ChangeContact, ChangeGroups, ChangePassword, Channel, Claimant, Command,
-    ConfirmEmail, ConfirmPhone, ContactClaim, ContactId, Context, Delete, Disable, Enable, EndSessions, FlowKind,
-    Import, LogOut, MakePrimary, PasswordCause, Proof, Register, RemoveContact, RequestEmailVerification,
-    RequestPasswordReset, RequestPhoneVerification, ResetPassword, SessionToken, SessionsToEnd, Signal, UndoChange,
-    Unlock, Update, UserId,
+    ConfirmEmail, ConfirmPhone, ContactClaim, ContactId, Context, Delete, Disable, Enable, EndSessions, Error,
+    FlowKind, Import, LogOut, MakePrimary, PasswordCause, Proof, Reason, Register, RemoveContact,
+    RequestEmailVerification, RequestPasswordReset, RequestPhoneVerification, ResetPassword, SessionToken,
+    SessionsToEnd, Signal, UndoChange, Unlock, Update, UserId,
 };
 use majordomo_model::TokenPurpose;
 
@@ -58,14 +58,24 @@ const fn came(already: bool) -> Came {
 }
 
 async fn present(test: &TestAccounts, taker: FlowKind, proof: Proof) -> Came {
-    let of = |answer: Option<bool>| answer.map_or(Came::Refused, came);
-    match taker {
-        FlowKind::ConfirmEmail => of(test.confirm_email(ConfirmEmail { proof }).await.ok().map(|done| done.already)),
-        FlowKind::ConfirmPhone => of(test.confirm_phone(ConfirmPhone { proof }).await.ok().map(|done| done.already)),
-        FlowKind::ResetPassword => of(reset(test, proof, THIRD_PASSWORD).await.ok().map(|_| false)),
-        FlowKind::UndoChange => of(test.undo_change(UndoChange { proof }).await.ok().map(|done| done.already)),
-        FlowKind::Unlock => of(test.unlock(Unlock::Link(proof)).await.ok().map(|done| done.already)),
+    let came = match taker {
+        FlowKind::ConfirmEmail => came_of(test.confirm_email(ConfirmEmail { proof }).await, |done| done.already),
+        FlowKind::ConfirmPhone => came_of(test.confirm_phone(ConfirmPhone { proof }).await, |done| done.already),
+        FlowKind::ResetPassword => came_of(reset(test, proof, THIRD_PASSWORD).await, |_| false),
+        FlowKind::UndoChange => came_of(test.undo_change(UndoChange { proof }).await, |done| done.already),
+        FlowKind::Unlock => came_of(test.unlock(Unlock::Link(proof)).await, |done| done.already),
         other => panic!("{other:?} takes no proof"),
+    };
+    came.unwrap_or_else(|why| {
+        assert_eq!(why, "invalid_token", "a refusal names the proof, and is no failure");
+        Came::Refused
+    })
+}
+
+fn came_of<T, R: Reason>(answer: Result<T, Error<R>>, already: impl Fn(&T) -> bool) -> Result<Came, &'static str> {
+    match answer {
+        Ok(done) => Ok(came(already(&done))),
+        Err(error) => Err(error.as_str()),
     }
 }
 
