@@ -524,11 +524,12 @@ mod tests {
         let disk = MemoryDisk::new();
         let keys = Keyring::ephemeral().unwrap();
         let fixture = Fixture::over(Location::Memory(disk.clone()), keys, Policy::default()).await;
-        let (v4, v6) = ([203, 0, 113, 77], 0x2001_0db8_cafe_0bee_u64);
+        let (v4, v6) = ([203_u8, 0, 113, 77], 0x2001_0db8_cafe_0bee_u64.to_be_bytes());
         let mut stored = 0;
         for address in ["203.0.113.77", "2001:db8:cafe:bee::1"] {
             let counted = [Counted::login(Subject::Named("canary.name"))];
-            let reserving = fixture.services.throttle.reserve(&fixture.services, &guess(address), &counted, None);
+            let command = guess(address);
+            let reserving = fixture.services.throttle.reserve(&fixture.services, &command, &counted, None);
             let (writes, _) = reserving.await.unwrap().spend(|_| true, fixture.clock.now());
             stored += writes.len();
             fixture.write(Vec::new(), writes).await;
@@ -536,8 +537,7 @@ mod tests {
         assert_eq!(stored, 5, "of either source, of its guesses at the name, and of the one network");
         let bytes = disk.to_bytes();
         let texts = ["203.0.113.77", "cb00714d", "2001:db8", "20010db8cafe", "canary.name"].map(str::as_bytes);
-        let (v4, v6) = (v4.as_slice(), v6.to_be_bytes());
-        for mark in texts.into_iter().chain([v4, &v6[..6]]) {
+        for mark in texts.into_iter().chain([v4.as_slice(), &v6[..6]]) {
             assert!(!bytes.windows(mark.len()).any(|part| part == mark), "{}", mark.escape_ascii());
         }
     }
