@@ -85,9 +85,10 @@ impl Worker {
         Ok(true)
     }
 
-    /// Notes, for whoever waits, how far the store was told.
+    /// Notes, for whoever waits, how far the store was told. They see how that was come to, for it is shown before.
     pub(super) fn note_settled(&mut self) {
         self.settled_at = Instant::now();
+        self.show();
         let floor = self.cursor.as_ref().map_or(0, |cursor| cursor.told().floor());
         self.feed.reached(floor);
         let full = self.ledger.room() < REFILL;

@@ -86,7 +86,7 @@ pub(super) struct Worker {
     pub(super) renewal: Option<Renewal>,
     next_id: u64,
     pub(super) looks: bool,
-    /// The look that this turn is, for whoever waits.
+    /// The look that was made last, for whoever waits: what had been asked for by then is taken in.
     pub(super) look: u64,
     /// Whether the next turn follows at once.
     pub(super) more: bool,
@@ -205,13 +205,15 @@ impl Worker {
         match turn {
             Ok(()) => {
                 self.disturbances = 0;
-                self.feed.show(&self.ledger, self.is_stalled());
+                self.show();
                 telemetry::lag(&self.feed.registration.name, self.head.saturating_sub(self.ledger.floor()));
                 Some(self.next_turn(now))
             }
             Err(Cut::Stopped) => None,
             Err(cut) => {
                 self.more = false;
+                // What this turn was to look at, nobody has.
+                self.looks = true;
                 if cut == Cut::Lost {
                     self.forget();
                 }
@@ -243,16 +245,22 @@ impl Worker {
         rests.into_iter().flatten().filter(|_| !self.feed.is_quarantined())
     }
 
+    /// Shows how the ledger stands.
+    pub(super) fn show(&self) {
+        self.feed.show(&self.ledger, self.is_stalled());
+    }
+
     fn is_stalled(&self) -> bool {
         self.ledger.room() < REFILL && self.running.is_empty()
     }
 
     async fn turn(&mut self) -> Result<(), Cut> {
         self.more = false;
+        let mut look = self.look;
         if self.looks || self.cursor.is_none() {
             self.bell.answer();
+            look = self.feed.asked();
         }
-        self.look = self.feed.asked();
         if self.cursor.is_none() {
             self.open().await?;
         }
@@ -263,9 +271,11 @@ impl Worker {
         if !self.feed.is_quarantined() {
             self.tend_letters().await?;
             self.fill()?;
+            self.look = look;
             self.tell_missed();
             self.hand_over().await?;
         }
+        self.look = look;
         self.settle().await?;
         self.tend_projection().await
     }

@@ -30,6 +30,8 @@ struct Slot {
     waiting: usize,
     /// Tells the first in line of a place that was given back.
     freed: Arc<Notify>,
+    /// Whether it was told that the last place is taken, since there were more than one.
+    is_told: bool,
 }
 
 impl Slot {
@@ -49,6 +51,12 @@ impl Places {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody has told yet that the last place is taken; whoever asks does.
+    pub(super) fn tell(&self, key: &Key) -> bool {
+        let mut state = self.state();
+        state.slots.get_mut(key).is_some_and(|slot| !std::mem::replace(&mut slot.is_told, true))
     }
 
     #[cfg(test)]
@@ -79,6 +87,13 @@ impl Open<'_> {
             Some(slot) if slot.waiting > 0 && !has_waited => 0,
             Some(slot) => left.saturating_sub(slot.reserved),
             None => left,
+        }
+    }
+
+    /// Lets it be told again that the last place is taken: there are more.
+    pub(super) fn tell_again(&mut self, key: &Key) {
+        if let Some(slot) = self.state.slots.get_mut(key) {
+            slot.is_told = false;
         }
     }
 

@@ -4,7 +4,7 @@
 //! guesses at once are judged as often as the budget allows, and right passwords at once all pass: whoever finds every
 //! place taken by others that may yet give theirs back waits for that, and is refused only once nothing is left.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use majordomo_model::{
@@ -95,12 +95,22 @@ pub(crate) struct Throttle {
     places: Places,
 }
 
+/// A budget in which an attempt has a place.
+#[derive(Debug)]
+struct Reserved {
+    budget: Budget,
+    /// Whether no other place was left when it was taken.
+    is_last: bool,
+    /// Whether this attempt tells of that, once it has asked.
+    tells: OnceLock<bool>,
+}
+
 /// A place in each budget.
 #[derive(Debug)]
 pub(super) struct Reservation {
+    places: Places,
     _held: Vec<Held>,
-    /// Each with whether it is the last place that is left.
-    budgets: Vec<(Budget, bool)>,
+    budgets: Vec<Reserved>,
     /// The device that the attempt comes from, if it is known.
     device: Option<KnownDevice>,
     /// The place among the wrong passwords that the account bears.
@@ -125,9 +135,11 @@ impl Throttle {
             match self.attempt(services, &budgets, &mut turn)? {
                 Attempted::Reserved(held, last) => {
                     turn.map(Waiting::served).unwrap_or_default();
-                    let budgets = budgets.into_iter().zip(last).collect();
+                    let reserved = |(budget, is_last)| Reserved { budget, is_last, tells: OnceLock::new() };
+                    let budgets = budgets.into_iter().zip(last).map(reserved).collect();
                     let precedence = device.and_then(|device| self.precede(services, device));
-                    return Ok(Reservation { _held: held, budgets, device, guess: Mutex::default(), precedence });
+                    let (places, guess) = (self.places.clone(), Mutex::default());
+                    return Ok(Reservation { places, _held: held, budgets, device, guess, precedence });
                 }
                 Attempted::Full(waiting) => {
                     let waiting = turn.insert(waiting);
@@ -167,6 +179,9 @@ impl Throttle {
         }
         if let Some((full, _)) = budgets.iter().zip(&free).find(|(_, free)| **free == 0) {
             return places.line_up(full.key, turn).map(Attempted::Full).ok_or(NoPlace::Throttled(SOON));
+        }
+        for (budget, _) in budgets.iter().zip(&free).filter(|(_, free)| **free > 1) {
+            places.tell_again(&budget.key);
         }
         let held = budgets.iter().map(|budget| places.hold(budget.key)).collect();
         Ok(Attempted::Reserved(held, free.into_iter().map(|free| free == 1).collect()))
@@ -225,10 +240,16 @@ impl Reservation {
             let (cost, most) = (limit.cost(), limit.most());
             Write::Spend { key, at: now, cost, most }
         };
-        let spent = || self.budgets.iter().filter(|(budget, _)| counts(budget.action));
+        let spent = || self.budgets.iter().filter(|reserved| counts(reserved.budget.action));
         let reached = |budget: &Budget| Signal::LimitReached { action: budget.action, scope: budget.scope };
-        let told = spent().filter(|(_, last)| *last).map(|(budget, _)| reached(budget)).collect();
-        (spent().map(|(budget, _)| write(*budget)).collect(), told)
+        let told = spent().filter(|reserved| self.tells(reserved)).map(|reserved| reached(&reserved.budget)).collect();
+        (spent().map(|reserved| write(reserved.budget)).collect(), told)
+    }
+
+    /// Whether it tells that the last place is taken. While a place counts twice, two may have found theirs the last:
+    /// then the first of them that fails tells, however often it is decided.
+    fn tells(&self, reserved: &Reserved) -> bool {
+        reserved.is_last && *reserved.tells.get_or_init(|| self.places.tell(&reserved.budget.key))
     }
 }
 
@@ -385,8 +406,11 @@ impl Subject<'_> {
 mod tests {
     use majordomo_model::{Authenticate, Context, Password};
 
+    use super::super::Policy;
     use super::super::fixture::{Fixture, PASSWORD};
     use super::*;
+    use crate::keys::Keyring;
+    use crate::storage::{Location, MemoryDisk};
 
     fn guess(address: &str) -> Command<Authenticate> {
         let message = Authenticate { identifier: "ada".to_owned(), password: Password::new("wrong") };
@@ -464,6 +488,55 @@ mod tests {
         kept.clear();
         assert_eq!(places(&fixture), 0);
         assert!(reserve(&fixture, None).await.unwrap().precedence.is_none(), "a stranger's");
+    }
+
+    #[tokio::test]
+    async fn that_the_last_place_is_taken_is_told_once_also_while_a_place_counts_twice() {
+        let fixture = Fixture::new().await;
+        let now = fixture.clock.now();
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            kept.push(reserve(&fixture, None).await.unwrap());
+        }
+        // Spent, and not given back yet: two of five places are left, and one is found.
+        let (writes, told) = kept[0].spend(|_| true, now);
+        assert_eq!(told, []);
+        fixture.write(Vec::new(), writes).await;
+        let fourth = reserve(&fixture, None).await.unwrap();
+        kept.remove(0);
+        let fifth = reserve(&fixture, None).await.unwrap();
+        let told = |reservation: &Reservation| reservation.spend(|_| true, now).1.len();
+        assert_eq!([told(&fifth), told(&fourth), told(&fifth)], [1, 0, 1], "by the first that fails, again if it must");
+        // Once there are places again, it is told again.
+        drop((kept, fourth, fifth));
+        let mut again = Vec::new();
+        for _ in 0..4 {
+            again.push(reserve(&fixture, None).await.unwrap());
+        }
+        assert_eq!(again.iter().map(told).collect::<Vec<_>>(), [0, 0, 0, 1]);
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_of_a_budget_shows_neither_a_name_nor_an_address() {
+        let disk = MemoryDisk::new();
+        let keys = Keyring::ephemeral().unwrap();
+        let fixture = Fixture::over(Location::Memory(disk.clone()), keys, Policy::default()).await;
+        let (v4, v6) = ([203_u8, 0, 113, 77], 0x2001_0db8_cafe_0bee_u64.to_be_bytes());
+        let mut stored = 0;
+        for address in ["203.0.113.77", "2001:db8:cafe:bee::1"] {
+            let counted = [Counted::login(Subject::Named("canary.name"))];
+            let command = guess(address);
+            let reserving = fixture.services.throttle.reserve(&fixture.services, &command, &counted, None);
+            let (writes, _) = reserving.await.unwrap().spend(|_| true, fixture.clock.now());
+            stored += writes.len();
+            fixture.write(Vec::new(), writes).await;
+        }
+        assert_eq!(stored, 5, "of either source, of its guesses at the name, and of the one network");
+        let bytes = disk.to_bytes();
+        let texts = ["203.0.113.77", "cb00714d", "2001:db8", "20010db8cafe", "canary.name"].map(str::as_bytes);
+        for mark in texts.into_iter().chain([v4.as_slice(), &v6[..6]]) {
+            assert!(!bytes.windows(mark.len()).any(|part| part == mark), "{}", mark.escape_ascii());
+        }
     }
 
     #[tokio::test]

@@ -4,17 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::{Debug, Display};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use majordomo::breach::{BreachCheck, BreachedPasswords, BreachedSuffix, HashPrefix};
 use majordomo::notifier::{Maildir, SendError};
 use majordomo::testing::{Operation, TestAccounts};
 use majordomo::{
-    Accounts, Actor, AddContact, Answer, AuditQuery, Authenticate, Authority, Builder, CONTEXT_TEXT_LIMIT, Change,
-    ChangeContact, ChangeGroups, ChangePassword, Channel, Claimant, Command, ConfirmEmail, ConfirmPhone, ContactClaim,
-    Context, Delete, Disable, Enable, EndSessions, Envelope, Error, Filter, Keyring, LogOut, LoggedIn, MakePrimary,
-    Outcome, Personal, Profile, Proof, Question, Register, RegisterReason, RemoveContact, RequestEmailVerification,
-    RequestPasswordReset, RequestPhoneVerification, ResetPassword, SessionsToEnd, Signal, SignalKind, Start,
-    Subscriber, SubscriberContext, UndoChange, Update, UserId,
+    Accounts, Actor, AddContact, Answer, AuditQuery, Authenticate, Authority, BreachCheckFailure, CONTEXT_TEXT_LIMIT,
+    Change, ChangeContact, ChangeGroups, ChangePassword, Channel, Claimant, Command, Config, ConfirmEmail,
+    ConfirmPhone, ContactClaim, Context, Delete, Disable, Enable, EndSessions, Envelope, Error, Filter, Import,
+    Keyring, LogOut, LoggedIn, MakePrimary, Outcome, Personal, Profile, Proof, Question, Register, RegisterReason,
+    RemoveContact, RequestEmailVerification, RequestPasswordReset, RequestPhoneVerification, ResetPassword,
+    SessionsToEnd, Signal, SignalKind, Start, Subscriber, SubscriberContext, UndoChange, Unlock, Update, UserId,
+    Verification,
 };
 use naughty_strings::BLNS;
 use tracing_subscriber::filter::LevelFilter;
@@ -168,10 +171,26 @@ fn base64url(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Asks a service that knows nothing, after it failed once.
+/// Falls over when it is asked for the first time, and asks somebody else after that.
+struct Falls<B>(B, AtomicBool);
+
+impl<B: BreachedPasswords> BreachedPasswords for Falls<B> {
+    async fn range(&self, prefix: HashPrefix) -> Result<Vec<BreachedSuffix>, BreachCheckFailure> {
+        if !self.1.swap(true, Ordering::SeqCst) {
+            panic!("the breach check fell over");
+        }
+        self.0.range(prefix).await
+    }
+}
+
+fn falling(asked: impl BreachedPasswords) -> BreachCheck {
+    BreachCheck::new(Falls(asked, AtomicBool::new(false)))
+}
+
+/// Falls over, then asks a service that fails once and knows nothing after that.
 #[cfg(feature = "webhook")]
-fn breach_check(builder: Builder) -> Builder {
-    use majordomo::breach::{BreachCheck, PwnedPasswords, PwnedSettings};
+fn breach_check() -> BreachCheck {
+    use majordomo::breach::{PwnedPasswords, PwnedSettings};
 
     use crate::gateways::{Server, answer, loopback};
 
@@ -179,12 +198,12 @@ fn breach_check(builder: Builder) -> Builder {
     let settings = PwnedSettings { base_url: format!("http://127.0.0.1:{}/", server.port), http: loopback() };
     // It answers as long as the process lives.
     std::mem::forget(server);
-    builder.breached_passwords(BreachCheck::new(PwnedPasswords::new(settings).unwrap()))
+    falling(PwnedPasswords::new(settings).unwrap())
 }
 
 #[cfg(not(feature = "webhook"))]
-fn breach_check(builder: Builder) -> Builder {
-    builder
+fn breach_check() -> BreachCheck {
+    falling(Known(BREACHED))
 }
 
 /// A system under test, and all that was shown of what went through it.
@@ -195,9 +214,11 @@ struct Watched {
 }
 
 impl Watched {
-    async fn start() -> Self {
+    async fn start(change: impl FnOnce(&mut Config)) -> Self {
         record();
-        let test = TestAccounts::with(cheap(), breach_check).await;
+        let mut config = cheap();
+        change(&mut config);
+        let test = TestAccounts::with(config, |builder| builder.breached_passwords(breach_check())).await;
         test.subscribe("talker", Filter::all(), Start::Beginning, Talker).await.unwrap();
         Self { test, shown: Mutex::default(), secrets: Mutex::default() }
     }
@@ -216,8 +237,12 @@ impl Watched {
         self.guard(Canary::text(mark, &text));
         // A part of it is as bad as the whole.
         self.guard(Canary::whole(mark, &format!("canary {mark}")));
-        // So is its hash, but for the digits that a service for breached passwords is asked with.
+        // So is its hash, and the digits that a service for breached passwords is asked with; where they have no letter
+        // they are told from no number.
         let hash = sha1(&text);
+        if hash.split_at(5).0.contains(|digit: char| digit.is_ascii_alphabetic()) {
+            self.guard(Canary::code(mark, hash.split_at(5).0));
+        }
         self.guard(Canary::text(mark, hash.split_at(5).1));
         self.guard(Canary::text(mark, &hash.split_at(5).1.to_lowercase()));
         text
@@ -230,7 +255,16 @@ impl Watched {
         F::Reply: Debug,
         Error<F::Reason>: Debug + Display,
     {
-        let command = Command::new(message).actor(Actor::Admin("operator".to_owned()));
+        self.ask_as(Command::new(message).actor(Actor::Admin("operator".to_owned()))).await
+    }
+
+    /// As [`Watched::ask`], on behalf of whomever the command says.
+    async fn ask_as<F>(&self, command: Command<F>) -> Answer<F>
+    where
+        F: Question + Debug,
+        F::Reply: Debug,
+        Error<F::Reason>: Debug + Display,
+    {
         self.show(&command);
         let answer = soon(self.test.ask(command)).await;
         self.show(&answer);
@@ -261,9 +295,16 @@ impl Watched {
     }
 
     async fn sign_in(&self, identifier: &str, text: &str) -> Answer<Authenticate> {
-        let answer = self.ask(Authenticate { identifier: identifier.to_owned(), password: password(text) }).await;
-        if let Ok(LoggedIn { token, .. }) = &answer {
+        let command = Command::new(Authenticate { identifier: identifier.to_owned(), password: password(text) });
+        self.sign_in_as(command.actor(Actor::Admin("operator".to_owned()))).await
+    }
+
+    async fn sign_in_as(&self, command: Command<Authenticate>) -> Answer<Authenticate> {
+        let answer = self.ask_as(command).await;
+        if let Ok(LoggedIn { token, device, .. }) = &answer {
             self.guard(Canary::token("session token", token.expose(), 0));
+            // Whose it is, which epoch and when are no secret.
+            self.guard(Canary::token("device token", device.expose(), 16 + 8 + 8));
         }
         answer
     }
@@ -315,6 +356,9 @@ impl Subscriber for Talker {
     }
 }
 
+/// The most wrong passwords before the lock.
+const LOCK_AFTER: u32 = 20;
+const RENAMED: &str = "canary.renamed";
 const PERSON_EMAIL: &str = "Canary.Person@canary-mail.example";
 const SECOND_EMAIL: &str = "second.canary@canary-mail.example";
 const THIRD_EMAIL: &str = "third.canary@canary-mail.example";
@@ -323,6 +367,7 @@ const SECOND_PHONE: &str = "+4915123456987";
 
 fn personal() -> BTreeSet<Canary> {
     let all = [
+        RENAMED,
         PERSON_EMAIL,
         "canary.person@canary-mail.example",
         SECOND_EMAIL,
@@ -392,6 +437,120 @@ async fn sign_in_and_out(watched: &Watched, user: UserId, secret: &str) {
     for which in [SessionsToEnd::All, SessionsToEnd::One(opened.session)] {
         let _ = watched.ask(EndSessions { user, which }).await;
     }
+}
+
+/// Locks the account, signs in on a device that is known, and lifts the lock by every way there is.
+async fn lock_and_unlock(watched: &Watched, user: UserId, secret: &str) {
+    let wrong = watched.password("guess");
+    let device = watched.sign_in("canary.person", secret).await.unwrap().device;
+    watched.show(&device);
+    for way in ["link", "operator"] {
+        for _ in 0..LOCK_AFTER {
+            watched.sign_in("canary.person", &wrong).await.unwrap_err();
+        }
+        watched.sign_in("canary.person", secret).await.unwrap_err();
+        let login = Authenticate { identifier: "canary.person".to_owned(), password: password(secret) };
+        watched.sign_in_as(Command::new(login).device(device.clone())).await.unwrap();
+        let (link, _) = watched.mail("Canary.Person@canary-mail.example").await;
+        let unlock = |unlock: Unlock| watched.ask(unlock);
+        unlock(Unlock::Link(code_proof(majordomo::TokenId::new(), "123456"))).await.unwrap_err();
+        if way == "link" {
+            for already in [false, true] {
+                assert_eq!(unlock(Unlock::Link(link.clone().unwrap())).await.unwrap().already, already);
+            }
+        } else {
+            unlock(Unlock::Operator(user)).await.unwrap();
+        }
+    }
+    watched.sign_in("canary.person", secret).await.unwrap();
+}
+
+/// Uses up what a source may try. Of whoever is refused then nothing stays, neither what was typed nor where from.
+async fn be_refused(watched: &Watched) {
+    let wrong = watched.password("refused");
+    let login = |identifier: &str, address: &str| {
+        let message = Authenticate { identifier: identifier.to_owned(), password: password(&wrong) };
+        Command::new(message).context(Context::new().client_ip(address.parse().unwrap()))
+    };
+    for number in 0..50 {
+        watched.sign_in_as(login(&format!("nobody{number}"), SPENT_SOURCE)).await.unwrap_err();
+    }
+    for address in [SPENT_SOURCE_V4; 6] {
+        watched.sign_in_as(login("nobody", address)).await.unwrap_err();
+    }
+    for (identifier, mark) in [
+        ("Canary.refused", "canary.refused"),
+        ("Canary.Refused@canary-mail.example", "canary.refused"),
+        ("+44 7400 123 456", "+447400123456"),
+    ] {
+        for mark in [identifier, mark] {
+            watched.guard(Canary::whole("who was refused", mark));
+        }
+        let refused = watched.sign_in_as(login(identifier, REFUSED)).await.unwrap_err();
+        assert!(refused.retry_after().is_some(), "{refused:?}");
+    }
+    let half: u64 = 0xcafe_0bee_f00d_0ace;
+    let spellings = ["cafe:bee:f00d:ace".to_owned(), format!("{half:x}"), bytes_as_text(&half.to_be_bytes())];
+    watched.guard(Canary::of("where a refused request came from", spellings));
+}
+
+/// Of one network of 64 bits, whose attempts are used up by the first.
+const SPENT_SOURCE: &str = "2001:db8:77:1::1";
+const REFUSED: &str = "2001:db8:77:1:cafe:bee:f00d:ace";
+const SPENT_SOURCE_V4: &str = "203.0.113.77";
+
+/// What tells where attempts came from that were counted.
+fn sources() -> BTreeSet<Canary> {
+    [SPENT_SOURCE, "2001:0db8:0077:0001", "20010db800770001", SPENT_SOURCE_V4, "cb00714d"]
+        .map(|text| Canary::whole(text, text))
+        .into()
+}
+
+/// Of `canary imported under seven umbrellas`: made by `openssl passwd -5 -salt canary7f3a`.
+const IMPORTED: &str = "$5$canary7f3a$4jNXClxyimUFphb9R5XtSCkf5LY3lvpR/rCZmkRVXZ7";
+
+/// Imports users with hashes of other systems, good ones and others, and lets one of them in.
+async fn import(watched: &Watched) {
+    let right = "canary imported under seven umbrellas";
+    for text in [right, IMPORTED] {
+        watched.guard(Canary::text("import", text));
+    }
+    let wrong = watched.password("not-imported");
+    let import = |hash: &str| Import { username: Some("canary.imported".to_owned()), ..Import::new(hash) };
+    for hash in
+        ["$5$canary9d1c$unrecognised.text", "$2b$19$canary8e2bcanary8e2bcanary8e2bcanary8e2bcanary8e2bca", &wrong]
+    {
+        watched.guard(Canary::text("refused import", hash));
+        watched.ask(import(hash)).await.unwrap_err();
+    }
+    watched.ask(import(IMPORTED)).await.unwrap();
+    watched.ask(import(IMPORTED)).await.unwrap_err();
+    watched.sign_in("canary.imported", &wrong).await.unwrap_err();
+    watched.test.fail_hashing(1);
+    watched.sign_in("canary.imported", right).await.unwrap_err();
+    watched.test.hold_rehashing(true);
+    watched.sign_in("canary.imported", right).await.unwrap();
+    watched.test.fail_hashing(1);
+    watched.test.hold_rehashing(false);
+    soon(watched.test.drain()).await;
+    watched.sign_in("canary.imported", right).await.unwrap();
+    soon(watched.test.drain()).await;
+}
+
+/// Renames the user, and back.
+async fn rename(watched: &Watched, user: UserId, secret: &str) {
+    let wrong = watched.password("not-to-rename");
+    let rename = |name: &str, text: &str| {
+        let (username, authority) = (Change::Set(name.to_owned()), Some(by_password(text)));
+        watched.ask_as(Command::new(Update { username, authority, ..Update::new(user) }))
+    };
+    rename(RENAMED, &wrong).await.unwrap_err();
+    rename("postmaster", secret).await.unwrap_err();
+    let reserved = Register { username: Some("\u{430}dmin".to_owned()), ..Register::new(secret) };
+    watched.ask(reserved).await.unwrap_err();
+    rename(RENAMED, secret).await.unwrap();
+    watched.mail("Canary.Person@canary-mail.example").await;
+    rename("canary.person", secret).await.unwrap();
 }
 
 async fn change_addresses(watched: &Watched, user: UserId, secret: &str) {
@@ -489,10 +648,14 @@ async fn plant(watched: &Watched, user: UserId, planted: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_found_in_signals_trail_logs_panics_debug_tree_or_database() {
-    let watched = Watched::start().await;
+    let watched = Watched::start(|config| config.policy.lock_after = LOCK_AFTER).await;
     let secret = watched.password("registered");
     let user = register_and_prove(&watched, &secret).await;
     sign_in_and_out(&watched, user, &secret).await;
+    lock_and_unlock(&watched, user, &secret).await;
+    be_refused(&watched).await;
+    import(&watched).await;
+    rename(&watched, user, &secret).await;
     change_addresses(&watched, user, &secret).await;
     change_passwords(&watched, user, &secret).await;
     change_the_user(&watched, user).await;
@@ -500,19 +663,33 @@ async fn no_secret_is_found_in_signals_trail_logs_panics_debug_tree_or_database(
     let kinds: BTreeSet<_> = watched.test.recorded().iter().map(|envelope| envelope.signal.kind().as_str()).collect();
     assert!(kinds.len() >= 70, "{} kinds of signals: {kinds:?}", kinds.len());
     let corpora = watched.corpora().await;
-    assert_eq!(kinds.contains("breach_check_failed"), cfg!(feature = "webhook"), "passwords are asked about");
+    for kind in ["breach_check_failed", "limit_reached", "password_rehash_failed", "password_rehashed", "user_unlocked"]
+    {
+        assert!(kinds.contains(kind), "{kind}");
+    }
     for (name, corpus) in &corpora {
         assert!(corpus.len() > 100, "nothing is in {name}");
     }
-    for (corpus, proof) in [("logs", "a hash job panicked"), ("panics", "injected fault"), ("panics", "fell over")] {
+    for (corpus, proof) in [
+        ("logs", "a hash job panicked"),
+        ("panics", "injected fault"),
+        ("panics", "fell over Envelope"),
+        ("panics", "the breach check fell over"),
+    ] {
         assert!(Canary::whole(proof, proof).is_in(&corpora[corpus]), "{proof} is not in {corpus}");
     }
+    // Neither ours nor anybody's hash is readable anywhere.
+    watched.guard(Canary::whole("a hash", "$argon2"));
     let secrets = lock(&watched.secrets).clone();
-    assert!(secrets.len() > 30);
+    assert!(secrets.len() > 60, "{}", secrets.len());
     assert_eq!(hits(&secrets, &corpora), BTreeSet::new());
     let but_the_disk = corpora.iter().filter(|(name, _)| **name != "disk");
     let but_the_disk = but_the_disk.map(|(name, corpus)| (*name, corpus.clone())).collect();
     assert_eq!(hits(&personal(), &but_the_disk), BTreeSet::new());
+    // Where somebody came from who named nobody, signals tell in clear; what the talker says of these is its own.
+    let told_by_us = lock(&LOGS).iter().filter(|record| !record.contains("canary: seen ")).cloned().collect();
+    let told_by_us = BTreeMap::from([("logs", told_by_us), ("what was shown", corpora["what was shown"].clone())]);
+    assert_eq!(hits(&sources(), &told_by_us), BTreeSet::new());
 
     let planted = "planted.canary-7f3a";
     plant(&watched, user, planted).await;
@@ -520,6 +697,29 @@ async fn no_secret_is_found_in_signals_trail_logs_panics_debug_tree_or_database(
     let found: BTreeSet<_> = found.into_iter().map(|(_, corpus)| corpus).collect();
     assert_eq!(found, corpora.into_keys().collect(), "the scan overlooks what was planted");
     watched.ask(Delete::new(user)).await.unwrap();
+    assert_eq!(hits(&secrets, &watched.corpora().await), BTreeSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_codes_alone_prove_an_address_none_is_found_in_signals_trail_logs_debug_tree_or_database() {
+    let watched = Watched::start(|config| config.policy.verification = Verification::Code).await;
+    let secret = watched.password("by-code");
+    let request = Register {
+        email: Some(SECOND_EMAIL.to_owned()),
+        phone: Some(SECOND_PHONE.to_owned()),
+        ..Register::new(secret.as_str())
+    };
+    let accepted = watched.ask(request).await.unwrap();
+    let (link, code) = watched.mail(SECOND_EMAIL).await;
+    assert!(link.is_none(), "there is nothing to follow");
+    let challenge = accepted.email_challenge.unwrap();
+    watched.ask(ConfirmEmail { proof: code_proof(challenge, &wrong_code(&code)) }).await.unwrap_err();
+    watched.ask(ConfirmEmail { proof: code_proof(challenge, &code) }).await.unwrap();
+    let (_, code) = watched.mail(SECOND_PHONE).await;
+    watched.ask(ConfirmPhone { proof: code_proof(accepted.phone_challenge.unwrap(), &code) }).await.unwrap();
+    watched.sign_in(SECOND_EMAIL, &secret).await.unwrap();
+    let secrets = lock(&watched.secrets).clone();
+    assert!(secrets.iter().filter(|canary| canary.name == "code").count() >= 2);
     assert_eq!(hits(&secrets, &watched.corpora().await), BTreeSet::new());
 }
 

@@ -5,29 +5,32 @@ use std::time::Duration;
 use majordomo::testing::TestAccounts;
 use majordomo::{
     Actor, AddContact, Authority, Change, ChangeContact, ChangeGroups, ChangePassword, Channel, Claimant, Command,
-    ConfirmEmail, ConfirmPhone, ContactClaim, ContactId, Context, Delete, Disable, Enable, EndSessions, FlowKind,
-    Import, LogOut, MakePrimary, PasswordCause, Proof, Register, RemoveContact, RequestEmailVerification,
-    RequestPasswordReset, RequestPhoneVerification, ResetPassword, SessionToken, SessionsToEnd, Signal, UndoChange,
-    Unlock, Update, UserId,
+    ConfirmEmail, ConfirmPhone, ContactClaim, ContactId, Context, Delete, Disable, Enable, EndSessions, Error,
+    FlowKind, Import, LogOut, MakePrimary, PasswordCause, Proof, Reason, Register, RemoveContact,
+    RequestEmailVerification, RequestPasswordReset, RequestPhoneVerification, ResetPassword, SessionToken,
+    SessionsToEnd, Signal, UndoChange, Unlock, Update, UserId,
 };
 use majordomo_model::TokenPurpose;
 
 use crate::person::*;
 
-const PURPOSES: [TokenPurpose; 5] = [
+const PURPOSES: [TokenPurpose; 6] = [
     TokenPurpose::VerifyEmail,
     TokenPurpose::VerifyPhone,
     TokenPurpose::ResetByEmail,
     TokenPurpose::ResetByPhone,
     TokenPurpose::UndoChange,
+    TokenPurpose::Unlock,
 ];
+/// How many proofs of them there are: what undoes and what unlocks comes as a link alone.
+const PROOFS: usize = 10;
 const THIRD_PASSWORD: &str = "three kettles on a cold roof";
 const EVE: &str = "eve@example.com";
 const EVES_PHONE: &str = "+447911123457";
 
 /// The flows that take a proof.
-const TAKERS: [FlowKind; 4] =
-    [FlowKind::ConfirmEmail, FlowKind::ConfirmPhone, FlowKind::ResetPassword, FlowKind::UndoChange];
+const TAKERS: [FlowKind; 5] =
+    [FlowKind::ConfirmEmail, FlowKind::ConfirmPhone, FlowKind::ResetPassword, FlowKind::UndoChange, FlowKind::Unlock];
 
 const fn taker(purpose: TokenPurpose) -> FlowKind {
     match purpose {
@@ -35,6 +38,7 @@ const fn taker(purpose: TokenPurpose) -> FlowKind {
         TokenPurpose::VerifyPhone => FlowKind::ConfirmPhone,
         TokenPurpose::ResetByEmail | TokenPurpose::ResetByPhone => FlowKind::ResetPassword,
         TokenPurpose::UndoChange => FlowKind::UndoChange,
+        TokenPurpose::Unlock => FlowKind::Unlock,
         _ => panic!("say which flow takes it"),
     }
 }
@@ -54,13 +58,24 @@ const fn came(already: bool) -> Came {
 }
 
 async fn present(test: &TestAccounts, taker: FlowKind, proof: Proof) -> Came {
-    let of = |answer: Option<bool>| answer.map_or(Came::Refused, came);
-    match taker {
-        FlowKind::ConfirmEmail => of(test.confirm_email(ConfirmEmail { proof }).await.ok().map(|done| done.already)),
-        FlowKind::ConfirmPhone => of(test.confirm_phone(ConfirmPhone { proof }).await.ok().map(|done| done.already)),
-        FlowKind::ResetPassword => of(reset(test, proof, THIRD_PASSWORD).await.ok().map(|_| false)),
-        FlowKind::UndoChange => of(test.undo_change(UndoChange { proof }).await.ok().map(|done| done.already)),
+    let came = match taker {
+        FlowKind::ConfirmEmail => came_of(test.confirm_email(ConfirmEmail { proof }).await, |done| done.already),
+        FlowKind::ConfirmPhone => came_of(test.confirm_phone(ConfirmPhone { proof }).await, |done| done.already),
+        FlowKind::ResetPassword => came_of(reset(test, proof, THIRD_PASSWORD).await, |_| false),
+        FlowKind::UndoChange => came_of(test.undo_change(UndoChange { proof }).await, |done| done.already),
+        FlowKind::Unlock => came_of(test.unlock(Unlock::Link(proof)).await, |done| done.already),
         other => panic!("{other:?} takes no proof"),
+    };
+    came.unwrap_or_else(|why| {
+        assert_eq!(why, "invalid_token", "a refusal names the proof, and is no failure");
+        Came::Refused
+    })
+}
+
+fn came_of<T, R: Reason>(answer: Result<T, Error<R>>, already: impl Fn(&T) -> bool) -> Result<Came, &'static str> {
+    match answer {
+        Ok(done) => Ok(came(already(&done))),
+        Err(error) => Err(error.as_str()),
     }
 }
 
@@ -81,7 +96,10 @@ async fn held() -> (TestAccounts, Vec<Held>) {
     for name in ["verify_phone.txt", "reset_password_phone.txt"] {
         templates = templates.with_template(name, both);
     }
-    let test = TestAccounts::with(cheap(), |builder| builder.templates(templates)).await;
+    let mut config = cheap();
+    // The first wrong password puts the lock on.
+    config.policy.lock_after = 1;
+    let test = TestAccounts::with(config, |builder| builder.templates(templates)).await;
     let ada = ada(&test).await;
     let change = ChangePassword { user: ada, current: password(PASSWORD), new: password(NEW_PASSWORD), keep: None };
     test.change_password(change).await.unwrap();
@@ -91,6 +109,10 @@ async fn held() -> (TestAccounts, Vec<Held>) {
     });
     let (purpose, proof) = (TokenPurpose::UndoChange, link_proof(&undo.unwrap()));
     let mut all = vec![Held { purpose, by: "link", user: ada, proof }];
+    sign_in(&test, "ada", "an altogether different phrase").await.unwrap_err();
+    soon(test.drain()).await;
+    let (purpose, proof) = (TokenPurpose::Unlock, link_proof(&link_to(&test, EMAIL)));
+    all.push(Held { purpose, by: "link", user: ada, proof });
     let eve = register(&test, Some("eve"), Some(EVE), Some(EVES_PHONE)).await;
     let by_email = request_reset(&test, EMAIL, Channel::Email).await.challenge;
     let by_phone = request_reset(&test, PHONE, Channel::Phone).await.challenge;
@@ -109,9 +131,9 @@ async fn held() -> (TestAccounts, Vec<Held>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proof_of_whatever_purpose_is_taken_by_its_own_flow_and_by_no_other() {
-    for place in 0..9 {
+    for place in 0..PROOFS {
         let (test, all) = held().await;
-        assert_eq!(all.len(), 9);
+        assert_eq!(all.len(), PROOFS);
         let Held { purpose, by, proof, .. } = &all[place];
         for other in TAKERS.into_iter().filter(|flow| *flow != taker(*purpose)) {
             assert_eq!(present(&test, other, proof.clone()).await, Came::Refused, "{purpose:?} by {by} at {other:?}");
@@ -179,23 +201,24 @@ impl Past {
         [Self::Used, Self::Superseded, Self::Expired, Self::Disabled, Self::Replaced, Self::GivenUp, Self::Deleted];
 
     /// What is left of a proof. A verification is bound to its address and not to the password, and what undoes a change
-    /// must outlive whatever the attacker does.
+    /// must outlive whatever the attacker does. What lifts a lock is bound to the password: a new one has lifted it.
     fn leaves(self, purpose: TokenPurpose) -> Came {
         let is_reset = taker(purpose) == FlowKind::ResetPassword;
         let is_undo = purpose == TokenPurpose::UndoChange;
+        let is_unlock = purpose == TokenPurpose::Unlock;
         match self {
             Self::Used if is_reset => Came::Refused,
             Self::Used => Came::Already,
             // Nothing asks for it a second time.
-            Self::Superseded | Self::GivenUp if is_undo => Came::Done,
-            Self::Disabled | Self::Replaced if !is_reset => Came::Done,
+            Self::Superseded | Self::GivenUp if is_undo || is_unlock => Came::Done,
+            Self::Disabled | Self::Replaced if !is_reset && !is_unlock => Came::Done,
             _ => Came::Refused,
         }
     }
 
     async fn pass(self, test: &TestAccounts, held: &Held) {
         let (user, is_email) =
-            (held.user, matches!(held.purpose, TokenPurpose::VerifyEmail | TokenPurpose::ResetByEmail));
+            (held.user, !matches!(held.purpose, TokenPurpose::VerifyPhone | TokenPurpose::ResetByPhone));
         let is_eve = taker(held.purpose) == FlowKind::ConfirmEmail || taker(held.purpose) == FlowKind::ConfirmPhone;
         let current = if is_eve { PASSWORD } else { NEW_PASSWORD };
         match self {
@@ -247,7 +270,7 @@ async fn ask_again(test: &TestAccounts, held: &Held) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_proof_of_whatever_purpose_does_nothing() {
     for past in Past::ALL {
-        for place in 0..9 {
+        for place in 0..PROOFS {
             let (test, all) = held().await;
             let held = &all[place];
             past.pass(&test, held).await;
