@@ -234,6 +234,8 @@ impl Past {
                 test.enable(Enable { user }).await.unwrap();
             }
             Self::Replaced => {
+                // While the lock is on, no password is taken as right.
+                test.unlock(Unlock::Operator(user)).await.unwrap();
                 let (current, new) = (password(current), password("nobody knows this one yet"));
                 test.change_password(ChangePassword { user, current, new, keep: None }).await.unwrap();
             }
