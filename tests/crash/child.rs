@@ -57,6 +57,7 @@ async fn spawn(folder: &Path, terms: Terms) -> Result<Accounts, String> {
             config.policy.messages.per_hour = None;
             config.policy.messages.per_day = None;
             config.policy.messages.texts = majordomo::TextLimits::none();
+            config.policy.limits = majordomo::Limits::none();
             config.storage.idle_flush = Duration::from_millis(20);
             if terms == Terms::Prunes {
                 config.storage.keep_signals = Duration::ZERO;

@@ -209,6 +209,8 @@ impl Past {
         match self {
             Self::Used if is_reset => Came::Refused,
             Self::Used => Came::Already,
+            // An operator has lifted the lock by then, so that a password is taken.
+            Self::GivenUp if is_unlock => Came::Already,
             // Nothing asks for it a second time.
             Self::Superseded | Self::GivenUp if is_undo || is_unlock => Came::Done,
             Self::Disabled | Self::Replaced if !is_reset && !is_unlock => Came::Done,
@@ -240,6 +242,7 @@ impl Past {
                 test.change_password(ChangePassword { user, current, new, keep: None }).await.unwrap();
             }
             Self::GivenUp => {
+                test.unlock(Unlock::Operator(user)).await.unwrap();
                 let address = match (is_eve, is_email) {
                     (true, true) => EVE,
                     (true, false) => EVES_PHONE,
