@@ -26,8 +26,31 @@ static TABLES: LazyLock<[u8; 32]> = LazyLock::new(|| {
     hash.finalize().into()
 });
 
+/// Under which name the meta table has the program whose tables they are, so that it need not look at all of them again.
+const NAME_TABLES_OF: &str = "name_tables_of";
+
+/// What tells this program from another one that has these tables: its file as it is now, and some of the tables, since
+/// they may come with a library of its own. `None` where the file cannot be looked at.
+pub(super) fn program(tables: &[u8]) -> Option<[u8; 32]> {
+    let path = std::env::current_exe().ok()?;
+    let file = std::fs::metadata(&path).ok()?;
+    let changed = file.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let mut hash = Sha256::new_with_prefix("majordomo/v1/name_tables_of");
+    hash.update(tables);
+    hash.update(path.as_os_str().as_encoded_bytes());
+    hash.update(file.len().to_be_bytes());
+    hash.update(changed.as_nanos().to_be_bytes());
+    Username::some_tables(|piece| hash.update(piece));
+    Some(hash.finalize().into())
+}
+
 /// Marks a store whose keys this build makes from the start.
 pub(super) fn mark(transaction: &mut WriteView<'_>) -> Result<(), super::redb::EngineError> {
+    transaction.put(
+        Table::Meta,
+        NAME_TABLES_OF.as_bytes(),
+        program(TABLES.as_slice()).unwrap_or_default().as_slice(),
+    )?;
     transaction.put(Table::Meta, NAME_TABLES.as_bytes(), TABLES.as_slice())
 }
 
@@ -37,10 +60,16 @@ pub(super) fn mark(transaction: &mut WriteView<'_>) -> Result<(), super::redb::E
 /// Of two users who come to share a key that neither has, the one who registered first gets it. A row always names the
 /// keys that its user owns, so that giving up a name frees no one else's.
 pub(super) fn follow_tables(engine: &Engine) -> Result<(), ReadError> {
-    let found = engine
-        .read(|view| Ok::<_, ReadError>(view.get(Table::Meta, NAME_TABLES.as_bytes())?.map(|bytes| bytes.to_vec())))?;
-    if found.as_deref() == Some(TABLES.as_slice()) {
+    let meta = |name: &str| {
+        engine.read(|view| Ok::<_, ReadError>(view.get(Table::Meta, name.as_bytes())?.map(|bytes| bytes.to_vec())))
+    };
+    let (found, of) = (meta(NAME_TABLES)?, meta(NAME_TABLES_OF)?);
+    let same = found.as_deref().filter(|found| *found != UNDER_WAY).and_then(program);
+    if same.is_some_and(|program| of.as_deref() == Some(program.as_slice())) {
         return Ok(());
+    }
+    if found.as_deref() == Some(TABLES.as_slice()) {
+        return written(engine.write(mark));
     }
     tracing::info!("the keys of usernames were made with other tables of Unicode and are made anew");
     written(engine.write(|transaction| transaction.put(Table::Meta, NAME_TABLES.as_bytes(), UNDER_WAY)))?;

@@ -220,3 +220,13 @@ async fn what_was_begun_is_finished_by_whichever_build_opens_the_store_next() {
     assert_owned(&store, &users);
     assert!(name_of(&store, &users[1_199]) == current(0, "name1199").username.unwrap());
 }
+
+#[tokio::test]
+async fn a_program_that_opens_its_store_again_looks_at_few_of_its_tables() {
+    let store = Store::new().await;
+    let meta = |name: &str| store.look(|view| Ok(view.get(Table::Meta, name.as_bytes())?.map(|bytes| bytes.to_vec())));
+    let (tables, of) = (meta(NAME_TABLES).unwrap(), meta("name_tables_of").unwrap());
+    assert_eq!((tables.len(), of.len()), (32, 32));
+    assert_eq!(of, super::super::names::program(&tables).unwrap());
+    assert_ne!(of, super::super::names::program(&of).unwrap(), "of these tables, not of others");
+}
