@@ -94,6 +94,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// What the files of `user_manager/` may share; every other file there is a flow and imports none of its siblings.
 const SHARED_BY_FLOWS: &[&str] = &[
     "authority",
+    "beat",
     "breaches",
     "budget",
     "common_budget",

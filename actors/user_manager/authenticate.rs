@@ -299,6 +299,10 @@ impl Perform for Authenticate {
         matches!(answer, Err(Error::Refused(AuthenticateReason::InvalidCredentials)))
     }
 
+    fn is_discreet(answer: &Answer<Self>) -> bool {
+        matches!(answer, Err(Error::Refused(AuthenticateReason::InvalidCredentials)))
+    }
+
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let services = run.services;
         let attempt = attempt(self, run).await?;

@@ -49,6 +49,11 @@ pub(crate) trait Perform: Flow {
         false
     }
 
+    /// Whether this answer is given at a fixed instant, since by its time it could tell whether somebody exists.
+    fn is_discreet(_answer: &Answer<Self>) -> bool {
+        false
+    }
+
     /// The place in the hasher's line that it is to have, if it needs one; or what it is refused with, counted, before it
     /// starts anything: turning away a flood must cost next to nothing.
     fn admit(_services: &Services, _reservation: Option<&Reservation>) -> Result<Option<Place>, Error<Self::Reason>> {

@@ -3,6 +3,7 @@
 mod add_contact;
 mod authenticate;
 mod authority;
+mod beat;
 mod breaches;
 mod budget;
 mod change_contact;
@@ -73,6 +74,7 @@ use majordomo_model::{
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::Instrument;
 
 pub(crate) use self::budget::Budget;
@@ -242,7 +244,11 @@ impl Manager {
         drop(under_way);
         let asked = reply.span().clone();
         let running = async move {
+            let asked = Instant::now();
             let answer = flow::run(&run.manager.services, &command, reply.deadline()).await;
+            if F::is_discreet(&answer) {
+                beat::next(asked, reply.deadline()).await;
+            }
             reply.send(answer);
             run.manager.begin_rehashes();
         };

@@ -244,6 +244,10 @@ impl Perform for Register {
         matches!(answer, Ok(_) | Err(Error::Refused(UsernameTaken | EmailTaken | PhoneTaken)))
     }
 
+    fn is_discreet(answer: &Answer<Self>) -> bool {
+        answer.is_ok()
+    }
+
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let (services, typed) = (run.services, names(self).typed(&run.services.keys));
         let prepared = match acceptable(self, &services.policy) {

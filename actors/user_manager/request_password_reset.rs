@@ -171,6 +171,10 @@ impl Perform for RequestPasswordReset {
         answer.is_ok()
     }
 
+    fn is_discreet(answer: &Answer<Self>) -> bool {
+        answer.is_ok()
+    }
+
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let (services, channel) = (run.services, self.channel);
         let shown = typed(&services.keys, &self.identifier);

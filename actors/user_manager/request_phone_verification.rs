@@ -54,6 +54,10 @@ impl Perform for RequestPhoneVerification {
         answer.is_ok()
     }
 
+    fn is_discreet(answer: &Answer<Self>) -> bool {
+        answer.is_ok()
+    }
+
     async fn perform(&self, run: &Run<'_, Self>) -> Result<Answer<Self>, Fault> {
         let services = run.services;
         let Some(sought) = Sought::of(&self.claimant, Channel::Phone) else {
