@@ -3,25 +3,21 @@
 use std::collections::BTreeSet;
 
 use majordomo_model::{
-    Accepted, Channel, Contact, ContactId, Error, Failure, Import, ImportReason, ImportedAddress, PasswordCause,
-    Personal, Profile, ProofMethod, Signal, Timestamp, TokenId, UserId, UserStatus, Username, is_fit_name,
+    Accepted, Channel, Contact, Error, Failure, Import, ImportReason, ImportedAddress, PasswordCause, Personal,
+    Profile, ProofMethod, Signal, Timestamp, TokenId, UserId, UserStatus, Username, is_fit_name,
 };
 
 use super::common_budget::Due;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
-use super::fresh_token::FreshToken;
-use super::message_budget::{Destination, MessageBudget};
-use super::newcomer::{Field, Names, Typed, Unfit, address_key, take_username, unfit_reason};
+use super::message_budget::Destination;
+use super::newcomer::{Facts, Field, Fresh, Names, Typed, Unfit, address_key, take_username, unfit_reason};
 use super::policy::{GROUPS_LIMIT, Policy, personal_address, personal_username};
 use super::throttle::Reservation;
 use crate::bytes::Bytes;
 use crate::hasher::{HashProblem, Hasher, Place, TakenIn};
 use crate::keys::Keyring;
 use crate::stamp::SealKey;
-use crate::storage::{
-    Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, UniqueKey, UserRow, UsernameRow, Write,
-};
-use crate::token::KeyId;
+use crate::storage::{Check, ContactRow, CredentialRow, UserRow, UsernameRow, Write};
 
 /// What was asked for, found acceptable.
 struct Request {
@@ -39,42 +35,6 @@ struct Claim {
     is_proven: bool,
     /// Where what bounds the messages to it is kept.
     destination: Destination,
-}
-
-/// What is drawn, not decided.
-#[derive(Clone)]
-struct Fresh {
-    user: UserId,
-    seal_key: [u8; 32],
-    contacts: [(ContactId, FreshToken); 2],
-}
-
-/// What the store says.
-#[derive(Clone, Debug)]
-struct Facts {
-    username_owner: Option<UserId>,
-    skeleton_owner: Option<UserId>,
-    /// Whom each address is kept for, in the order of the request.
-    holders: Vec<Option<UserId>>,
-    /// The messages to each.
-    messages: Vec<MessageBudget>,
-    now: Timestamp,
-}
-
-impl Facts {
-    fn read(view: &ReadView, request: &Request, now: Timestamp) -> Result<Self, ReadError> {
-        let owner = |key: Option<UniqueKey>| key.map_or(Ok(None), |key| view.owner(&key));
-        let username = request.username.as_ref();
-        let holders = request.addresses.iter().map(|claim| view.holder(&address_key(&claim.address), now));
-        let messages = request.addresses.iter().map(|claim| MessageBudget::read(view, &claim.destination));
-        Ok(Self {
-            username_owner: owner(username.map(|name| UniqueKey::username(name.canonical())))?,
-            skeleton_owner: owner(username.map(|name| UniqueKey::skeleton(name.skeleton())))?,
-            holders: holders.collect::<Result<_, _>>()?,
-            messages: messages.collect::<Result<_, _>>()?,
-            now,
-        })
-    }
 }
 
 /// Why an import is refused.
@@ -276,7 +236,8 @@ impl Perform for Import {
         };
         let fresh = Fresh::draw(services.tokens.current_key())?;
         run.settle(|view, now| {
-            let facts = Facts::read(view, &request, now)?;
+            let addresses = request.addresses.iter().map(|claim| (&claim.address, &claim.destination));
+            let facts = Facts::read(view, request.username.as_ref(), addresses, now)?;
             Ok(decide(&request, &typed, &fresh, &facts, &services.policy))
         })
         .await
@@ -288,15 +249,6 @@ impl Perform for Import {
 
     fn recall(remembered: &[u8]) -> Option<Result<Accepted, ImportReason>> {
         recall(remembered)
-    }
-}
-
-impl Fresh {
-    fn draw(key: KeyId) -> Result<Self, getrandom::Error> {
-        let mut seal_key = [0; 32];
-        getrandom::fill(&mut seal_key)?;
-        let contact = || (ContactId::new(), FreshToken::draw(key));
-        Ok(Self { user: UserId::new(), seal_key, contacts: [contact(), contact()] })
     }
 }
 

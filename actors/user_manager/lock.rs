@@ -122,8 +122,12 @@ pub(super) fn completed<F: Perform>(
     mut decision: Decision<F>,
     now: Timestamp,
 ) -> Result<Decision<F>, ReadError> {
+    // Most flows do neither, and are spared the keyed hashes.
+    let is_concerned = |write: &Write| matches!(write, Write::RecordFailure(..) | Write::ClearFailures(_));
+    let Some((id, _)) = decision.subject.filter(|_| decision.writes.iter().any(is_concerned)) else {
+        return Ok(decision);
+    };
     let Services { keys, policy, tokens, .. } = run.services;
-    let Some((id, _)) = decision.subject else { return Ok(decision) };
     let subject = subject_of(keys, id);
     let device = run.known_device().map(|device| device.subject(keys));
     let counts = |write: &Write| matches!(write, Write::RecordFailure(of, ..) if *of == subject);

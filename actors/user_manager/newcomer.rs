@@ -1,10 +1,13 @@
 //! Newcomers: what the flows that make a user have in common.
 
-use majordomo_model::{Channel, Contact, Email, Failure, Personal, Phone, Username};
+use majordomo_model::{Channel, Contact, ContactId, Email, Failure, Personal, Phone, Timestamp, UserId, Username};
 
+use super::fresh_token::FreshToken;
+use super::message_budget::{Destination, MessageBudget};
 use super::policy::{Policy, Requirement, typed_optional};
 use crate::keys::Keyring;
-use crate::storage::{Check, UniqueKey, UserRow, Write};
+use crate::storage::{Check, Lookup, ReadError, ReadView, UniqueKey, UserRow, Write};
+use crate::token::KeyId;
 
 /// A kind of identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +103,56 @@ macro_rules! unfit_reason {
     }};
 }
 pub(super) use unfit_reason;
+
+/// What is drawn for a newcomer, not decided.
+#[derive(Clone)]
+pub(super) struct Fresh {
+    pub(super) user: UserId,
+    pub(super) seal_key: [u8; 32],
+    pub(super) contacts: [(ContactId, FreshToken); 2],
+}
+
+impl Fresh {
+    pub(super) fn draw(key: KeyId) -> Result<Self, getrandom::Error> {
+        let mut seal_key = [0; 32];
+        getrandom::fill(&mut seal_key)?;
+        let contact = || (ContactId::new(), FreshToken::draw(key));
+        Ok(Self { user: UserId::new(), seal_key, contacts: [contact(), contact()] })
+    }
+}
+
+/// What the store says of a newcomer's identifiers.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) username_owner: Option<UserId>,
+    pub(super) skeleton_owner: Option<UserId>,
+    /// Whom each address of the request is kept for, in its order: who has proven it, or gave it up and may have it back.
+    pub(super) holders: Vec<Option<UserId>>,
+    /// The messages to each.
+    pub(super) messages: Vec<MessageBudget>,
+    pub(super) now: Timestamp,
+}
+
+impl Facts {
+    /// Of each address with where what bounds the messages to it is kept.
+    pub(super) fn read<'a>(
+        view: &ReadView,
+        username: Option<&Username>,
+        addresses: impl Iterator<Item = (&'a Contact, &'a Destination)> + Clone,
+        now: Timestamp,
+    ) -> Result<Self, ReadError> {
+        let owner = |key: Option<UniqueKey>| key.map_or(Ok(None), |key| view.owner(&key));
+        let holders = addresses.clone().map(|(address, _)| view.holder(&address_key(address), now));
+        let messages = addresses.map(|(_, destination)| MessageBudget::read(view, destination));
+        Ok(Self {
+            username_owner: owner(username.map(|name| UniqueKey::username(name.canonical())))?,
+            skeleton_owner: owner(username.map(|name| UniqueKey::skeleton(name.skeleton())))?,
+            holders: holders.collect::<Result<_, _>>()?,
+            messages: messages.collect::<Result<_, _>>()?,
+            now,
+        })
+    }
+}
 
 /// The identifiers of a newcomer, as typed.
 pub(super) struct Names<'a> {

@@ -1,25 +1,21 @@
 //! Register: a person becomes a user.
 
 use majordomo_model::{
-    Accepted, Channel, Contact, ContactId, Error, Failure, LimitedAction, PasswordCause, Personal, Profile, Register,
-    RegisterReason, Signal, Timestamp, UserId, UserStatus, Username,
+    Accepted, Channel, Contact, Error, Failure, LimitedAction, PasswordCause, Personal, Profile, Register,
+    RegisterReason, Signal, Timestamp, UserStatus, Username,
 };
 
 use super::common_budget::Due;
 use super::flow::{Answer, Decision, Fault, Perform, Run, Services, Told, recall, remember};
-use super::fresh_token::FreshToken;
-use super::message_budget::{Destination, MessageBudget};
-use super::newcomer::{Names, Typed, Unfit, address_key, take_username, unfit_reason};
+use super::message_budget::Destination;
+use super::newcomer::{Facts, Fresh, Names, Typed, Unfit, address_key, take_username, unfit_reason};
 use super::policy::{Policy, Registration, password_failure, password_reason, personal_address, personal_username};
 use super::throttle::{Counted, Reservation};
 use crate::bytes::Bytes;
 use crate::guard::{Amendment, Proposal};
 use crate::hasher::{HashError, Place};
 use crate::stamp::SealKey;
-use crate::storage::{
-    Check, ContactRow, CredentialRow, Lookup, ReadError, ReadView, UniqueKey, UserRow, UsernameRow, Write,
-};
-use crate::token::KeyId;
+use crate::storage::{Check, ContactRow, CredentialRow, UserRow, UsernameRow, Write};
 
 /// What was asked for, found acceptable.
 struct Request {
@@ -29,41 +25,6 @@ struct Request {
     destinations: Vec<Destination>,
     profile: Profile,
     phc: String,
-}
-
-/// What is drawn, not decided.
-#[derive(Clone)]
-struct Fresh {
-    user: UserId,
-    seal_key: [u8; 32],
-    contacts: [(ContactId, FreshToken); 2],
-}
-
-/// What the store says.
-#[derive(Clone, Debug)]
-struct Facts {
-    username_owner: Option<UserId>,
-    skeleton_owner: Option<UserId>,
-    /// Whom each address of the request is kept for, in its order: who has proven it, or gave it up and may have it back.
-    holders: Vec<Option<UserId>>,
-    /// The messages to each.
-    messages: Vec<MessageBudget>,
-    now: Timestamp,
-}
-
-impl Facts {
-    fn read(view: &ReadView, request: &Request, now: Timestamp) -> Result<Self, ReadError> {
-        let owner = |key: Option<UniqueKey>| key.map_or(Ok(None), |key| view.owner(&key));
-        let username = request.username.as_ref();
-        let holders = request.addresses.iter().map(|address| view.holder(&address_key(address), now));
-        Ok(Self {
-            username_owner: owner(username.map(|name| UniqueKey::username(name.canonical())))?,
-            skeleton_owner: owner(username.map(|name| UniqueKey::skeleton(name.skeleton())))?,
-            holders: holders.collect::<Result<_, _>>()?,
-            messages: request.destinations.iter().map(|to| MessageBudget::read(view, to)).collect::<Result<_, _>>()?,
-            now,
-        })
-    }
 }
 
 /// Why a request is not acceptable as it stands, with the fields concerned.
@@ -271,7 +232,8 @@ impl Perform for Register {
         let request = Request { username, addresses, destinations, profile: self.profile.clone(), phc };
         let fresh = Fresh::draw(services.tokens.current_key())?;
         run.settle_amended(|view, now, amendment| {
-            let facts = Facts::read(view, &request, now)?;
+            let addresses = request.addresses.iter().zip(&request.destinations);
+            let facts = Facts::read(view, request.username.as_ref(), addresses, now)?;
             Ok(decide(&request, &typed, &fresh, &facts, (&services.policy, amendment)))
         })
         .await
@@ -318,18 +280,9 @@ fn hashing_failed(typed: &Typed, error: HashError) -> Decision<Register> {
     }
 }
 
-impl Fresh {
-    fn draw(key: KeyId) -> Result<Self, getrandom::Error> {
-        let mut seal_key = [0; 32];
-        getrandom::fill(&mut seal_key)?;
-        let contact = || (ContactId::new(), FreshToken::draw(key));
-        Ok(Self { user: UserId::new(), seal_key, contacts: [contact(), contact()] })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use majordomo_model::{Email, Error, Phone, SignalKind};
+    use majordomo_model::{Email, Error, Phone, SignalKind, UserId};
     use proptest::prelude::*;
 
     use super::super::fixture::{Fixture, NOW, PASSWORD, assert_one_end};
