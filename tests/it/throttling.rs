@@ -7,9 +7,9 @@ use std::time::Duration;
 use majordomo::testing::TestAccounts;
 use majordomo::{
     ActionLimits, Actor, Answer, Authenticate, AuthenticateReason, Authority, Change, ChangeContact, ChangePassword,
-    Channel, Command, Config, ConfirmEmail, ContactClaim, Context, DeviceToken, Error, Failure, FlowKind, Limit,
-    LimitScope, LimitedAction, Limits, LoggedIn, MakePrimary, MakePrimaryReason, MessageKind, Register,
-    RequestPasswordReset, Signal, SignalKind, Unlock, UnlockReason, Unlocked, Update, UpdateReason, UserId,
+    Channel, Command, Config, ConfirmEmail, ContactClaim, Context, DeviceToken, Error, Failure, Limit, LimitScope,
+    LimitedAction, Limits, LoggedIn, MakePrimary, MakePrimaryReason, MessageKind, Register, RequestPasswordReset,
+    Signal, SignalKind, Unlock, UnlockReason, Unlocked, Update, UpdateReason, UserId,
 };
 
 use crate::laws::assert_laws;
@@ -173,7 +173,7 @@ fn strict(config: &mut Config) {
 #[tokio::test]
 async fn registrations_requests_links_and_codes_have_limits_of_their_own() {
     let test = TestAccounts::configured(strict).await;
-    let user = ada(&test).await;
+    ada(&test).await;
     let register = |name: &str| Register { username: Some(name.to_owned()), ..Register::new(PASSWORD) };
     let reset_of = |name: &str| RequestPasswordReset { identifier: name.to_owned(), channel: Channel::Email };
     let resend =
@@ -201,8 +201,6 @@ async fn registrations_requests_links_and_codes_have_limits_of_their_own() {
         let command = Command::new(register(&format!("user{round}"))).context(from(HOME));
         soon(test.register(command.actor(Actor::Admin("desk".to_owned())))).await.unwrap();
     }
-    // A link that is worth something is not used up by those that are not, elsewhere.
-    assert!(test.user(user).unwrap().is_some());
     soon(test.drain()).await;
     assert_laws(&test);
 }
@@ -598,7 +596,6 @@ async fn who_is_refused_for_too_many_attempts_is_counted_and_leaves_no_flow() {
     };
     soon(counted).await;
     assert_eq!(told(&test, SignalKind::UserAuthenticationStarted).len(), 5);
-    assert!(FlowKind::ALL.contains(&FlowKind::Unlock));
 }
 
 #[tokio::test]
