@@ -209,7 +209,10 @@ async fn a_letter_that_fails_again_has_the_longer_history_and_one_that_is_done_i
         Signal::SubscriberDeadLetter { place, attempts, .. } => (*place, *attempts),
         other => panic!("{other:?}"),
     });
-    assert_eq!(counts.collect::<Vec<_>>(), [(places[0], 2), (places[1], 2), (places[0], 4)]);
+    // Two users' signals are two lanes: which of them is given up first is chance.
+    let counts: BTreeSet<_> = counts.collect();
+    assert_eq!(counts, BTreeSet::from([(places[0], 2), (places[1], 2), (places[0], 4)]));
+    assert_eq!(dead.len(), 3);
 
     broken.mend(emits);
     assert_eq!(soon(test.retry_dead_letters("books", admin())).await, Ok(2));
