@@ -30,7 +30,7 @@ const WRONG: f64 = 19.0;
 /// How many callers the closed loop has: fewer than the line has places, on a slow machine too.
 const CALLERS: usize = 8;
 /// How long an attack has gone on when the legitimate logins come, unless its beginning is what is looked at.
-const LEAD: Duration = Duration::from_secs(2);
+const LEAD: Duration = Duration::from_secs(4);
 /// A source that is refused so often in a row has spent its budgets.
 const SPENT: u32 = 5;
 
@@ -41,23 +41,32 @@ enum Shape {
     FewAccounts,
     /// Many sources that were never seen before try a password at each of many accounts.
     StuffingBegins,
-    /// The same go on after their budgets are spent.
+    /// The same go on, with most of their budgets left.
     StuffingGoesOn,
+    /// The same, when their budgets are spent.
+    StuffingIsSpent,
     /// Each attempt is from a network of its own: no budget is ever spent. So are the owners' logins.
     Botnet,
     /// The same, but the owners sign in on devices that are known.
     BotnetAndDevices,
 }
 
-const SHAPES: [Shape; 5] =
-    [Shape::FewAccounts, Shape::Botnet, Shape::BotnetAndDevices, Shape::StuffingBegins, Shape::StuffingGoesOn];
+const SHAPES: [Shape; 6] = [
+    Shape::FewAccounts,
+    Shape::Botnet,
+    Shape::BotnetAndDevices,
+    Shape::StuffingBegins,
+    Shape::StuffingGoesOn,
+    Shape::StuffingIsSpent,
+];
 
 impl Shape {
     const fn name(self) -> &'static str {
         match self {
             Self::FewAccounts => "(a) 20 sources, 5 accounts",
-            Self::StuffingBegins => "(b) stuffing, new sources",
-            Self::StuffingGoesOn => "(b) stuffing, spent sources",
+            Self::StuffingBegins => "(b1) stuffing, new sources",
+            Self::StuffingGoesOn => "(b2) stuffing, sources that failed",
+            Self::StuffingIsSpent => "(b3) stuffing, spent sources",
             Self::Botnet => "(c1) botnet, no device tokens",
             Self::BotnetAndDevices => "(c2) botnet, device tokens",
         }
@@ -67,7 +76,7 @@ impl Shape {
     const fn spent_sources(self, stuffing: u64) -> u64 {
         match self {
             Self::FewAccounts => 20,
-            Self::StuffingGoesOn => stuffing,
+            Self::StuffingIsSpent => stuffing,
             _ => 0,
         }
     }
@@ -81,8 +90,9 @@ impl Shape {
         let victims = if self == Self::FewAccounts { 5 } else { USERS - LEGITIMATE };
         let address = match self {
             Self::FewAccounts => four([203, 0], source % 20),
-            Self::StuffingBegins => four([198, 18], source % stuffing + stuffing * (round + 1)),
-            Self::StuffingGoesOn => four([198, 18], source % stuffing),
+            Self::StuffingBegins => four([198, 18], source % stuffing + stuffing * round),
+            Self::StuffingGoesOn => four([198, 19], source % stuffing + stuffing * round),
+            Self::StuffingIsSpent => four([198, 51], source % stuffing),
             Self::Botnet | Self::BotnetAndDevices => six(source),
         };
         let identifier = world::username(LEGITIMATE + victim % victims);
@@ -266,7 +276,8 @@ async fn measured(world: &World, shape: Shape) -> Result<Row, Failure> {
 fn tell(report: &mut Report, shape: Shape, row: Row) {
     let name = |what: &str| format!("{}: {what}", shape.name());
     let ratio = Figure::ratio(name("throughput / idle"), Ratio::of(&row.pairs));
-    let has_aim = matches!(shape, Shape::FewAccounts | Shape::StuffingGoesOn | Shape::BotnetAndDevices);
+    let has_aim =
+        matches!(shape, Shape::FewAccounts | Shape::StuffingGoesOn | Shape::StuffingIsSpent | Shape::BotnetAndDevices);
     report.add(if has_aim { ratio.at_least(0.9) } else { ratio });
     let (share_refused, idle_rate) =
         (row.attacked.share(row.attacked.throttled + row.attacked.overloaded), row.idle.goodput());

@@ -374,7 +374,7 @@ impl Drop for Worker<'_> {
 mod tests {
     use super::super::Hasher;
     use super::super::parameters::HasherSettings;
-    use super::super::queue::Priority;
+    use super::super::queue::{Priority, Rank};
     use super::*;
 
     #[test]
@@ -388,7 +388,7 @@ mod tests {
             let (reply, _answer) = oneshot::channel();
             let task = Task::Hash { password: Zeroizing::new(b"password".to_vec()), reply };
             let job = Job { deadline: None, task, span: Span::none(), since: Instant::now() };
-            assert!(hasher.shared.queue.push(Priority::Login, job, false).is_none());
+            assert!(hasher.shared.queue.push(Priority::Login(Rank::FIRST), job, false).is_none());
         }
         for _ in 0..2 {
             let job = worker.next_job(&ended).unwrap();

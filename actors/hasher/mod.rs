@@ -50,6 +50,7 @@ pub(crate) use self::phc::reads_phc_as_written;
 #[cfg(any(test, feature = "testing"))]
 use self::phc::{Recipe, SALT_BYTES, TAG_BYTES};
 pub(crate) use self::place::Place;
+pub(crate) use self::queue::Rank;
 use self::queue::{Priority, Queue};
 use crate::gauge::{Gauge, GaugeReading};
 use crate::telemetry;
@@ -118,14 +119,14 @@ impl Hasher {
     }
 
     /// Keeps room in the line for a login. Where there is none, that is counted as if it had asked.
-    pub(crate) fn keep_place_for_login(&self) -> Option<Place> {
-        self.keep_place(Priority::Login, "verify")
+    pub(crate) fn keep_place_for_login(&self, rank: Rank) -> Option<Place> {
+        self.keep_place(Priority::Login(rank), "verify")
     }
 
     /// As [`Hasher::keep_place_for_login`], for one on a known device: in the room for these, before other logins, or
     /// among them where that is full.
-    pub(crate) fn keep_place_for_known_device(&self) -> Option<Place> {
-        Place::keep(&self.shared, Priority::KnownDevice).or_else(|| self.keep_place_for_login())
+    pub(crate) fn keep_place_for_known_device(&self, rank: Rank) -> Option<Place> {
+        Place::keep(&self.shared, Priority::KnownDevice).or_else(|| self.keep_place_for_login(rank))
     }
 
     /// As [`Hasher::keep_place_for_login`], for a new hash.
@@ -209,8 +210,10 @@ impl Hasher {
         claim: Claim,
         deadline: Option<Instant>,
     ) -> Result<Verified, HashError> {
-        let is_known_device = place.as_ref().is_some_and(Place::is_for_known_device);
-        let priority = if is_known_device { Priority::KnownDevice } else { Priority::Login };
+        let priority = match place.as_ref().map(Place::priority) {
+            Some(kept @ (Priority::KnownDevice | Priority::Login(_))) => kept,
+            _ => Priority::Login(Rank::FIRST),
+        };
         self.ask(priority, place, deadline, |reply| Task::Verify { claim, reply }).await
     }
 
@@ -512,11 +515,11 @@ mod tests {
     async fn a_place_that_is_kept_is_there_when_its_job_comes_and_free_when_it_does_not() {
         let (hasher, _actor) = running(1, 1).await;
         hasher.hold(true);
-        let given_up = hasher.keep_place_for_login();
+        let given_up = hasher.keep_place_for_login(Rank::FIRST);
         assert!(given_up.is_some() && hasher.keep_place_for_new_hash().is_none());
         drop(given_up);
-        let place = hasher.keep_place_for_login();
-        assert!(place.is_some() && hasher.keep_place_for_login().is_none());
+        let place = hasher.keep_place_for_login(Rank::FIRST);
+        assert!(place.is_some() && hasher.keep_place_for_login(Rank::FIRST).is_none());
         assert_eq!(verify(&hasher, "without a place", None).await, Err(HashError::Overloaded));
         let (caller, password) = (hasher.clone(), Presented { normalised: password("let in"), typed: None });
         let claim = Claim { password, stored: None, decoy: DECOY, class: None };

@@ -18,9 +18,9 @@ impl Place {
         shared.queue.reserve(priority).then(|| Self { shared: Arc::clone(shared), priority, is_kept: true })
     }
 
-    /// Whether it is in the room for known devices.
-    pub(super) fn is_for_known_device(&self) -> bool {
-        self.priority == Priority::KnownDevice
+    /// For whom it is kept.
+    pub(super) const fn priority(&self) -> Priority {
+        self.priority
     }
 
     /// Gives itself to a job, if it is for one of this priority; answers whether it is.

@@ -13,7 +13,7 @@ use super::policy::{Policy, revoked, seal_key, shown, typed};
 use super::rehash::Rehash;
 use super::throttle::{Counted, Reservation, Subject};
 use crate::guard::Proposal;
-use crate::hasher::{HashError, Place, Verified};
+use crate::hasher::{HashError, Place, Rank, Verified};
 use crate::session_secret;
 use crate::storage::{Check, Lookup, ReadError, ReadView, SessionRow, StoredCredential, UniqueKey, UserRow, Write};
 
@@ -268,8 +268,9 @@ impl Perform for Authenticate {
         reservation: Option<&Reservation>,
     ) -> Result<Option<Place>, Error<AuthenticateReason>> {
         services.placed(match reservation {
-            Some(Reservation { precedence: Some(_), .. }) => services.hasher.keep_place_for_known_device(),
-            _ => services.hasher.keep_place_for_login(),
+            Some(Reservation { precedence: Some(_), rank, .. }) => services.hasher.keep_place_for_known_device(*rank),
+            Some(Reservation { rank, .. }) => services.hasher.keep_place_for_login(*rank),
+            None => services.hasher.keep_place_for_login(Rank::FIRST),
         })
     }
 

@@ -19,7 +19,7 @@ use super::lock::Failures;
 use super::places::{Held, Places, Waiting};
 use super::services::Services;
 use super::source::Source;
-use crate::hasher::Place;
+use crate::hasher::{Place, Rank};
 use crate::storage::{Batch, Lookup, Unreadable, Verdict, Write};
 
 /// How many logins of one user go first for their known devices at a time: whoever has an account has as many devices
@@ -117,6 +117,8 @@ pub(super) struct Reservation {
     guess: Mutex<Option<Held>>,
     /// Whether it goes before those of strangers: one of the few of that user that do.
     pub(super) precedence: Option<Held>,
+    /// Where it stands among logins.
+    pub(super) rank: Rank,
 }
 
 impl Throttle {
@@ -133,13 +135,14 @@ impl Throttle {
         let mut turn: Option<Waiting> = None;
         loop {
             match self.attempt(services, &budgets, &mut turn)? {
-                Attempted::Reserved(held, last) => {
+                Attempted::Reserved(held, free) => {
                     turn.map(Waiting::served).unwrap_or_default();
-                    let reserved = |(budget, is_last)| Reserved { budget, is_last, tells: OnceLock::new() };
-                    let budgets = budgets.into_iter().zip(last).map(reserved).collect();
+                    let rank = rank(&budgets, &free);
+                    let reserved = |(budget, free)| Reserved { budget, is_last: free == 1, tells: OnceLock::new() };
+                    let budgets = budgets.into_iter().zip(free).map(reserved).collect();
                     let precedence = device.and_then(|device| self.precede(services, device));
                     let (places, guess) = (self.places.clone(), Mutex::default());
-                    return Ok(Reservation { places, _held: held, budgets, device, guess, precedence });
+                    return Ok(Reservation { places, _held: held, budgets, device, guess, precedence, rank });
                 }
                 Attempted::Full(waiting) => {
                     let waiting = turn.insert(waiting);
@@ -184,7 +187,7 @@ impl Throttle {
             places.tell_again(&budget.key);
         }
         let held = budgets.iter().map(|budget| places.hold(budget.key)).collect();
-        Ok(Attempted::Reserved(held, free.into_iter().map(|free| free == 1).collect()))
+        Ok(Attempted::Reserved(held, free))
     }
 
     /// A place among the logins that go first, if the device's user has one left.
@@ -214,7 +217,8 @@ impl Throttle {
 }
 
 enum Attempted {
-    Reserved(Vec<Held>, Vec<bool>),
+    /// A place in each budget, and how many were free there.
+    Reserved(Vec<Held>, Vec<u32>),
     Full(Waiting),
 }
 
@@ -257,6 +261,14 @@ impl From<Unreadable> for NoPlace {
     fn from(_: Unreadable) -> Self {
         Self::Unreadable
     }
+}
+
+/// Where an attempt stands that found so many places free in its budgets: by the one of which most is taken, by failures
+/// or by attempts under way. What everybody shares tells nobody apart.
+fn rank(budgets: &[Budget], free: &[u32]) -> Rank {
+    let own = budgets.iter().zip(free).filter(|(budget, _)| budget.scope != LimitScope::Global);
+    let taken = own.map(|(budget, free)| budget.limit.attempts.saturating_sub(*free));
+    Rank::of(taken.max().unwrap_or_default())
 }
 
 /// What the logins of a user's known devices are counted under, whichever device it is.
@@ -488,6 +500,32 @@ mod tests {
         kept.clear();
         assert_eq!(places(&fixture), 0);
         assert!(reserve(&fixture, None).await.unwrap().precedence.is_none(), "a stranger's");
+    }
+
+    #[tokio::test]
+    async fn whose_budgets_are_fuller_stands_further_back_and_what_all_share_moves_nobody() {
+        let mut policy = Policy::default();
+        policy.limits.login.global = policy.limits.login.source;
+        let fixture = Fixture::over(Location::Memory(MemoryDisk::new()), Keyring::ephemeral().unwrap(), policy).await;
+        let reserve = async |address: &str, name: &str| {
+            let (command, counted) = (guess(address), [Counted::login(Subject::Named(name))]);
+            fixture.services.throttle.reserve(&fixture.services, &command, &counted, None).await.unwrap()
+        };
+        let mut kept = Vec::new();
+        for attempts in 0..4 {
+            let name = format!("user{attempts}");
+            kept.push(reserve("2001:db8:1:1::1", &name).await);
+            assert_eq!(kept.last().unwrap().rank, Rank::of(attempts), "under way");
+        }
+        let in_network = reserve("2001:db8:1:2::1", "ada").await;
+        assert_eq!((in_network.rank, reserve("192.0.2.1", "ada").await.rank), (Rank::of(4), Rank::FIRST));
+        for reservation in kept.drain(1..) {
+            fixture.write(Vec::new(), reservation.spend(|_| true, fixture.clock.now()).0).await;
+        }
+        drop((kept, in_network));
+        assert_eq!(reserve("2001:db8:1:1::2", "ada").await.rank, Rank::of(3), "what failed stands, what succeeded not");
+        fixture.clock.advance(Duration::from_secs(36));
+        assert_eq!(reserve("2001:db8:1:1::2", "ada").await.rank, Rank::FIRST, "one attempt comes back in 12 seconds");
     }
 
     #[tokio::test]

@@ -44,12 +44,18 @@ async fn queued(test: &TestAccounts, number: usize) {
 }
 
 /// Whoever fills the line, each from a network of its own and at a name of its own.
-async fn strangers(test: &TestAccounts) -> JoinSet<Answer<Authenticate>> {
+fn strangers(test: &TestAccounts) -> JoinSet<Answer<Authenticate>> {
     let mut strangers = JoinSet::new();
     for number in 0..LINE {
         let (name, address) = (format!("stranger{number}"), format!("2001:db8:{number:x}::1"));
         begin(&mut strangers, test.accounts(), login(&name, WRONG, &address));
     }
+    strangers
+}
+
+/// As [`strangers`], once all of them wait.
+async fn line_of_strangers(test: &TestAccounts) -> JoinSet<Answer<Authenticate>> {
+    let strangers = strangers(test);
     queued(test, LINE).await;
     strangers
 }
@@ -60,7 +66,7 @@ async fn a_known_device_passes_a_line_full_of_strangers_is_served_first_and_disp
     ada(&test).await;
     let device = soon(test.authenticate(login("ada", PASSWORD, HOME))).await.unwrap().device;
     test.hold_hashing(true);
-    let strangers = strangers(&test).await;
+    let strangers = line_of_strangers(&test).await;
     let elsewhere = login("ada", PASSWORD, "192.0.2.2");
     assert_eq!(soon(test.authenticate(elsewhere)).await.unwrap_err(), Error::Overloaded, "the line is full");
     let mut owner = JoinSet::new();
@@ -83,13 +89,40 @@ async fn a_known_device_passes_a_line_full_of_strangers_is_served_first_and_disp
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_failed_lately_waits_behind_those_who_did_not_and_gives_way_to_them() {
+    let test = TestAccounts::configured(narrow).await;
+    ada(&test).await;
+    soon(strangers(&test).join_all()).await;
+    test.hold_hashing(true);
+    let mut again = line_of_strangers(&test).await;
+    let mut owner = JoinSet::new();
+    begin(&mut owner, test.accounts(), login("ada", PASSWORD, HOME));
+    let displaced = soon(again.join_next()).await.unwrap().unwrap();
+    assert_eq!(displaced.unwrap_err(), Error::Overloaded, "the line is full, and somebody has to go");
+    queued(&test, LINE).await;
+    // Whoever is served first is who meets the fault.
+    test.fail_hashing(1);
+    test.hold_hashing(false);
+    assert_eq!(soon(owner.join_next()).await.unwrap().unwrap().unwrap_err(), Error::Unexpected);
+    let rest = soon(again.join_all()).await;
+    assert_eq!(rest.iter().filter(|answer| answer.as_ref().is_err_and(|error| *error == INVALID)).count(), LINE - 1);
+    // What failed long ago counts no more.
+    test.advance(std::time::Duration::from_secs(600));
+    test.hold_hashing(true);
+    let later = line_of_strangers(&test).await;
+    assert_eq!(soon(test.authenticate(login("ada", PASSWORD, HOME))).await.unwrap_err(), Error::Overloaded);
+    test.hold_hashing(false);
+    soon(later.join_all()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_of_somebody_else_passes_nobody() {
     let test = TestAccounts::configured(narrow).await;
     ada(&test).await;
     proven(&test, Some("eve"), Some("eve@example.com"), None).await;
     let of_eve = soon(test.authenticate(login("eve", PASSWORD, HOME))).await.unwrap().device;
     test.hold_hashing(true);
-    let strangers = strangers(&test).await;
+    let strangers = line_of_strangers(&test).await;
     for device in [of_eve, DeviceToken::new("")] {
         assert_eq!(soon(test.authenticate(by_device(&device))).await.unwrap_err(), Error::Overloaded);
     }
