@@ -1,7 +1,7 @@
 //! Discretion: whether the time of an answer tells who has an account, while a slow mail server is written to.
 //!
-//! `cargo bench --bench discretion`. `EACH=n` is how many calls there are of each kind, known and unknown by turns that are
-//! drawn (2,000), `MAIL=n` how many milliseconds the mail server takes for a message (50). Every call is about an address
+//! `cargo bench --bench discretion`. `EACH=n` is how many calls there are of each kind, known and unknown in an
+//! order that is drawn (2,000), `MAIL=n` how many milliseconds the mail server takes for a message (50). Every call is about an address
 //! of its own and comes from a source of its own, so that no limit answers in place of the flow. Hashes cost next to nothing
 //! here: that known and unknown cost one hash each is for the tests to show, and a real one would hide what is measured.
 //! What is asked right after a request for a reset is timed as well.
@@ -166,7 +166,8 @@ struct Times {
     after_unknown: Vec<f64>,
 }
 
-/// Asks about those of these numbers and, by turns that are drawn, about nobody.
+/// Asks about those of these numbers and as often about nobody, in an order that is drawn: what comes before a call says
+/// nothing about it.
 async fn time(
     accounts: &Accounts,
     question: Question,
@@ -174,24 +175,25 @@ async fn time(
     follow: bool,
 ) -> Result<Times, Failure> {
     let (mut times, mut draws) = (Times::default(), Draws::new(numbers.end));
-    for number in numbers {
-        let first = draws.below(2) == 0;
-        for is_known in [first, !first] {
-            let address = question.address(is_known, number);
-            let took = ask(accounts, question, address, format!("new-{number}-{is_known}")).await?;
-            let after = if follow {
-                let nobody = format!("nobody5-{number:06}-{is_known}@example.com");
-                Some(ask(accounts, Question::Reset, nobody, String::new()).await?)
-            } else {
-                None
-            };
-            let Times { known, unknown, after_known, after_unknown } = &mut times;
-            let (lot, lot_after) = if is_known { (known, after_known) } else { (unknown, after_unknown) };
-            lot.push(took);
-            lot_after.extend(after);
-            // What the call before left to do is done, or at the mail server.
-            tokio::time::sleep(Duration::from_micros(500 + draws.below(1_000))).await;
-        }
+    let (mut known, mut unknown) = (numbers.clone(), numbers);
+    while !known.is_empty() || !unknown.is_empty() {
+        let left = [&known, &unknown].map(|numbers| numbers.end - numbers.start);
+        let is_known = draws.below(left.iter().sum()) < left[0];
+        let Some(number) = (if is_known { &mut known } else { &mut unknown }).next() else { continue };
+        let address = question.address(is_known, number);
+        let took = ask(accounts, question, address, format!("new-{number}-{is_known}")).await?;
+        let after = if follow {
+            let nobody = format!("nobody5-{number:06}-{is_known}@example.com");
+            Some(ask(accounts, Question::Reset, nobody, String::new()).await?)
+        } else {
+            None
+        };
+        let Times { known, unknown, after_known, after_unknown } = &mut times;
+        let (lot, lot_after) = if is_known { (known, after_known) } else { (unknown, after_unknown) };
+        lot.push(took);
+        lot_after.extend(after);
+        // What the call before left to do is done, or at the mail server.
+        tokio::time::sleep(Duration::from_micros(500 + draws.below(1_000))).await;
     }
     accounts.drain().await;
     Ok(times)
