@@ -479,6 +479,16 @@ mod tests {
         assert_eq!(verify(&hasher, "Password", Some(reference)).await, Ok(Verified::Mismatch));
     }
 
+    /// It stands for one that is too long as well.
+    #[tokio::test]
+    async fn no_password_matches_no_hash_of_nothing_that_another_system_made() {
+        let (hasher, _actor) = running(1, 8).await;
+        for (text, verdict) in [("", Verified::Mismatch), ("x", Verified::Match { needs_rehash: true })] {
+            let foreign = format!("argon2{}", hash(&hasher, text).await.unwrap().into_string());
+            assert_eq!(verify(&hasher, text, Some(&foreign)).await, Ok(verdict), "{text}");
+        }
+    }
+
     #[tokio::test]
     async fn unknown_malformed_and_too_dear_cost_exactly_one_ordinary_hash() {
         let (hasher, _actor) = running(1, 8).await;

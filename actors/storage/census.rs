@@ -160,6 +160,18 @@ impl Census {
         self.keys.iter().filter(|(key, _)| *key != current.as_bytes()).map(|(_, count)| count).sum()
     }
 
+    /// Counts every credential anew, for tests that hold the counts against it.
+    #[cfg(test)]
+    pub(crate) fn recount(view: &super::redb::ReadView) -> Result<Self, ReadError> {
+        let mut census = Self::default();
+        for row in view.range(Table::Credentials, &[], None)? {
+            let (key, class) = decode::<StoredCredential>(row?.value())?.kind();
+            *census.classes.entry(class).or_default() += 1;
+            *census.keys.entry(*key.unwrap_or(UNSEALED).as_bytes()).or_default() += 1;
+        }
+        Ok(census)
+    }
+
     /// How many there are of each class.
     #[cfg(test)]
     pub(crate) fn classes(&self) -> Vec<(&str, u64)> {

@@ -72,14 +72,18 @@ fn patience(took: Duration, line: Duration, left: Option<Duration>) -> Duration 
 mod tests {
     use std::sync::Arc;
 
-    use majordomo_model::{Authenticate, Import, LogOut, Password, Register, UserId};
+    use majordomo_model::{
+        Authenticate, ChangePassword, Delete, Import, ImportedAddress, LogOut, Password, Register, ResetPassword,
+        TokenPurpose, UndoChange, UserId,
+    };
 
     use super::super::Policy;
-    use super::super::fixture::{Fixture, NOW, PASSWORD};
+    use super::super::fixture::{Fixture, NOW, OTHER_PASSWORD, PASSWORD};
+    use super::super::reseal::Resealing;
     use super::*;
     use crate::hasher::HashParameters;
     use crate::keys::Keyring;
-    use crate::storage::{CredentialRow, Location, MemoryDisk, Write};
+    use crate::storage::{Census, CredentialRow, Location, Lookup, MemoryDisk, Write};
 
     const fn millis(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -147,11 +151,15 @@ mod tests {
     const OLD: HashParameters = HashParameters { memory_kib: 72, passes: 1, lanes: 1 };
 
     fn credential(number: u8, parameters: HashParameters, revision: u64) -> Write {
+        credential_of(UserId::from_bytes([number; 16]), parameters, revision)
+    }
+
+    fn credential_of(user: UserId, parameters: HashParameters, revision: u64) -> Write {
         let HashParameters { memory_kib, passes, lanes } = parameters;
         let tag = "c29tZXNhbHRzb21lc2FsdA$eP4eyR+zqlZX1y5xCFTkw9m5GYx0L5YWwvCFvtlbLow";
         let phc = format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${tag}");
         let row = CredentialRow::new(phc, revision, NOW);
-        Write::PutCredential(UserId::from_bytes([number; 16]), row)
+        Write::PutCredential(user, row)
     }
 
     /// How many hashes were computed with these parameters.
@@ -242,6 +250,144 @@ mod tests {
         fixture.sign_in_with("imported.7", "password").await.unwrap();
         fixture.rehash().await;
         assert_eq!(of_old(&fixture), Some(31));
+    }
+
+    #[cfg(feature = "foreign-hashes")]
+    #[tokio::test]
+    async fn a_right_password_that_lets_nobody_in_costs_what_a_wrong_one_costs_whatever_the_hash() {
+        // Of `test` and of `password`, as passlib's own tests have them.
+        let sha_crypt = ("$5$rounds=11858$WH1ABM5sKhxbkgCK$aTQsjPkz0rBsH3lQlJxw9HDTDXPKBxC0LlVeV69P.t1", "test");
+        let argon2 = ("$argon2i$v=19$m=256,t=1,p=1$c29tZXNhbHQ$AJFIsNZTMKTAewB4+ETN1A", "password");
+        for (hash, right) in [sha_crypt, argon2] {
+            let fixture = Fixture::with(Policy { lock_after: 1, ..Policy::default() }).await;
+            let import = |name: &str| Import { username: Some(name.to_owned()), ..Import::new(hash) };
+            let locked = fixture.run(import("locked")).await.unwrap().user;
+            let disabled = fixture.run(import("disabled")).await.unwrap().user;
+            fixture.sign_in_with("locked", "wrong").await.unwrap_err();
+            fixture.disable(disabled).await;
+            let computed = || fixture.services.hasher.computed().into_iter().map(|(_, count)| count).sum::<u64>();
+            let mut costs = Vec::new();
+            for (name, user) in [("locked", locked), ("disabled", disabled)] {
+                for password in ["wrong", right] {
+                    let before = computed();
+                    fixture.sign_in_with(name, password).await.unwrap_err();
+                    let current = Password::new(password);
+                    let change = ChangePassword { user, current, new: Password::new(PASSWORD), keep: None };
+                    fixture.run(change).await.unwrap_err();
+                    fixture.rehash().await;
+                    costs.push(computed() - before);
+                }
+            }
+            assert_eq!(costs, [2; 4], "{hash}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_nobody_s_costs_the_same_in_every_spelling() {
+        let new = HashParameters::cheap_for_tests();
+        let (location, keys) = (Location::Memory(MemoryDisk::new()), Keyring::from_keys(vec![[1; 32]]).unwrap());
+        let fixture = Fixture::over(location, keys, Policy::default()).await;
+        fixture.write(Vec::new(), (0..100).map(|number| credential(number, new, 1)).collect()).await;
+        fixture.write(Vec::new(), (0..50).map(|number| credential(number, OLD, 2)).collect()).await;
+        let mut drawn = Vec::new();
+        for number in 0..20 {
+            let spellings = [format!("nobody.{number}@example.com"), format!("Nobody.{number}@EXAMPLE.com")];
+            let costs = [knock(&fixture, &spellings[0]).await, knock(&fixture, &spellings[1]).await];
+            assert_eq!(costs[0], costs[1], "{spellings:?}");
+            drawn.push(costs[0]);
+        }
+        assert!(drawn.contains(&true) && drawn.contains(&false), "with these keys");
+    }
+
+    /// Numbers from a seed.
+    struct Draw(u64);
+
+    impl Draw {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % bound
+        }
+    }
+
+    /// Does one thing to one user, whatever comes of it.
+    async fn act(fixture: &Fixture, draw: &mut Draw, step: usize) {
+        let name = format!("user{}", draw.below(4));
+        let email = format!("{name}@example.com");
+        let owned = |reader: &crate::storage::Reader| {
+            let identifier = majordomo_model::Identifier::guess(&name).unwrap();
+            reader.snapshot(|view| view.user_named(&identifier)).unwrap()
+        };
+        let Some(user) = owned(&fixture.services.reader) else {
+            if draw.below(2) == 0 {
+                fixture.register_proven(&name, Some(&email), None).await;
+            } else {
+                let email = Some(ImportedAddress::Proven(email));
+                let hash = argon2_of_another_system(OLD);
+                fixture.run(Import { username: Some(name), email, ..Import::new(hash) }).await.unwrap();
+            }
+            return;
+        };
+        let id = user.id;
+        let passwords = [PASSWORD, OTHER_PASSWORD, "password"];
+        let typed = passwords[usize::try_from(draw.below(3)).unwrap()];
+        let new = || Password::new(format!("a new one for step {step} of many"));
+        match draw.below(9) {
+            0..=2 => drop(fixture.sign_in_with(&name, typed).await),
+            3 => {
+                let (current, new) = (Password::new(typed), Password::new(OTHER_PASSWORD));
+                let _ = fixture.run(ChangePassword { user: id, current, new, keep: None }).await;
+            }
+            4 => {
+                fixture.pass(Policy::default().messages.cool_down);
+                let token = fixture.reset_token(&email).await;
+                let row = fixture.services.reader.token(token).unwrap();
+                if row.is_some_and(|row| row.user.is_some()) {
+                    let _ = fixture.run(ResetPassword { proof: fixture.link(token), new: new() }).await;
+                }
+            }
+            5 => {
+                let open =
+                    fixture.services.reader.snapshot(|view| view.open_tokens(id, TokenPurpose::UndoChange, None));
+                if let Some(token) = open.unwrap().into_iter().map(|token| token.id).max() {
+                    let _ = fixture.run(UndoChange { proof: fixture.link(token) }).await;
+                }
+            }
+            6 => fixture.rehash().await,
+            7 => {
+                // One that a login left, and one that changes hands meanwhile.
+                fixture.write(Vec::new(), vec![credential_of(id, OLD, draw.below(3))]).await;
+            }
+            _ => drop(fixture.run(Delete::new(id)).await),
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_happens_to_users_the_counts_are_those_of_who_counts_anew() {
+        for seed in 0..3 {
+            let location = Location::Memory(MemoryDisk::new());
+            let mut draw = Draw(seed);
+            let mut had = 0;
+            for generation in 1..=3_u8 {
+                // Each time with a new master key, and the earlier ones.
+                let keys = Keyring::from_keys((1..=generation).rev().map(|key| [key; 32]).collect()).unwrap();
+                let current = keys.current();
+                let fixture = Fixture::over(location.clone(), keys, Policy::default()).await;
+                let reader = &fixture.services.reader;
+                let mut resealing = Resealing::default();
+                for step in 0..60 {
+                    act(&fixture, &mut draw, step).await;
+                    if draw.below(20) == 0 {
+                        resealing.go_on(&fixture.services, || false).await;
+                        assert_eq!(reader.census().outdated(current), 0, "{seed} {generation} {step}");
+                    }
+                    let counted = reader.snapshot(Census::recount).unwrap();
+                    assert_eq!(*reader.census(), counted, "{seed} {generation} {step}");
+                    had = had.max(counted.classes().len());
+                }
+                fixture.services.storage.release();
+            }
+            assert!(had >= 2, "{seed}: there were old hashes and new ones");
+        }
     }
 
     #[tokio::test]

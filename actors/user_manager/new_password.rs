@@ -61,3 +61,25 @@ fn check(password: &Password, user: &UserRow, policy: &Policy) -> Result<Normali
     let names = own_names(user);
     policy.check_password(password, &names.iter().map(String::as_str).collect::<Vec<_>>())
 }
+
+#[cfg(test)]
+mod tests {
+    use majordomo_model::{UserId, Username};
+
+    use super::super::fixture::NOW;
+    use super::*;
+    use crate::storage::UsernameRow;
+
+    #[test]
+    fn a_name_that_was_taken_while_the_password_was_hashed_is_one_of_the_user_s_own() {
+        let (password, policy) = (Password::new("ada.lovelace 123"), Policy::default());
+        let offer = Offer::of(&password, Ok("hash".to_owned()));
+        let named = |name: &str| {
+            let username = Some(UsernameRow::from(&Username::parse(name).unwrap()));
+            UserRow { username, ..UserRow::unknown(UserId::new(), NOW) }
+        };
+        assert_eq!(offer.phc(&named("grace"), &policy), Ok("hash"));
+        let refused = Err(Unusable::Unfit(PasswordProblem::ContainsOwnName));
+        assert_eq!(offer.phc(&named("ada.lovelace"), &policy), refused);
+    }
+}

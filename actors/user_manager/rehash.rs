@@ -427,6 +427,8 @@ mod tests {
             prop_assert_eq!(decision.writes.len(), usize::from(may));
             let is_bound = decision.checks.iter().any(|check| matches!(check, Check::Epoch(_, bound) if *bound == epoch));
             prop_assert_eq!(is_bound, may);
+            let compared = |check: &Check| matches!(check, Check::CredentialRevision(_, Some(1)));
+            prop_assert_eq!(decision.checks.iter().any(compared), may);
         }
     }
 }

@@ -67,13 +67,16 @@ fn batch(services: &Services, read: &ReadCredential) -> Option<Batch> {
 
 #[cfg(test)]
 mod tests {
-    use majordomo_model::{AuthenticateReason, ChangePassword, Error, Password};
+    use majordomo_model::{AuthenticateReason, ChangePassword, Error, Import, Password};
 
     use super::super::Policy;
     use super::super::fixture::{Fixture, OTHER_PASSWORD, PASSWORD};
     use super::*;
     use crate::keys::Keyring;
     use crate::storage::{Location, Lookup, MemoryDisk, StoredCredential, UserRow, Verdict};
+
+    /// Of `password`, as passlib's own tests have it.
+    const IMPORTED: &str = "$argon2i$v=19$m=256,t=1,p=1$c29tZXNhbHQ$AJFIsNZTMKTAewB4+ETN1A";
 
     fn keys(newest_first: &[u8]) -> Keyring {
         Keyring::from_keys(newest_first.iter().map(|key| [*key; 32]).collect()).unwrap()
@@ -174,6 +177,27 @@ mod tests {
     fn sealing(fixture: &Fixture) -> Batch {
         let [read] = fixture.services.reader.credentials_after(None, CHUNK).unwrap().try_into().ok().unwrap();
         batch(&fixture.services, &read).unwrap()
+    }
+
+    /// A rehash leaves the epoch, and what it replaced may be of a weak family.
+    #[tokio::test]
+    async fn a_password_that_is_hashed_anew_meanwhile_does_not_become_the_old_hash_again() {
+        let location = Location::Memory(MemoryDisk::new());
+        let user = {
+            let fixture = over(&location, &[1]).await;
+            let import = Import { username: Some("ada".to_owned()), ..Import::new(IMPORTED) };
+            let user = fixture.run(import).await.unwrap().user;
+            fixture.services.storage.release();
+            user
+        };
+        let fixture = over(&location, &[2, 1]).await;
+        let sealing = sealing(&fixture);
+        fixture.sign_in_with("ada", "password").await.unwrap();
+        fixture.rehash().await;
+        let anew = stored(&fixture, user);
+        assert_eq!(anew.revision, 2);
+        assert!(matches!(fixture.services.storage.commit(sealing).await, Ok(Verdict::Conflict)));
+        assert!(stored(&fixture, user) == anew);
     }
 
     /// As after an undone change, which removes the credential: the next one has the revision of the first again.

@@ -123,6 +123,24 @@ async fn each_change_of_a_credential_moves_the_counts_and_a_restart_finds_them()
 }
 
 #[tokio::test]
+async fn a_row_that_cannot_be_read_stands_in_the_way_of_no_other_and_not_of_what_takes_its_place() {
+    let store = Store::new().await;
+    let [ada, bob, eve] = [1, 2, 3].map(user_id);
+    let users = [ada, bob].map(|user| put_user(user_row(user)));
+    store.write(users.into_iter().chain([ada, bob].map(|user| put(user, OLD, 1))).collect()).await;
+    let damaged = store.storage.shared.engine.write(|view| {
+        view.put(Table::Users, bob.as_bytes(), b"\xff")?;
+        view.put(Table::Credentials, eve.as_bytes(), b"\xff")
+    });
+    damaged.map_err(|_| "not written").unwrap();
+    let read = store.storage.reader().credentials_after(None, 10).unwrap();
+    let read: Vec<_> = read.iter().map(|read| (read.user, read.epoch.is_some(), read.stored.is_some())).collect();
+    assert_eq!(read, [(ada, true, true), (bob, false, true), (eve, false, false)]);
+    store.write(vec![put(eve, NEW, 1), put(bob, NEW, 2)]).await;
+    assert_eq!(classes(&store), counts(&[(OLD, 1), (NEW, 2)]));
+}
+
+#[tokio::test]
 async fn classes_are_bounded_and_those_beyond_are_counted_together() {
     let class = |user: u8| format!("argon2id$v=19$m={},t=1,p=1", 64 + u32::from(user));
     for migrated in [true, false] {

@@ -58,6 +58,25 @@ async fn a_session_whose_end_was_stored_though_the_commit_failed_is_not_taken_fr
 }
 
 #[tokio::test(start_paused = true)]
+async fn credentials_are_counted_once_and_in_memory_too_whichever_call_of_the_disk_fails() {
+    let hash = |lanes: u8| format!("$argon2id$v=19$m=64,t=1,p={lanes}$c29tZXNhbHQ$AJFIsNZTMKTAewB4+ETN1A");
+    let put = |seed: u8, lanes: u8| Write::PutCredential(user_id(seed), CredentialRow::new(hash(lanes), 1, at(1)));
+    for operation in [Operation::Sync, Operation::Write] {
+        for nth in 1..=6 {
+            let (store, disk) = faulty().await;
+            store.write(vec![put(1, 1), put(2, 1)]).await;
+            disk.fail_nth(operation, nth, io::ErrorKind::Other);
+            // Wherever it fails, the census that memory has then is that of what was committed.
+            for writes in [vec![put(3, 1)], vec![put(1, 2)], vec![Write::RemoveCredential(user_id(2))]] {
+                store.write(writes).await;
+                assert_eq!(*store.storage.reader().census(), store.look(Census::recount), "{operation:?} {nth}");
+            }
+            assert_eq!(store.storage.observe().reopenings, 1, "{operation:?} {nth}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_disk_is_out_everybody_is_answered_and_nothing_is_denied() {
     let (store, disk) = faulty().await;
     let (ada, count) = (user_id(1), 100);
