@@ -32,8 +32,8 @@ struct Attempt {
     identifier: Option<Identifier>,
     /// The keyed hash that failures are counted under: the user's, or that of a name that is nobody's.
     subject: [u8; 32],
-    /// Whether it comes from a device that the user signed in from before.
-    is_known_device: bool,
+    /// What failures of the device that it comes from are counted under, if the user signed in from that before.
+    device: Option<[u8; 32]>,
     /// What was typed, as signals show it.
     shown: Personal,
     /// The user and the credential that the password was compared with.
@@ -74,7 +74,7 @@ impl Facts {
         let failures = Failures::read(view, attempt.subject)?;
         let mut facts = Self { user, failures, sessions: Vec::new(), more_sessions: 0, now };
         // Only for whoever may enter: a wrong password costs the same with sessions as without a user.
-        let is_locked = facts.failures.is_locked(now) && !attempt.is_known_device;
+        let is_locked = facts.failures.is_locked(now) && attempt.device.is_none();
         let matched = matches!(attempt.verdict, Ok(Verified::Match { .. })) && !is_locked;
         if let Some(user) = facts.user.as_ref().filter(|_| matched) {
             let kept = if attempt.repeated.is_some() { 0 } else { policy.sessions_per_user.saturating_sub(1) };
@@ -93,7 +93,7 @@ fn decide(attempt: &Attempt, fresh: &Fresh, facts: &Facts, run: &Terms<'_>) -> D
         _ => false,
     };
     // Whoever guesses is not told that the last guess was right.
-    let is_locked = facts.failures.is_locked(facts.now) && !attempt.is_known_device;
+    let is_locked = facts.failures.is_locked(facts.now) && attempt.device.is_none();
     match (&attempt.verdict, &facts.user) {
         (Err(error), _) => unhashed(attempt, facts, *error),
         (Ok(_), Some(user)) if is_locked => locked(attempt, facts, user, run.policy),
@@ -140,7 +140,7 @@ fn signed_in(
     let mut checks = vec![Check::Epoch(user.id, user.epoch)];
     checks.extend(attempt.identifier.iter().map(|name| Check::Owner(UniqueKey::identifier(name), Some(user.id))));
     let mut writes = vec![Write::RecordLogin(user.id, now)];
-    writes.extend(facts.failures.forget(attempt.is_known_device, now));
+    writes.push(facts.failures.forget(attempt.device, now));
     let mut told = vec![Told::from(Signal::UserPasswordChecked { user: user.id, success: true, needs_rehash })];
     let repeated = |hash: &[u8; 32]| Some(*hash) == attempt.repeated;
     let others: Vec<_> = facts.sessions.iter().filter(|(hash, _)| !repeated(hash)).collect();
@@ -181,7 +181,7 @@ fn shut_out(
     let counted = if answer == AuthenticateReason::InvalidCredentials {
         Some(lock::count(attempt.subject, true, facts.now, policy))
     } else {
-        facts.failures.forget(attempt.is_known_device, facts.now)
+        Some(facts.failures.forget(attempt.device, facts.now))
     };
     let refusal = refused(attempt, Some(user), Some(checked), reason, answer, counted);
     let mut checks = refusal.checks;
@@ -367,13 +367,13 @@ async fn attempt(message: &Authenticate, run: &Run<'_, Authenticate>) -> Result<
         services.keys.decoy_seed(identifier.as_ref().map_or(message.identifier.as_str(), Identifier::canonical));
     let subject = compared.as_ref().map(|(user, _)| lock::subject_of(&services.keys, user.id));
     let subject = subject.or_else(|| shown.hash().copied()).unwrap_or_default();
-    let is_known_device = run.known_device().is_some();
     run.take_guess(subject, compared.is_some()).await?;
+    let device = run.known_device().map(|device| device.subject(&services.keys));
     let verdict = run.verify(password, stored, decoy).await;
     if matches!(verdict, Ok(Verified::Match { .. })) {
         run.give_back_guess();
     }
-    Ok(Attempt { identifier, subject, is_known_device, shown, compared, verdict, repeated })
+    Ok(Attempt { identifier, subject, device, shown, compared, verdict, repeated })
 }
 
 #[cfg(test)]
@@ -414,6 +414,24 @@ mod tests {
             assert_eq!(answer.unwrap_err(), Error::Refused(AuthenticateReason::InvalidCredentials));
             assert_eq!(fixture.services.hasher.observe().jobs_done - jobs, 1);
             assert_eq!(fixture.services.storage.observe().batches - commits, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_looks_like_a_wrong_password_is_counted_like_one() {
+        let fixture = Fixture::with(Policy { lock_after: 2, ..Policy::default() }).await;
+        let user = fixture.register("ada", None, None).await.user;
+        fixture.disable(user).await;
+        let name = typed(&fixture.services.keys, "ada").hash().copied().unwrap();
+        let counted = |subject| {
+            let row = fixture.services.reader.snapshot(|view| view.attempts(&subject)).unwrap();
+            row.map_or(0, |row| row.failures)
+        };
+        let subject = lock::subject_of(&fixture.services.keys, user);
+        // Right, of somebody who is disabled, until there is a lock; then at the name, as of nobody.
+        for expected in [(1, 0), (2, 0), (2, 1)] {
+            fixture.sign_in("ada").await.unwrap_err();
+            assert_eq!((counted(subject), counted(name)), expected);
         }
     }
 
@@ -529,7 +547,7 @@ mod tests {
             let attempt = Attempt {
                 identifier: Identifier::guess("ada").ok(),
                 subject: [3; 32],
-                is_known_device,
+                device: is_known_device.then_some([4; 32]),
                 shown: typed(&Keyring::ephemeral().unwrap(), "ada"),
                 compared: then.map(|then| (then, Some(credential))),
                 verdict,

@@ -72,16 +72,16 @@ pub(super) async fn compare<F: Perform>(
 ) -> Result<Compared, Fault> {
     let services = run.services;
     let subject = lock::subject_of(&services.keys, user);
-    let (row, stored, failures) = services
-        .reader
-        .snapshot(|view| Ok((view.user(user)?, view.credential(user)?, Failures::read(view, subject)?)))?;
+    let (row, stored) = services.reader.snapshot(|view| Ok((view.user(user)?, view.credential(user)?)))?;
     // What the keys do not open is as malformed as a text that is no hash.
     let stored = stored.map(|credential| credential.open(&services.keys, user).unwrap_or_default());
     let decoy = services.keys.decoy_seed(&user.to_string());
     let password = services.policy.password_to_compare(password);
     run.take_guess(subject, row.is_some()).await?;
     let verdict = run.verify(password, stored, decoy).await;
-    // A lock takes no password as right, wherever it is asked for, but from a known device.
+    // A lock takes no password as right, wherever it is asked for, but from a known device. Whoever this waited for may
+    // have put it on.
+    let failures = services.reader.snapshot(|view| Failures::read(view, subject))?;
     let is_locked = failures.is_locked(services.clock.now()) && run.known_device().is_none();
     let verdict = match verdict {
         Ok(Verified::Match { .. }) if is_locked => Ok(Verified::Mismatch),
@@ -202,7 +202,10 @@ pub(super) fn forget_failures(keys: &Keyring, user: UserId) -> Write {
 mod tests {
     use std::time::Duration;
 
-    use majordomo_model::{ChangePassword, Command, Disable, Enable, SessionToken};
+    use futures_util::poll;
+    use majordomo_model::{
+        ChangePassword, ChangePasswordReason, Command, Context, Disable, Enable, Error, SessionToken, SignalKind,
+    };
 
     use super::super::fixture::{Fixture, OTHER_PASSWORD, PASSWORD};
     use super::*;
@@ -263,5 +266,25 @@ mod tests {
         fixture.run(Disable { user }).await.unwrap();
         assert!(!still(&fixture, user, &password));
         assert!(!permits(&fixture, user, &Authority::Password(Password::new(OTHER_PASSWORD))).await);
+    }
+
+    #[tokio::test]
+    async fn who_waited_behind_the_guess_that_put_the_lock_on_is_not_taken_as_right() {
+        let fixture = Fixture::with(Policy { lock_after: 1, ..Policy::default() }).await;
+        let user = fixture.register_proven("ada", None, None).await;
+        let change = |current: &str, address: &str| {
+            let (current, new) = (Password::new(current), Password::new(OTHER_PASSWORD));
+            let message = ChangePassword { user, current, new, keep: None };
+            Command::new(message).context(Context::new().client_ip(address.parse().unwrap()))
+        };
+        fixture.services.hasher.hold(true);
+        let mut wrong = Box::pin(fixture.run(change("wrong", "192.0.2.1")));
+        let mut right = Box::pin(fixture.run(change(PASSWORD, "192.0.2.2")));
+        assert!(poll!(wrong.as_mut()).is_pending() && poll!(right.as_mut()).is_pending());
+        fixture.services.hasher.hold(false);
+        let incorrect = Err(Error::Refused(ChangePasswordReason::IncorrectPassword));
+        assert_eq!(wrong.await, incorrect);
+        assert_eq!(right.await, incorrect);
+        assert!(fixture.kinds_after(0).contains(&SignalKind::UserLocked));
     }
 }

@@ -149,9 +149,10 @@ pub(super) enum Left {
 }
 
 impl Limit {
-    /// How long it takes until one attempt is there again.
+    /// How long it takes until one attempt is there again, in whole microseconds, as instants are stored.
     pub(super) fn cost(self) -> Duration {
-        (self.per / self.attempts.max(1)).max(Duration::from_micros(1))
+        let micros = u64::try_from((self.per / self.attempts.max(1)).as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(micros.max(1))
     }
 
     /// How long it takes until all are there again.
@@ -202,6 +203,15 @@ mod tests {
         assert_eq!(FIVE.left(row, START), Left::Nothing(Duration::from_secs(120)));
         assert_eq!(FIVE.left(row, after(119)), Left::Nothing(Duration::from_secs(1)));
         assert_eq!([120, 239, 240, 600].map(|at| FIVE.left(row, after(at))), [1, 1, 2, 5].map(Left::Some));
+    }
+
+    #[test]
+    fn a_budget_that_is_whole_has_its_attempts_and_no_more_however_short_it_is() {
+        let limits = [(1_000_000, 1_500), (600_000, 1_000), (7, 600_000), (1, 1), (1_000_000, 1)];
+        for (attempts, millis) in limits {
+            let limit = Limit { attempts, per: Duration::from_millis(millis) };
+            assert_eq!(limit.left(None, START), Left::Some(attempts));
+        }
     }
 
     #[test]

@@ -97,9 +97,13 @@ impl Failures {
         Counted { checks, writes, told: vec![Signal::UserLocked { user: user.id, until, unlock }.into()] }
     }
 
-    /// Forgets them after a success. A known device passes a lock, and leaves it to whoever guesses.
-    pub(super) fn forget(&self, is_known_device: bool, now: Timestamp) -> Option<Write> {
-        (!is_known_device || !self.is_locked(now)).then(|| self.lift())
+    /// Forgets them after a success. A known device passes a lock, and leaves it to whoever guesses: then only its own are
+    /// forgotten.
+    pub(super) fn forget(&self, device: Option<[u8; 32]>, now: Timestamp) -> Write {
+        match device {
+            Some(device) if self.is_locked(now) => Write::ClearFailures(device),
+            _ => self.lift(),
+        }
     }
 
     /// Forgets them, and lifts the lock, whoever asks.
@@ -142,7 +146,9 @@ pub(super) fn completed<F: Perform>(
         decision.checks.extend(counted.checks);
         decision.writes.extend(counted.writes);
         decision.told.extend(counted.told);
-        decision.writes.extend(device.map(|device| count(device, true, now, policy)));
+        // A device ends with what is counted here, and not for a while: it is counted for as long as that may be known.
+        let keep = policy.failures_keep.max(policy.device_lifetime);
+        decision.writes.extend(device.map(|device| Write::RecordFailure(device, now, keep)));
     } else if decision.writes.iter().any(forgets) && !is_gone {
         let failures = Failures::read(view, subject)?;
         if failures.is_locked(now) {
@@ -154,4 +160,91 @@ pub(super) fn completed<F: Perform>(
         decision.writes.extend(device.map(Write::ClearFailures));
     }
     Ok(decision)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use majordomo_model::{Authenticate, Command, DeviceToken, Failure, Password};
+
+    use super::super::fixture::{Fixture, PASSWORD};
+    use super::super::flow::Answer;
+    use super::super::limits::Limits;
+    use super::*;
+
+    /// With nothing but a lock, after three wrong passwords.
+    async fn locking(policy: Policy) -> Fixture {
+        let fixture = Fixture::with(Policy { lock_after: 3, limits: Limits::none(), ..policy }).await;
+        fixture.register_proven("ada", None, None).await;
+        fixture
+    }
+
+    async fn lock(fixture: &Fixture) {
+        for _ in 0..3 {
+            fixture.sign_in_with("ada", "wrong").await.unwrap_err();
+        }
+    }
+
+    async fn from(fixture: &Fixture, device: &DeviceToken, text: &str) -> Answer<Authenticate> {
+        let message = Authenticate { identifier: "ada".to_owned(), password: Password::new(text) };
+        fixture.run(Command::new(message).device(device.clone())).await
+    }
+
+    /// How many guesses were compared with the password, and how many were refused whatever they were.
+    fn judged(fixture: &Fixture) -> [usize; 2] {
+        let ended = |wanted: Failure| {
+            let is_so = |signal: &Signal| matches!(signal, Signal::UserAuthenticationFailed { reason, .. } if *reason == wanted);
+            fixture.signals().iter().filter(|told| is_so(&told.signal)).count()
+        };
+        [Failure::IncorrectPassword, Failure::UserLocked].map(ended)
+    }
+
+    #[tokio::test]
+    async fn of_guesses_at_once_from_one_device_no_more_are_compared_than_make_it_unknown() {
+        let fixture = locking(Policy::default()).await;
+        let device = fixture.sign_in("ada").await.unwrap().device;
+        lock(&fixture).await;
+        assert_eq!(judged(&fixture), [3, 0]);
+        fixture.services.hasher.hold(true);
+        let guesses = join_all((0..20).map(|_| from(&fixture, &device, "wrong")));
+        tokio::pin!(guesses);
+        assert!(futures_util::poll!(&mut guesses).is_pending());
+        fixture.services.hasher.hold(false);
+        assert!(guesses.await.iter().all(Result::is_err));
+        assert_eq!(judged(&fixture), [3 + 3, 20 - 3]);
+        from(&fixture, &device, PASSWORD).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_device_that_signs_in_begins_to_count_anew_also_while_there_is_a_lock() {
+        for is_locked in [false, true] {
+            let fixture = locking(Policy::default()).await;
+            let device = fixture.sign_in("ada").await.unwrap().device;
+            if is_locked {
+                lock(&fixture).await;
+            }
+            for _ in 0..3 {
+                for _ in 0..2 {
+                    from(&fixture, &device, "wrong").await.unwrap_err();
+                }
+                from(&fixture, &device, PASSWORD).await.unwrap();
+            }
+            lock(&fixture).await;
+            from(&fixture, &device, PASSWORD).await.unwrap();
+            fixture.sign_in("ada").await.unwrap_err();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lock_outlasts_what_it_was_put_on_for() {
+        let hour = Duration::from_secs(3_600);
+        let fixture = locking(Policy { failures_keep: hour, lock_lifetime: 3 * hour, ..Policy::default() }).await;
+        lock(&fixture).await;
+        fixture.pass(2 * hour);
+        fixture.write(Vec::new(), vec![Write::Sweep(fixture.clock.now(), 100)]).await;
+        fixture.sign_in("ada").await.unwrap_err();
+        fixture.pass(hour);
+        fixture.write(Vec::new(), vec![Write::Sweep(fixture.clock.now(), 100)]).await;
+        fixture.sign_in("ada").await.unwrap();
+    }
 }

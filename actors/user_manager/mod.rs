@@ -491,6 +491,35 @@ mod tests {
         root.stop(None);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_login_that_fails_is_answered_at_a_beat_after_the_question() {
+        let manager = Manager::new(Arc::new(Fixture::new().await.services));
+        let (root, _ended) = spawn_supervisor(Plan::new(Limits::default()), None).await.unwrap();
+        let (address, binder) = Address::new(8);
+        binder.bind(manager.start(root.get_cell()).await.unwrap());
+        // As long as it is busy, the clock moves only as it is told to.
+        let (release, busy) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || busy.recv());
+        let (asked, password) = (Instant::now(), majordomo_model::Password::new("wrong"));
+        let command = Arc::new(Command::new(Authenticate { identifier: "nobody".to_owned(), password }));
+        let answer = address.tell(|reply| Authenticate::question(command, reply)).unwrap();
+        let answered = tokio::spawn(async move { (answer.await.unwrap().is_err(), asked.elapsed().as_millis()) });
+        while manager.services.storage.observe().batches == 0 {
+            tokio::task::yield_now().await;
+        }
+        while !answered.is_finished() {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let (is_refused, millis) = answered.await.unwrap();
+        assert!(is_refused && millis >= 5 && millis % 5 == 0, "{millis}");
+        drop(release);
+        busy.await.unwrap().unwrap_err();
+        root.stop(None);
+    }
+
     #[tokio::test]
     async fn one_sweep_is_under_way_at_a_time_and_none_once_the_system_closes() {
         let fixture = Fixture::new().await;

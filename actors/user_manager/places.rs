@@ -90,10 +90,12 @@ impl Open<'_> {
         }
     }
 
-    /// Lets it be told again that the last place is taken: there are more.
-    pub(super) fn tell_again(&mut self, key: &Key) {
+    /// There is a place beside the one that is taken now: the first in line may have it, also if time gave it back and
+    /// nobody else does; and that the last one is taken may be told again.
+    pub(super) fn has_more(&mut self, key: &Key) {
         if let Some(slot) = self.state.slots.get_mut(key) {
             slot.is_told = false;
+            slot.tell();
         }
     }
 

@@ -4,6 +4,7 @@
 //! guesses at once are judged as often as the budget allows, and right passwords at once all pass: whoever finds every
 //! place taken by others that may yet give theirs back waits for that, and is refused only once nothing is left.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -113,6 +114,8 @@ pub(super) struct Reservation {
     budgets: Vec<Reserved>,
     /// The device that the attempt comes from, if it is known.
     device: Option<KnownDevice>,
+    /// Whether so much has failed from the device meanwhile that it is known no longer.
+    is_device_spent: AtomicBool,
     /// The place among the wrong passwords that the account bears.
     guess: Mutex<Option<Held>>,
     /// Whether it goes before those of strangers: one of the few of that user that do.
@@ -141,8 +144,16 @@ impl Throttle {
                     let reserved = |(budget, free)| Reserved { budget, is_last: free == 1, tells: OnceLock::new() };
                     let budgets = budgets.into_iter().zip(free).map(reserved).collect();
                     let precedence = device.and_then(|device| self.precede(services, device));
-                    let (places, guess) = (self.places.clone(), Mutex::default());
-                    return Ok(Reservation { places, _held: held, budgets, device, guess, precedence, rank });
+                    return Ok(Reservation {
+                        places: self.places.clone(),
+                        _held: held,
+                        budgets,
+                        device,
+                        is_device_spent: AtomicBool::default(),
+                        guess: Mutex::default(),
+                        precedence,
+                        rank,
+                    });
                 }
                 Attempted::Full(waiting) => {
                     let waiting = turn.insert(waiting);
@@ -184,7 +195,7 @@ impl Throttle {
             return places.line_up(full.key, turn).map(Attempted::Full).ok_or(NoPlace::Throttled(SOON));
         }
         for (budget, _) in budgets.iter().zip(&free).filter(|(_, free)| **free > 1) {
-            places.tell_again(&budget.key);
+            places.has_more(&budget.key);
         }
         let held = budgets.iter().map(|budget| places.hold(budget.key)).collect();
         Ok(Attempted::Reserved(held, free))
@@ -197,7 +208,8 @@ impl Throttle {
         (places.free(&key, PRECEDING, true) > 0).then(|| places.hold(key))
     }
 
-    /// A place among the wrong passwords that an account bears before it is locked; nothing where it is locked.
+    /// A place among the wrong passwords that an account bears before it is locked, or a device before it is unknown;
+    /// nothing where it is.
     fn guess(
         &self,
         services: &Services,
@@ -209,7 +221,11 @@ impl Throttle {
         let Some(left) = failures.left(is_somebody, services.clock.now(), &services.policy) else {
             return Ok(Guessing::Locked);
         };
-        if places.free(&subject, left, turn.is_some()) > 0 {
+        let free = places.free(&subject, left, turn.is_some());
+        if free > 1 {
+            places.has_more(&subject);
+        }
+        if free > 0 {
             return Ok(Guessing::Held(places.hold(subject)));
         }
         places.line_up(subject, turn).map(Guessing::Full).ok_or(NoPlace::Throttled(SOON))
@@ -293,23 +309,39 @@ pub(super) async fn admit<F: Perform>(
 impl<F: Perform> Run<'_, F> {
     /// The device that it comes from, if it is known to whom it is about.
     pub(super) fn known_device(&self) -> Option<KnownDevice> {
-        self.reservation.as_ref()?.device
+        let reservation = self.reservation.as_ref()?;
+        reservation.device.filter(|_| !reservation.is_device_spent.load(Ordering::Relaxed))
     }
 
     /// Takes a place among the wrong passwords that an account bears before it is locked: so no more of them are under
-    /// way, from wherever, than may still fail. A known device needs none.
+    /// way, from wherever, than may still fail. A known device needs one among its own, and is as good as unknown where
+    /// it bears no more.
     pub(super) async fn take_guess(&self, subject: [u8; 32], is_somebody: bool) -> Result<(), Fault> {
-        let Some(reservation) = self.reservation.as_ref().filter(|reservation| reservation.device.is_none()) else {
-            return Ok(());
-        };
+        let Some(reservation) = &self.reservation else { return Ok(()) };
+        if let Some(device) = self.known_device() {
+            if self.take_guess_of(reservation, device.subject(&self.services.keys), false).await? {
+                return Ok(());
+            }
+            reservation.is_device_spent.store(true, Ordering::Relaxed);
+        }
+        self.take_guess_of(reservation, subject, is_somebody).await.map(drop)
+    }
+
+    /// Whether there is a place, now or once others have ended.
+    async fn take_guess_of(
+        &self,
+        reservation: &Reservation,
+        subject: [u8; 32],
+        is_somebody: bool,
+    ) -> Result<bool, Fault> {
         let mut turn: Option<Waiting> = None;
         loop {
             match self.services.throttle.guess(self.services, (subject, is_somebody), &mut turn)? {
-                Guessing::Locked => break,
+                Guessing::Locked => return Ok(false),
                 Guessing::Held(held) => {
                     turn.take().map(Waiting::served).unwrap_or_default();
                     *reservation.guess.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
-                    break;
+                    return Ok(true);
                 }
                 Guessing::Full(waiting) => {
                     // Who waits here keeps nobody from a hash.
@@ -322,7 +354,6 @@ impl<F: Perform> Run<'_, F> {
                 }
             }
         }
-        Ok(())
     }
 
     /// Gives that place back: the password was right, and cannot fail any more.
@@ -416,6 +447,7 @@ impl Subject<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use majordomo_model::{Authenticate, Context, Password};
 
     use super::super::Policy;
@@ -480,6 +512,68 @@ mod tests {
             assert_eq!(waiting.await.unwrap_err(), NoPlace::Throttled(Duration::from_secs(120)));
         }
         assert_eq!(places(&fixture), 0);
+    }
+
+    #[tokio::test]
+    async fn places_that_came_back_with_time_are_taken_by_who_waits_and_not_one_by_one() {
+        let fixture = Fixture::new().await;
+        for _ in 0..4 {
+            let (writes, _) = reserve(&fixture, None).await.unwrap().spend(|_| true, fixture.clock.now());
+            fixture.write(Vec::new(), writes).await;
+        }
+        let kept = reserve(&fixture, None).await.unwrap();
+        let mut line: Vec<_> = (0..4).map(|_| Box::pin(reserve(&fixture, None))).collect();
+        for waiting in &mut line {
+            assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        }
+        fixture.pass(Duration::from_secs(240));
+        drop(kept);
+        let polled: Vec<_> = line.iter_mut().map(|waiting| waiting.as_mut().now_or_never()).collect();
+        let served = polled.iter().map(|polled| polled.as_ref().is_some_and(Result::is_ok));
+        assert_eq!(served.collect::<Vec<_>>(), [true, true, true, false]);
+        drop((line, polled));
+        assert_eq!(places(&fixture), 0);
+    }
+
+    #[tokio::test]
+    async fn who_has_spent_several_budgets_is_told_of_the_one_that_takes_longest() {
+        let limit = |seconds| Some(Limit { attempts: 1, per: Duration::from_secs(seconds) });
+        for (name, source) in [(60, 3_600), (3_600, 60)] {
+            let mut policy = Policy::default();
+            (policy.limits.login.account_and_source, policy.limits.login.source) = (limit(name), limit(source));
+            let fixture = Fixture::with(policy).await;
+            let (writes, _) = reserve(&fixture, None).await.unwrap().spend(|_| true, fixture.clock.now());
+            fixture.write(Vec::new(), writes).await;
+            let wait = Duration::from_secs(3_600);
+            assert_eq!(reserve(&fixture, None).await.unwrap_err(), NoPlace::Throttled(wait));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_everybody_has_spent_together_shuts_out_no_known_device() {
+        let mut policy = Policy::default();
+        policy.limits.login.global = Some(Limit { attempts: 1, per: Duration::from_secs(3_600) });
+        let fixture = Fixture::with(policy).await;
+        fixture.register_proven("ada", None, None).await;
+        let device = fixture.sign_in("ada").await.unwrap().device;
+        let (writes, _) = reserve(&fixture, None).await.unwrap().spend(|_| true, fixture.clock.now());
+        fixture.write(Vec::new(), writes).await;
+        assert!(reserve(&fixture, None).await.is_err());
+        let (command, counted) = (guess("192.0.2.1").device(device), [Counted::login(Subject::Named("ada"))]);
+        fixture.services.throttle.reserve(&fixture.services, &command, &counted, None).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_acts_for_themselves_is_limited_and_who_runs_the_system_is_not() {
+        use majordomo_model::Actor;
+
+        let fixture = Fixture::new().await;
+        let users = [(Actor::Anonymous, 2), (Actor::User(UserId::new()), 2)];
+        for (actor, budgets) in users.into_iter().chain([(Actor::Admin("desk".to_owned()), 0), (Actor::System, 0)]) {
+            let (command, counted) = (guess("192.0.2.1").actor(actor), [Counted::login(Subject::Named("ada"))]);
+            let reserved = fixture.services.throttle.reserve(&fixture.services, &command, &counted, None).await;
+            assert_eq!(reserved.unwrap().budgets.len(), budgets);
+        }
     }
 
     #[tokio::test]

@@ -312,6 +312,10 @@ async fn a_device_that_is_guessed_from_is_known_no_longer() {
     assert_eq!(sign_in_from(&test, WRONG, "198.51.100.1").await.unwrap_err(), INVALID);
     test.advance(Duration::from_secs(600));
     assert_eq!(soon(test.authenticate(from_device("ada", PASSWORD))).await.unwrap_err(), INVALID);
+    // Nor is it once what was counted of others is forgotten.
+    test.advance(Duration::from_secs(31 * 24 * 3_600));
+    lock_out(&test).await;
+    assert_eq!(soon(test.authenticate(from_device("ada", PASSWORD))).await.unwrap_err(), INVALID);
 }
 
 #[tokio::test(flavor = "multi_thread")]

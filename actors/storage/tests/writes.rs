@@ -443,6 +443,29 @@ async fn the_last_place_of_a_budget_is_given_to_one_and_what_costs_nothing_takes
 }
 
 #[tokio::test]
+async fn a_budget_is_swept_once_it_is_whole_and_not_before() {
+    let store = Store::new().await;
+    let (cost, most) = (Duration::from_secs(20), Duration::from_secs(60));
+    let room = |seconds| Check::Room { key: [4; 32], at: at(seconds), cost, most };
+    store.write(vec![Write::Spend { key: [4; 32], at: at(100), cost, most }; 3]).await;
+    for (seconds, left) in [(130, 1), (160, 1), (161, 0)] {
+        store.write(vec![Write::Sweep(at(seconds), 9)]).await;
+        assert_eq!([Table::Limits, Table::Expiry].map(|table| store.count(table)), [left; 2], "{seconds}");
+        assert_eq!(store.holds(room(119)).await, left == 0, "{seconds}");
+    }
+}
+
+#[tokio::test]
+async fn a_budget_that_was_spent_by_a_clock_that_was_ahead_is_whole_a_span_after_it_is_spent_again() {
+    let store = Store::new().await;
+    let (cost, most) = (Duration::from_secs(20), Duration::from_secs(60));
+    let spend = |seconds| Write::Spend { key: [4; 32], at: at(seconds), cost, most };
+    let room = |seconds| Check::Room { key: [4; 32], at: at(seconds), cost, most };
+    store.write(vec![spend(9_000_000), spend(100)]).await;
+    assert!(!store.holds(room(139)).await && store.holds(room(140)).await);
+}
+
+#[tokio::test]
 async fn text_messages_are_counted_by_region_and_pass_until_they_are_withheld() {
     use crate::storage::{TextEvent, TextSlot, TextsRow};
 
