@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use majordomo::notifier::CapturedOutbox;
+use majordomo::notifier::{CapturedOutbox, SendError};
 use majordomo::testing::{START, TestAccounts};
 use majordomo::{
     Accounts, Change, Channel, Claimant, Clock, Command, Config, ConfirmPhone, Context, Failure, MessageKind, Phone,
@@ -191,6 +191,47 @@ async fn where_people_answer_nothing_is_withheld() {
     }
     assert_eq!(sent(&test).await.len(), 40);
     assert_eq!(breakers(&test), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_was_out_or_refused_speaks_against_no_region() {
+    let out = SendError::Unavailable { reason: "no connection".to_owned(), retry_after: Some(15 * MINUTE) };
+    for (fault, times) in [(out, 1), (SendError::Permanent("no such number".to_owned()), 20)] {
+        let test = TestAccounts::configured(with_easy_breaker).await;
+        test.messages().fail_next(times, fault.clone());
+        let british = numbers("GB", 40);
+        for (number, phone) in british[..20].iter().enumerate() {
+            register_with(&test, phone, number).await;
+        }
+        for _ in 0..4 {
+            soon(test.drain()).await;
+            test.advance(5 * MINUTE);
+        }
+        assert!(sent(&test).await.is_empty(), "nobody was asked for an answer: {fault}");
+        for (number, phone) in (20..).zip(&british[20..32]) {
+            register_with(&test, phone, number).await;
+        }
+        assert_eq!(sent(&test).await, british[20..32], "{fault}");
+        test.advance(20 * MINUTE);
+        register_with(&test, &british[32], 32).await;
+        assert!(sent(&test).await.is_empty(), "those were sent, and answered by nobody: {fault}");
+        assert_eq!(breakers(&test), [(SignalKind::MessageBreakerOpened, "GB".to_owned(), 12, 0)]);
+        assert_laws(&test);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_registers_with_the_numbers_next_to_one_keeps_its_owner_from_no_reset() {
+    let test = TestAccounts::start().await;
+    proven(&test, None, None, Some(PHONE)).await;
+    drop(sent(&test).await);
+    for of in 0..40 {
+        register_with(&test, &format!("+4479111290{of:02}"), of).await;
+    }
+    assert_eq!(sent(&test).await.len(), 19, "all that its prefix has left");
+    request_reset(&test, PHONE, Channel::Phone).await;
+    assert_eq!(sent(&test).await, [PHONE]);
+    assert_laws(&test);
 }
 
 /// A system over a file, with a clock that is moved by hand.
