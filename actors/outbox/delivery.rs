@@ -224,6 +224,9 @@ mod tests {
                 assert_eq!(shown.contains("email_send_failed"), sending != Sending::Sent, "{shown}");
                 end.signal.visit_personal(&mut |personal| assert_eq!(personal.expose(), Some(address)));
             }
+            let used = TokenRow { end: Some(TokenEnd::Used), ..token.clone() };
+            let writes = end(&used, Sending::GaveUp(Failure::Expired)).unwrap().writes;
+            assert_eq!(writes.len(), 1, "what was used had been sent: {writes:?}");
             assert!(end(&TokenRow { user: None, ..token }, Sending::Sent).is_none());
         }
     }

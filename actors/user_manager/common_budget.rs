@@ -324,6 +324,16 @@ mod tests {
     }
 
     #[test]
+    fn what_passes_is_sent_only_if_its_region_still_does_when_it_is_committed() {
+        let common = Common { scopes: Vec::new(), region: Some(("GB".to_owned(), None)) };
+        for due in [Due::Proof, Due::Notice] {
+            let spending = common.spend(due, Timestamp::from_micros(0), (&TextLimits::default(), None));
+            assert!(spending.is_sent);
+            assert!(matches!(spending.checks.as_slice(), [Check::TextsPass(region)] if region == "GB"), "{due:?}");
+        }
+    }
+
+    #[test]
     fn none_is_no_limit_and_no_row() {
         let region = Some(("GB".to_owned(), None));
         let common = Common { scopes: vec![(Scope::Prefix, [1; 32], None)], region };

@@ -241,6 +241,17 @@ async fn an_address_cannot_be_bombed_by_whichever_flow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn addresses_that_are_added_count_though_nobody_registers_with_them() {
+    let test = Arc::new(TestAccounts::start().await);
+    for user in register_many(&test, "mallory", 8, None).await {
+        let address = ContactClaim::Email("victim@example.com".to_owned());
+        test.add_contact(AddContact { user, address, authority: by_password(PASSWORD) }).await.unwrap();
+    }
+    assert_eq!(sent_to(&test, "victim@example.com").await, 5);
+    assert_laws(&test);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mailbox_is_sent_no_more_however_its_address_is_extended_or_dotted() {
     let test = Arc::new(TestAccounts::start().await);
     for number in 0..20 {
