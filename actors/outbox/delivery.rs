@@ -49,7 +49,7 @@ pub(super) fn end(token: &TokenRow, sending: Sending) -> Option<End> {
     };
     Some(End {
         checks: vec![Check::DeliveryPending(token.id)],
-        writes: vec![Write::EndDelivery(token.id, state)],
+        writes: delivery_end::writes(token, state),
         signal: ending(token, sending)?,
     })
 }
@@ -128,6 +128,7 @@ mod tests {
 
     use super::*;
 
+    use crate::storage::TextEvent;
     use crate::token::KeyId;
 
     const NOW: Timestamp = Timestamp::from_micros(1_000_000);
@@ -213,14 +214,19 @@ mod tests {
                 assert_eq!((end.signal.kind().as_str(), end.signal.user()), (name, Some(user.id)));
                 assert!(end.signal.kind().ends().contains(&majordomo_model::FlowKind::Delivery));
                 assert!(matches!(end.checks.as_slice(), [Check::DeliveryPending(id)] if *id == token.id));
-                assert!(
-                    matches!(end.writes.as_slice(), [Write::EndDelivery(id, to)] if *id == token.id && *to == state)
-                );
+                let [Write::EndDelivery(id, to), unsent @ ..] = end.writes.as_slice() else { panic!("{end:?}") };
+                assert_eq!((*id, *to), (token.id, state));
+                let is_unsent = matches!(unsent, [Write::CountText(region, at, TextEvent::Unsent)] if region == "GG" && *at == token.created_at);
+                assert_eq!(is_unsent, channel == Channel::Phone && state == DeliveryState::Failed, "{unsent:?}");
+                assert!(is_unsent || unsent.is_empty());
                 let shown = serde_json::to_value(&end.signal).unwrap()["data"].to_string();
                 assert!(!shown.contains(address) && !shown.contains("ada@"), "{shown}");
                 assert_eq!(shown.contains("email_send_failed"), sending != Sending::Sent, "{shown}");
                 end.signal.visit_personal(&mut |personal| assert_eq!(personal.expose(), Some(address)));
             }
+            let used = TokenRow { end: Some(TokenEnd::Used), ..token.clone() };
+            let writes = end(&used, Sending::GaveUp(Failure::Expired)).unwrap().writes;
+            assert_eq!(writes.len(), 1, "what was used had been sent: {writes:?}");
             assert!(end(&TokenRow { user: None, ..token }, Sending::Sent).is_none());
         }
     }

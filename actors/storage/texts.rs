@@ -46,6 +46,8 @@ pub enum TextEvent {
     Started(u32),
     /// Its link or code was used.
     Answered,
+    /// It was started, and never sent.
+    Unsent,
     /// Nothing: the row is written as it is, so that it does not show.
     None,
 }
@@ -65,10 +67,22 @@ impl TextsRow {
 
     /// Counts an answer to a message by the time at which that was started.
     pub fn answer(&mut self, started_at: Timestamp) {
-        let slot = self.slots.iter_mut().rev().find(|slot| slot.from <= started_at);
-        if let Some(slot) = slot.filter(|slot| slot.answered < slot.started) {
+        if let Some(slot) = self.unanswered(started_at) {
             slot.answered = slot.answered.saturating_add(1);
         }
+    }
+
+    /// Counts a message no longer that was started at this time.
+    pub fn withdraw(&mut self, started_at: Timestamp) {
+        if let Some(slot) = self.unanswered(started_at) {
+            slot.started = slot.started.saturating_sub(1);
+        }
+    }
+
+    /// Where a message counts that was started at this time, if one of those there has no answer.
+    fn unanswered(&mut self, started_at: Timestamp) -> Option<&mut TextSlot> {
+        let slot = self.slots.iter_mut().rev().find(|slot| slot.from <= started_at);
+        slot.filter(|slot| slot.answered < slot.started)
     }
 
     fn shorten(&mut self, window: u32) {
@@ -103,6 +117,7 @@ pub(super) fn count(
     match event {
         TextEvent::Started(window) => row.start(at, window),
         TextEvent::Answered => row.answer(at),
+        TextEvent::Unsent => row.withdraw(at),
         TextEvent::None => {}
     }
     put(transaction, region, &row)
@@ -160,6 +175,11 @@ mod tests {
         assert_eq!(row.slots.iter().map(|slot| slot.answered).collect::<Vec<_>>(), [1, 1]);
         row.answer(Timestamp::from_micros(0));
         assert_eq!(row.slots.iter().map(|slot| (slot.started, slot.answered)).collect::<Vec<_>>(), [(2, 1), (1, 1)]);
+        row.withdraw(at(1));
+        row.withdraw(at(1));
+        row.withdraw(at(400));
+        let counts = |row: &TextsRow| row.slots.iter().map(|slot| (slot.started, slot.answered)).collect::<Vec<_>>();
+        assert_eq!(counts(&row), [(1, 1), (1, 1)], "what was answered was sent");
         row.start(START, 10);
         assert_eq!(row.slots.len(), 2, "a clock that was set back");
     }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use majordomo_model::{Channel, Phone, Signal, Timestamp, TokenPurpose};
+use majordomo_model::{Channel, Signal, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{Left, Limit};
 use super::text_breaker::{Ruling, TextBreaker};
+use crate::delivery_end::{count_text, region};
 use crate::keys::Keyring;
 use crate::storage::{Check, LimitRow, Lookup, ReadError, ReadView, TextEvent, TextsRow, TokenRow, Write};
 
@@ -17,8 +18,6 @@ const MOST: u32 = 1_000_000;
 /// How many digits at the end of a number its prefix lacks, and how many characters it has at least, `+` included.
 const SUFFIX: usize = 4;
 const SHORTEST: usize = 8;
-/// The region of numbers that no plan places: one that ISO 3166-1 leaves to its users.
-const NOWHERE: &str = "ZZ";
 
 /// What bounds text messages to many numbers together, for whoever can type one number into a form can type a thousand.
 ///
@@ -29,10 +28,10 @@ const NOWHERE: &str = "ZZ";
 #[non_exhaustive]
 pub struct TextLimits {
     /// An hour to numbers that differ in nothing but their last four digits (of short numbers, fewer: seven digits stay).
-    /// Default 20. `None` is no limit; else 1 to 1,000,000.
+    /// Resets, which go to proven numbers alone, are counted apart. Default 20. `None` is no limit; else 1 to 1,000,000.
     pub per_prefix: Option<u32>,
-    /// An hour in all. Default 1,000: what an app pays for at most, and what it sends at most. Raise it where more users
-    /// register.
+    /// An hour in all, of those with a link or code and of notices that a number is taken; other notices have bounds of
+    /// their own, by user. Default 1,000. Raise it where more users register.
     pub per_hour: Option<u32>,
     /// A day in all. Default 5,000.
     pub per_day: Option<u32>,
@@ -106,18 +105,21 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// Those of messages to an address; if there is none, of such as go nowhere, so that as much is looked at.
-    pub(super) fn of(keys: &Keyring, channel: Channel, canonical: Option<&str>) -> Self {
+    /// Those of messages to an address; if there is none, of such as go nowhere, so that as much is looked at. Resets, which
+    /// go to proven numbers alone, have prefixes of their own, so that nobody who registers with the numbers next to one
+    /// keeps its owner from a reset.
+    pub(super) fn of(keys: &Keyring, channel: Channel, canonical: Option<&str>, is_reset: bool) -> Self {
         let key = |scope, kind: &str, text: &str| (scope, keys.identifier_hash(kind, text));
+        let of_prefix = if is_reset { "texts/prefix/reset" } else { "texts/prefix" };
         match channel {
             Channel::Email => Self { scopes: vec![key(Scope::MailsPerHour, "mails/hour", "")], region: None },
             Channel::Phone => Self {
                 scopes: vec![
-                    key(Scope::Prefix, "texts/prefix", canonical.map_or("", prefix)),
+                    key(Scope::Prefix, of_prefix, canonical.map_or("", prefix)),
                     key(Scope::TextsPerHour, "texts/hour", ""),
                     key(Scope::TextsPerDay, "texts/day", ""),
                 ],
-                region: Some(canonical.map_or_else(|| NOWHERE.to_owned(), region)),
+                region: Some(region(canonical.unwrap_or_default())),
             },
         }
     }
@@ -129,14 +131,9 @@ fn prefix(canonical: &str) -> &str {
     canonical.get(..end).unwrap_or(canonical)
 }
 
-fn region(canonical: &str) -> String {
-    Phone::parse(canonical).ok().and_then(|phone| phone.region()).unwrap_or_else(|| NOWHERE.to_owned())
-}
-
 /// Counts that the link or code of a token was used, if a text message brought it.
 pub(super) fn answered(token: &TokenRow) -> Option<Write> {
-    let is_text = matches!(token.purpose, TokenPurpose::VerifyPhone | TokenPurpose::ResetByPhone);
-    is_text.then(|| Write::CountText(region(&token.address), token.created_at, TextEvent::Answered))
+    count_text(token, TextEvent::Answered)
 }
 
 /// What a message is to its recipient.
@@ -317,17 +314,23 @@ mod tests {
             assert_eq!(prefix(number), expected);
         }
         let keys = Keyring::ephemeral().unwrap();
-        let of = |number| Bounds::of(&keys, Channel::Phone, number).scopes;
+        let of = |number| Bounds::of(&keys, Channel::Phone, number, false).scopes;
         assert_eq!(of(Some("+447911123456")), of(Some("+447911129999")));
         let (one, other, nowhere) = (of(Some("+447911123456")), of(Some("+447911133456")), of(None));
         assert!(one[0] != other[0] && one[0] != nowhere[0], "by prefix");
         assert!(one[1..] == other[1..] && one[1..] == nowhere[1..], "in all");
+        let resets = Bounds::of(&keys, Channel::Phone, Some("+447911123456"), true).scopes;
+        assert!(resets[0] != one[0] && resets[1..] == one[1..], "resets by prefixes of their own");
     }
 
     #[test]
-    fn numbers_are_of_their_region_and_those_of_none_have_one_too() {
-        let regions = ["+447400123456", "+33612345678", "+12015550123", "no number"].map(region);
-        assert_eq!(regions, ["GB", "FR", "US", "ZZ"]);
+    fn what_passes_is_sent_only_if_its_region_still_does_when_it_is_committed() {
+        let common = Common { scopes: Vec::new(), region: Some(("GB".to_owned(), None)) };
+        for due in [Due::Proof, Due::Notice] {
+            let spending = common.spend(due, Timestamp::from_micros(0), (&TextLimits::default(), None));
+            assert!(spending.is_sent);
+            assert!(matches!(spending.checks.as_slice(), [Check::TextsPass(region)] if region == "GB"), "{due:?}");
+        }
     }
 
     #[test]

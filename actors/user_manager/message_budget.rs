@@ -1,5 +1,6 @@
 //! Message budget: how soon the same message may be asked for again, and how many messages an address is sent.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use majordomo_model::{Channel, Failure, Personal, Signal, Timestamp, TokenId, TokenPurpose, UserId};
@@ -31,7 +32,8 @@ pub struct MessageLimits {
     /// Zero switches it off.
     pub cool_down: Duration,
     /// The most messages to one address within any hour, of all that somebody else could have asked for by typing the
-    /// address or its user's name; resets are counted by themselves. Default 5, at most 100. `None` is no limit.
+    /// address or its user's name; resets are counted by themselves. Mail addresses that commonly reach one mailbox, such
+    /// as `ada+shop@example.com` and `a.da@example.com`, are one. Default 5, at most 100. `None` is no limit.
     pub per_hour: Option<u32>,
     /// The same within any 24 hours. Default 10.
     pub per_day: Option<u32>,
@@ -175,7 +177,8 @@ pub(super) struct Destination {
 impl Destination {
     /// For what everything but a reset has sent to an address.
     pub(super) fn of(keys: &Keyring, channel: Channel, canonical: &str) -> Self {
-        Self { address: budget(keys, channel, canonical), bounds: Bounds::of(keys, channel, Some(canonical)) }
+        let bounds = Bounds::of(keys, channel, Some(canonical), false);
+        Self { address: budget(keys, channel, canonical), bounds }
     }
 }
 
@@ -293,13 +296,17 @@ impl Asked {
     /// registers with it again and again keeps its owner from a reset. If there is none, none go, and something is kept
     /// under what was typed.
     pub(super) fn destination(&self, keys: &Keyring, channel: Channel, address: Option<&str>) -> Destination {
-        Destination { address: self.budget(keys, channel, address), bounds: Bounds::of(keys, channel, address) }
+        let bounds = Bounds::of(keys, channel, address, self.purpose.is_reset());
+        Destination { address: self.budget(keys, channel, address), bounds }
     }
 
     pub(super) fn budget(&self, keys: &Keyring, channel: Channel, address: Option<&str>) -> [u8; 32] {
         let nowhere = || keys.identifier_hash(&["message_budget", "nowhere", self.kind].join("/"), &self.text);
         let spent = |address: &str| match self.purpose.is_reset() {
-            true => keys.identifier_hash(&["message_budget", "reset", channel.as_str()].join("/"), address),
+            true => {
+                let kind = ["message_budget", "reset", channel.as_str()].join("/");
+                keys.identifier_hash(&kind, &mailbox(channel, address))
+            }
             false => budget(keys, channel, address),
         };
         address.map_or_else(nowhere, spent)
@@ -308,7 +315,17 @@ impl Asked {
 
 /// What the messages to an address are counted under, but for resets.
 fn budget(keys: &Keyring, channel: Channel, canonical: &str) -> [u8; 32] {
-    keys.identifier_hash(&["message_budget", channel.as_str()].join("/"), canonical)
+    keys.identifier_hash(&["message_budget", channel.as_str()].join("/"), &mailbox(channel, canonical))
+}
+
+/// What addresses have in common that commonly reach one mailbox: the local part up to a plus sign, without dots. They
+/// stay addresses of their own in everything but how many messages they are sent.
+fn mailbox(channel: Channel, canonical: &str) -> Cow<'_, str> {
+    let Some((local, domain)) = canonical.rsplit_once('@').filter(|_| channel == Channel::Email) else {
+        return Cow::Borrowed(canonical);
+    };
+    let name = local.split_once('+').map_or(local, |(name, _)| name).replace('.', "");
+    Cow::Owned([name.as_str(), domain].join("@"))
 }
 
 /// What may be remembered, of every shape.
@@ -455,6 +472,25 @@ mod tests {
         assert!(resets.iter().all(|key| *key == resets[0] && *key != proof), "and one for resets");
         assert_ne!(budgets[0], budget(&keys, Channel::Phone, "ada@example.com"));
         assert_ne!(budgets[0], all[0].budget(&keys, Channel::Email, None));
+    }
+
+    #[test]
+    fn addresses_that_commonly_reach_one_mailbox_are_one_and_numbers_stay_what_they_are() {
+        for (address, expected) in [
+            ("ada@example.com", "ada@example.com"),
+            ("a.d.a+shop+2@mail.example.com", "ada@mail.example.com"),
+            ("+ada@example.com", "@example.com"),
+        ] {
+            assert_eq!(mailbox(Channel::Email, address), expected);
+        }
+        assert_eq!(mailbox(Channel::Phone, "+447911123456"), "+447911123456");
+        let keys = Keyring::ephemeral().unwrap();
+        for purpose in [TokenPurpose::VerifyEmail, TokenPurpose::ResetByEmail] {
+            let asked = Asked { purpose, kind: "email", text: String::new() };
+            let of = |address| asked.budget(&keys, Channel::Email, Some(address));
+            assert_eq!(of("ada@example.com"), of("a.da+1@example.com"));
+            assert_ne!(of("ada@example.com"), of("ada@example.org"));
+        }
     }
 
     proptest! {

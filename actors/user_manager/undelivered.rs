@@ -7,7 +7,7 @@ use super::flow::Services;
 use super::policy::seal_key;
 use crate::delivery_end;
 use crate::stamp::Stamp;
-use crate::storage::{Batch, Check, CommitError, DeliveryState, TokenRow, UserRow, Write};
+use crate::storage::{Batch, Check, CommitError, DeliveryState, TokenRow, UserRow};
 
 /// How many deliveries one sweep ends.
 const DELIVERIES: usize = 1_000;
@@ -40,7 +40,7 @@ fn batch(token: &TokenRow, user: &UserRow, now: Timestamp) -> Option<Batch> {
         flow: FlowId::new(),
         outcome: None,
         checks: vec![Check::UserVersion(user.id, user.version), Check::DeliveryPending(token.id)],
-        writes: vec![Write::EndDelivery(token.id, DeliveryState::Failed)],
+        writes: delivery_end::writes(token, DeliveryState::Failed),
         signals: vec![stamp.envelope(SignalId::new(), now, end, Some(seal_key(user)))],
     })
 }

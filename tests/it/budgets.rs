@@ -241,6 +241,32 @@ async fn an_address_cannot_be_bombed_by_whichever_flow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn addresses_that_are_added_count_though_nobody_registers_with_them() {
+    let test = Arc::new(TestAccounts::start().await);
+    for user in register_many(&test, "mallory", 8, None).await {
+        let address = ContactClaim::Email("victim@example.com".to_owned());
+        test.add_contact(AddContact { user, address, authority: by_password(PASSWORD) }).await.unwrap();
+    }
+    assert_eq!(sent_to(&test, "victim@example.com").await, 5);
+    assert_laws(&test);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mailbox_is_sent_no_more_however_its_address_is_extended_or_dotted() {
+    let test = Arc::new(TestAccounts::start().await);
+    for number in 0..20 {
+        let dotted = if number % 2 == 0 { "vic.tim" } else { "VICTIM" };
+        register(&test, None, Some(&format!("{dotted}+{number}@example.com")), None).await;
+    }
+    register(&test, None, Some("victim@example.org"), None).await;
+    soon(test.drain()).await;
+    let sent = test.messages().take();
+    let there = sent.iter().filter(|message| message.to.ends_with("@example.com")).count();
+    assert_eq!((there, sent.len()), (5, 6));
+    assert_laws(&test);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn notices_have_a_budget_with_proofs_and_resets_one_of_their_own_that_nobody_else_touches() {
     let test = Arc::new(TestAccounts::start().await);
     let owner = ada(&test).await;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use majordomo::notifier::CapturedOutbox;
+use majordomo::notifier::{CapturedOutbox, SendError};
 use majordomo::testing::{START, TestAccounts};
 use majordomo::{
     Accounts, Change, Channel, Claimant, Clock, Command, Config, ConfirmPhone, Context, Failure, MessageKind, Phone,
@@ -191,6 +191,125 @@ async fn where_people_answer_nothing_is_withheld() {
     }
     assert_eq!(sent(&test).await.len(), 40);
     assert_eq!(breakers(&test), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_was_out_or_refused_speaks_against_no_region() {
+    let out = SendError::Unavailable { reason: "no connection".to_owned(), retry_after: Some(15 * MINUTE) };
+    for (fault, times) in [(out, 1), (SendError::Permanent("no such number".to_owned()), 20)] {
+        let test = TestAccounts::configured(with_easy_breaker).await;
+        test.messages().fail_next(times, fault.clone());
+        let british = numbers("GB", 40);
+        for (number, phone) in british[..20].iter().enumerate() {
+            register_with(&test, phone, number).await;
+        }
+        for _ in 0..4 {
+            soon(test.drain()).await;
+            test.advance(5 * MINUTE);
+        }
+        assert!(sent(&test).await.is_empty(), "nobody was asked for an answer: {fault}");
+        for (number, phone) in (20..).zip(&british[20..32]) {
+            register_with(&test, phone, number).await;
+        }
+        assert_eq!(sent(&test).await, british[20..32], "{fault}");
+        test.advance(20 * MINUTE);
+        register_with(&test, &british[32], 32).await;
+        assert!(sent(&test).await.is_empty(), "those were sent, and answered by nobody: {fault}");
+        assert_eq!(breakers(&test), [(SignalKind::MessageBreakerOpened, "GB".to_owned(), 12, 0)]);
+        assert_laws(&test);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notices_speak_against_no_region_and_are_withheld_with_all_else() {
+    let many = |config: &mut Config| {
+        with_easy_breaker(config);
+        (config.policy.messages.per_hour, config.policy.messages.per_day) = (None, None);
+    };
+    let test = TestAccounts::configured(many).await;
+    let british = numbers("GB", 20);
+    proven(&test, None, None, Some(&british[0])).await;
+    drop(sent(&test).await);
+    for number in 0..12 {
+        register_with(&test, &british[0], number).await;
+    }
+    assert_eq!(sent(&test).await.len(), 12, "notices");
+    test.advance(20 * MINUTE);
+    for (number, phone) in (20..).zip(&british[1..14]) {
+        register_with(&test, phone, number).await;
+    }
+    assert_eq!(sent(&test).await.len(), 13);
+    test.advance(20 * MINUTE);
+    register_with(&test, &british[14], 40).await;
+    register_with(&test, &british[0], 41).await;
+    assert!(sent(&test).await.is_empty());
+    assert_laws(&test);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_that_is_answered_speaks_for_its_region() {
+    let many = |config: &mut Config| {
+        with_easy_breaker(config);
+        (config.policy.messages.per_hour, config.policy.messages.per_day) = (None, None);
+    };
+    let test = TestAccounts::configured(many).await;
+    let british = numbers("GB", 2);
+    proven(&test, None, None, Some(&british[0])).await;
+    for turn in 0..12 {
+        test.advance(2 * MINUTE);
+        let challenge = request_reset(&test, &british[0], Channel::Phone).await.challenge;
+        soon(test.drain()).await;
+        let proof = code_proof(challenge, &code_to(&test, &british[0]));
+        reset(&test, proof, [PASSWORD, NEW_PASSWORD][turn % 2]).await.unwrap();
+    }
+    drop(sent(&test).await);
+    test.advance(20 * MINUTE);
+    register_with(&test, &british[1], 1).await;
+    assert_eq!(sent(&test).await, british[1..]);
+    assert_laws(&test);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_any_number_at_once_one_opens_the_breaker_and_a_few_are_let_through() {
+    let daily = |config: &mut Config| {
+        with_easy_breaker(config);
+        (config.policy.messages.per_hour, config.policy.messages.per_day) = (None, Some(1));
+    };
+    let test = Arc::new(TestAccounts::configured(daily).await);
+    let british = numbers("GB", 60);
+    for (number, phone) in british[..10].iter().enumerate() {
+        register_with(&test, phone, number).await;
+    }
+    assert_eq!(sent(&test).await.len(), 10);
+    test.advance(20 * MINUTE);
+    // The same numbers again: what was withheld did not use up the one message that each is sent a day.
+    for expected in [0, 5] {
+        let registering = british[10..].iter().cloned().enumerate().map(|(number, phone)| {
+            let test = Arc::clone(&test);
+            tokio::spawn(async move { register_with(&test, &phone, 100 + number).await })
+        });
+        for registered in registering.collect::<Vec<_>>() {
+            soon(registered).await.unwrap();
+        }
+        assert_eq!(sent(&test).await.len(), expected);
+        assert_eq!(breakers(&test), [(SignalKind::MessageBreakerOpened, "GB".to_owned(), 10, 0)]);
+        test.advance(HOUR);
+    }
+    assert_laws(&test);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_registers_with_the_numbers_next_to_one_keeps_its_owner_from_no_reset() {
+    let test = TestAccounts::start().await;
+    proven(&test, None, None, Some(PHONE)).await;
+    drop(sent(&test).await);
+    for of in 0..40 {
+        register_with(&test, &format!("+4479111290{of:02}"), of).await;
+    }
+    assert_eq!(sent(&test).await.len(), 19, "all that its prefix has left");
+    request_reset(&test, PHONE, Channel::Phone).await;
+    assert_eq!(sent(&test).await, [PHONE]);
+    assert_laws(&test);
 }
 
 /// A system over a file, with a clock that is moved by hand.
