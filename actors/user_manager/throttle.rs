@@ -279,11 +279,12 @@ impl From<Unreadable> for NoPlace {
     }
 }
 
-/// Where an attempt stands that found so many places free in its budgets: by the one of which most is taken, by failures
-/// or by attempts under way. What everybody shares tells nobody apart.
+/// Where an attempt stands that found so many places free in its budgets: by that of its source or else its network, of
+/// which more is taken by failures or by attempts under way. What is guessed at an account puts nobody back who signs in.
 fn rank(budgets: &[Budget], free: &[u32]) -> Rank {
-    let own = budgets.iter().zip(free).filter(|(budget, _)| budget.scope != LimitScope::Global);
-    let taken = own.map(|(budget, free)| budget.limit.attempts.saturating_sub(*free));
+    let of_origin = |budget: &Budget| matches!(budget.scope, LimitScope::Source | LimitScope::Network);
+    let origin = budgets.iter().zip(free).filter(|(budget, _)| of_origin(budget));
+    let taken = origin.map(|(budget, free)| budget.limit.attempts.saturating_sub(*free));
     Rank::of(taken.max().unwrap_or_default())
 }
 
@@ -617,6 +618,13 @@ mod tests {
             fixture.write(Vec::new(), reservation.spend(|_| true, fixture.clock.now()).0).await;
         }
         drop((kept, in_network));
+        let (untold, counted) = (Command::new(guess("192.0.2.1").message), [Counted::login(Subject::Named("ada"))]);
+        for _ in 0..3 {
+            let reserving = fixture.services.throttle.reserve(&fixture.services, &untold, &counted, None);
+            let reserved = reserving.await.unwrap();
+            assert_eq!(reserved.rank, Rank::FIRST, "nobody knows where it comes from");
+            fixture.write(Vec::new(), reserved.spend(|_| true, fixture.clock.now()).0).await;
+        }
         assert_eq!(reserve("2001:db8:1:1::2", "ada").await.rank, Rank::of(3), "what failed stands, what succeeded not");
         fixture.clock.advance(Duration::from_secs(36));
         assert_eq!(reserve("2001:db8:1:1::2", "ada").await.rank, Rank::FIRST, "one attempt comes back in 12 seconds");

@@ -61,12 +61,13 @@ fn sample_field(kind: SignalKind, field: &str) -> Value {
         "groups" | "fields" => json!(["one", "two"]),
         "success" | "needs_rehash" | "allowed" => json!(true),
         "count" | "failures" | "version" | "sessions_revoked" | "expires_at" | "place" | "attempts" | "bytes"
-        | "from" | "to" | "until" => {
+        | "from" | "to" | "until" | "started" | "answered" => {
             json!(7)
         }
         "failure" if kind == SignalKind::BreachCheckFailed => json!("malformed"),
         "failure" if kind == SignalKind::GuardFailed => json!("panicked"),
         "scheme" | "subscriber" | "failure" | "guard" => json!("a text"),
+        "region" => json!("44"),
         "code" => json!("invite_required"),
         "channel" => json!("phone"),
         "identifier_kind" => json!("username"),
