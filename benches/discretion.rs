@@ -1,7 +1,7 @@
 //! Discretion: whether the time of an answer tells who has an account, while a slow mail server is written to.
 //!
-//! `cargo bench --bench discretion`. `EACH=n` is how many calls there are of each kind, known and unknown in an
-//! order that is drawn (2,000), `MAIL=n` how many milliseconds the mail server takes for a message (50). Every call is about an address
+//! `cargo bench --bench discretion`. `EACH=n` is how many calls there are of each kind, known and unknown in an order that
+//! is drawn (2,000), `MAIL=n` how many milliseconds the mail server takes for a message (50). Every call is about an address
 //! of its own and comes from a source of its own, so that no limit answers in place of the flow. Hashes cost next to nothing
 //! here: that known and unknown cost one hash each is for the tests to show, and a real one would hide what is measured.
 //! What is asked right after a request for a reset is timed as well.
