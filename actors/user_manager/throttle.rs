@@ -631,6 +631,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_several_actions_that_alone_is_spent_which_what_it_came_to_counts_as() {
+        let fixture = Fixture::new().await;
+        let command = guess("192.0.2.1");
+        let counted = [Counted::login(Subject::Named("ada")), Counted::of(LimitedAction::Resend)];
+        let reserving = fixture.services.throttle.reserve(&fixture.services, &command, &counted, None);
+        let reservation = reserving.await.unwrap();
+        let spent = |counts: fn(LimitedAction) -> bool| reservation.spend(counts, fixture.clock.now()).0.len();
+        let is_resend = |action| action == LimitedAction::Resend;
+        assert_eq!([spent(|_| true), spent(is_resend), spent(|_| false)], [3, 1, 0]);
+    }
+
+    #[tokio::test]
     async fn that_the_last_place_is_taken_is_told_once_also_while_a_place_counts_twice() {
         let fixture = Fixture::new().await;
         let now = fixture.clock.now();
