@@ -60,6 +60,7 @@ impl Worker {
             let conclusions = std::mem::take(&mut self.unstored);
             self.store(conclusions).await?;
         }
+        self.quarantine().await?;
         self.halt().await
     }
 
@@ -314,15 +315,7 @@ impl Worker {
             None => self.feed.note_handled(),
             Some((_, counts)) => {
                 if let Some(failure) = self.feed.note_given_up(counts) {
-                    let name = &self.feed.registration.name;
-                    tracing::error!(subscription = name, failure, "a subscriber failed too often and is quarantined");
-                    let told = Signal::SubscriberQuarantined { subscriber: name.clone(), failure };
-                    self.asides.push(follow_up::concerning(
-                        name,
-                        majordomo_model::Actor::System,
-                        self.feed.now(),
-                        told,
-                    ));
+                    self.failing = Some(failure);
                 }
             }
         }

@@ -259,7 +259,7 @@ impl Feed {
         figures.last_failure = Some(last);
     }
 
-    /// Notes a signal that was given up, `counts` if that speaks against the subscriber. Answers why, if it is
+    /// Notes a signal that was given up, `counts` if that speaks against the subscriber. Answers why, if it is to be
     /// quarantined for it.
     pub(super) fn note_given_up(&self, counts: bool) -> Option<String> {
         telemetry::handled(&self.registration.name, "given_up");
@@ -273,8 +273,6 @@ impl Feed {
         if limit == 0 || figures.given_up_in_row < limit || figures.quarantined {
             return None;
         }
-        figures.quarantined = true;
-        self.settled.send_modify(|_| ());
         Some(figures.last_failure.as_ref().map(|last| last.failure.clone()).unwrap_or_default())
     }
 

@@ -1,4 +1,4 @@
-//! The halt: a subscriber that asks to be handed nothing more, which is stored, and its release.
+//! The halt: a subscriber that failed too often, or asks to be handed nothing more, which is stored; and its release.
 
 use majordomo_model::{Actor, Signal};
 
@@ -9,6 +9,22 @@ use super::{OperationError, Outbox};
 use crate::storage::{Batch, Check, CursorRow, FailureRow, Write};
 
 impl Worker {
+    /// Tells that a subscriber failed too often, and hands it nothing more from then on: who sees that it is quarantined can
+    /// read of it.
+    pub(super) async fn quarantine(&mut self) -> Result<(), Cut> {
+        let Some(failure) = self.failing.clone() else { return Ok(()) };
+        if !self.feed.is_quarantined() {
+            let name = self.feed.registration.name.clone();
+            tracing::error!(subscription = name, failure, "a subscriber failed too often and is quarantined");
+            let told = Signal::SubscriberQuarantined { subscriber: name.clone(), failure };
+            let told = follow_up::concerning(&name, Actor::System, self.feed.now(), told);
+            self.settle_now(FollowUps { signals: vec![told], ..FollowUps::default() }).await?;
+            self.feed.quarantine();
+        }
+        self.failing = None;
+        Ok(())
+    }
+
     /// Notes that the subscriber asks to be handed nothing more; the next commit stores it.
     pub(super) fn note_halt(&mut self, reason: &str) {
         self.note_failure(reason);

@@ -76,6 +76,8 @@ pub(super) struct Worker {
     pub(super) unstored: Vec<Conclusion>,
     /// Why the subscriber is to be handed nothing more, until that is stored.
     pub(super) halting: Option<FailureRow>,
+    /// Why the subscriber is to be quarantined, until that is told.
+    pub(super) failing: Option<String>,
     /// What is to be told with the next commit.
     pub(super) asides: Vec<Envelope>,
     /// Places that were pruned before they were handled, and that the subscriber is not told of yet.
@@ -172,6 +174,7 @@ impl Worker {
             completed: Vec::new(),
             unstored: Vec::new(),
             halting: None,
+            failing: None,
             asides: Vec::new(),
             gap: None,
             blamed: HashMap::new(),

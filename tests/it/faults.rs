@@ -24,7 +24,7 @@ const EMAIL: &str = "ada@example.com";
 const PHONE: &str = "+447911123456";
 
 /// Longer than anything here takes; a test that reaches it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Looks again and again until there is something to see.
 pub(super) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 use super::flow_table::stage::{PASSWORD, Stage, assert_lawful, email, login};
 
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(180);
 const HOUR: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(30);
 

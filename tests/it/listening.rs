@@ -19,7 +19,7 @@ pub(crate) const PASSWORD: &str = "nine lanterns over a quiet harbour";
 
 /// Bounds a wait, so that a fault fails and does not hang.
 pub(crate) async fn soon<T>(waiting: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it did not come to pass within 30 seconds")
+    tokio::time::timeout(Duration::from_secs(180), waiting).await.expect("it did not come to pass within three minutes")
 }
 
 /// Yields until a condition holds.

@@ -43,7 +43,7 @@ const COMMANDS: usize = 30;
 /// How many messages an address may be sent in an hour: so few that they come to an end.
 const BUDGET: usize = 3;
 /// What is stuck ends.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 type Name = (&'static str, &'static str, u8);
 type Address = (&'static str, &'static str, Channel);

@@ -15,7 +15,7 @@ use majordomo::{
 
 use super::flow_table::stage::{Heard, OTHER_PASSWORD, PASSWORD, assert_lawful, email, login, run_of};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(180);
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(WAIT, future).await.expect("it came in time")

@@ -20,7 +20,7 @@ pub const MICROSECOND: Duration = Duration::from_micros(1);
 
 /// Bounds what could otherwise wait for ever.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), what).await.expect("it takes too long")
+    tokio::time::timeout(Duration::from_secs(180), what).await.expect("it takes too long")
 }
 
 /// The default configuration with cheap hashes, for a builder that is to be changed.

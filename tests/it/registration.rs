@@ -15,7 +15,7 @@ use crate::laws::assert_laws;
 use crate::steps::{OTHER_PASSWORD, PASSWORD, Verification, confirm, due, log_in, proven, registration};
 
 /// Whatever races here is done long before; a test that is stuck ends.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A text with the letters that `choice` has a bit for in upper case.
 fn in_mixed_case(text: &str, choice: u32) -> String {

@@ -28,7 +28,7 @@ scenarios! {
 
 /// The deliveries that a run led to: what each started with and ended with.
 async fn delivered<F: Flow>(stage: &Stage, ran: &Ran<F>) -> Vec<(FlowId, Vec<Envelope>)> {
-    tokio::time::timeout(Duration::from_secs(20), stage.test.drain()).await.expect("drained");
+    tokio::time::timeout(Duration::from_secs(180), stage.test.drain()).await.expect("drained");
     let log = stage.test.recorded();
     let of = |flow| log.iter().filter(|envelope| envelope.flow == flow).cloned().collect::<Vec<_>>();
     let deliveries: Vec<_> = ran.deliveries().into_iter().map(|flow| (flow, of(flow))).collect();

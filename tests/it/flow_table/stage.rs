@@ -20,7 +20,7 @@ pub const PASSWORD: &str = "nine lanterns over a quiet harbour";
 pub const OTHER_PASSWORD: &str = "seventeen purple elephants";
 pub const PHONE: &str = "+447911123456";
 pub const OTHER_PHONE: &str = "+447911123457";
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(180);
 
 /// What the rows have shown so far.
 #[derive(Default)]
