@@ -21,7 +21,7 @@ pub(super) enum Priority {
 }
 
 /// Where a login stands among the others: the more failed or wait where it comes from, the later its turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank(u32);
 
 impl Rank {

@@ -1,12 +1,19 @@
 //! The halt: a subscriber that failed too often, or asks to be handed nothing more, which is stored; and its release.
 
-use majordomo_model::{Actor, Signal};
+use majordomo_model::{Actor, Envelope, Signal};
 
 use super::follow_up::{self, FollowUps};
 use super::ledger::shortened;
 use super::worker::{Cut, Worker};
-use super::{OperationError, Outbox};
+use super::{Feed, OperationError, Outbox};
 use crate::storage::{Batch, Check, CursorRow, FailureRow, Write};
+
+/// What tells that a subscriber is handed nothing more.
+pub(super) fn quarantined(feed: &Feed, failure: String) -> Envelope {
+    let name = &feed.registration.name;
+    let told = Signal::SubscriberQuarantined { subscriber: name.clone(), failure };
+    follow_up::concerning(name, Actor::System, feed.now(), told)
+}
 
 impl Worker {
     /// Tells that a subscriber failed too often, and hands it nothing more from then on: who sees that it is quarantined can
@@ -14,10 +21,9 @@ impl Worker {
     pub(super) async fn quarantine(&mut self) -> Result<(), Cut> {
         let Some(failure) = self.failing.clone() else { return Ok(()) };
         if !self.feed.is_quarantined() {
-            let name = self.feed.registration.name.clone();
-            tracing::error!(subscription = name, failure, "a subscriber failed too often and is quarantined");
-            let told = Signal::SubscriberQuarantined { subscriber: name.clone(), failure };
-            let told = follow_up::concerning(&name, Actor::System, self.feed.now(), told);
+            let subscription = &self.feed.registration.name;
+            tracing::error!(subscription, failure, "a subscriber failed too often and is quarantined");
+            let told = quarantined(&self.feed, failure);
             self.settle_now(FollowUps { signals: vec![told], ..FollowUps::default() }).await?;
             self.feed.quarantine();
         }
@@ -37,8 +43,7 @@ impl Worker {
         let name = self.feed.registration.name.clone();
         let mut follow_ups = FollowUps::default();
         if !self.feed.is_quarantined() {
-            let told = Signal::SubscriberQuarantined { subscriber: name.clone(), failure: halted.failure.clone() };
-            follow_ups.signals.push(follow_up::concerning(&name, Actor::System, self.feed.now(), told));
+            follow_ups.signals.push(quarantined(&self.feed, halted.failure.clone()));
         }
         let row = CursorRow { halted: Some(halted.clone()), ..self.row() };
         if !self.commit_row(row, follow_ups).await? {

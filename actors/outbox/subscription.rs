@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use majordomo_model::Signal;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::doorbell::Bell;
 use super::feed::Feed;
-use super::follow_up;
+use super::halt::quarantined;
 use super::worker::{self, Orders};
 use crate::host::{Guest, Host};
 use crate::storage::Batch;
@@ -147,8 +146,7 @@ impl State {
             // Another thread would only be blocked as well.
             self.feed.quarantine();
             let feed = &self.feed;
-            let told = Signal::SubscriberQuarantined { subscriber: name.clone(), failure: BLOCKED.to_owned() };
-            let told = follow_up::concerning(name, majordomo_model::Actor::System, feed.now(), told);
+            let told = quarantined(feed, BLOCKED.to_owned());
             let (checks, writes) = (Vec::new(), Vec::new());
             feed.storage.commit_with_next(Batch {
                 flow: told.flow,

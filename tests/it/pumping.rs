@@ -63,6 +63,12 @@ fn with_easy_breaker(config: &mut Config) {
     config.policy.messages.texts.breaker = Some(easy());
 }
 
+/// The same, and any number of messages to one number.
+fn with_breaker_alone(config: &mut Config) {
+    with_easy_breaker(config);
+    (config.policy.messages.per_hour, config.policy.messages.per_day) = (None, None);
+}
+
 fn breakers(test: &TestAccounts) -> Vec<(SignalKind, String, u32, u32)> {
     let told = |signal: Signal| match &signal {
         Signal::MessageBreakerOpened { region, started, answered }
@@ -222,11 +228,7 @@ async fn a_gateway_that_was_out_or_refused_speaks_against_no_region() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn notices_speak_against_no_region_and_are_withheld_with_all_else() {
-    let many = |config: &mut Config| {
-        with_easy_breaker(config);
-        (config.policy.messages.per_hour, config.policy.messages.per_day) = (None, None);
-    };
-    let test = TestAccounts::configured(many).await;
+    let test = TestAccounts::configured(with_breaker_alone).await;
     let british = numbers("GB", 20);
     proven(&test, None, None, Some(&british[0])).await;
     drop(sent(&test).await);
@@ -248,11 +250,7 @@ async fn notices_speak_against_no_region_and_are_withheld_with_all_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_that_is_answered_speaks_for_its_region() {
-    let many = |config: &mut Config| {
-        with_easy_breaker(config);
-        (config.policy.messages.per_hour, config.policy.messages.per_day) = (None, None);
-    };
-    let test = TestAccounts::configured(many).await;
+    let test = TestAccounts::configured(with_breaker_alone).await;
     let british = numbers("GB", 2);
     proven(&test, None, None, Some(&british[0])).await;
     for turn in 0..12 {
